@@ -1,0 +1,42 @@
+"""Optional packages, imported where they are used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+_EXTRAS = {"lightning": "train", "tensorboard": "train", "huggingface_hub": "encoders", "spatialdata_io": "io"}
+
+
+def require(name: str, *, purpose: str) -> ModuleType:
+    """Import an optional package, or say how to install it.
+
+    Parameters
+    ----------
+    name
+        The package to import, such as `lightning.pytorch`.
+    purpose
+        What needs it, for the message.
+
+    Returns
+    -------
+    The module.
+
+    Raises
+    ------
+    ImportError
+        If the package is not installed.
+    """
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        top = name.split(".")[0]
+        if error.name is not None and error.name.split(".")[0] != top:
+            raise
+        extra = _EXTRAS.get(top)
+        command = f"pip install 'stalign[{extra}]'" if extra else f"pip install {top}"
+        msg = f"{purpose} needs the package {top}, which is not installed. Run: {command}"
+        raise ImportError(msg) from error

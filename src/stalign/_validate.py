@@ -1,0 +1,68 @@
+"""Errors that say what was expected, what was found, what is available and what to call next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def message(expected: str, *, found: object = None, available: Iterable[object] | None = None, hint: str = "") -> str:
+    """Compose an error message.
+
+    Parameters
+    ----------
+    expected
+        What was expected, as a sentence without the full stop.
+    found
+        What was found instead.
+    available
+        The names that would have worked; the first ten are listed.
+    hint
+        What to call or change next, as a sentence without the full stop.
+
+    Returns
+    -------
+    The message, one line.
+
+    Examples
+    --------
+    >>> from stalign._validate import message
+    >>> message("Expected a layer", found="'raw'", available=["counts"], hint="Pass `layer='counts'`")
+    "Expected a layer. Found: 'raw'. Available: 'counts'. Pass `layer='counts'`."
+    """
+    parts = [expected]
+    if found is not None:
+        parts.append(f"Found: {found}")
+    if available is not None:
+        names = [repr(str(name)) for name in available]
+        rest = f" and {len(names) - 10} more" if len(names) > 10 else ""
+        parts.append(f"Available: {', '.join(names[:10]) + rest if names else 'none'}")
+    if hint:
+        parts.append(hint)
+    return ". ".join(part.rstrip(".") for part in parts) + "."
+
+
+def one_of(value: object, allowed: Iterable[object], *, name: str, hint: str = "") -> None:
+    """Raise unless a value is one of those allowed.
+
+    Parameters
+    ----------
+    value
+        The value given.
+    allowed
+        The values that would be right.
+    name
+        The parameter's name, for the message.
+    hint
+        What to do next.
+
+    Raises
+    ------
+    ValueError
+        If `value` is not in `allowed`.
+    """
+    allowed = list(allowed)
+    if value not in allowed:
+        raise ValueError(message(f"Expected `{name}` to be one of those available", found=repr(value), available=allowed, hint=hint))
