@@ -1,4 +1,4 @@
-"""The H&E-like image of the toy section: textured eosin, and nuclei whose density, size and direction follow the bands."""
+"""The H&E-like image of the toy section: textured eosin, and nuclei that change from band to band."""
 
 from __future__ import annotations
 
@@ -80,21 +80,20 @@ def _nuclei(rng: np.random.Generator, shape: tuple[int, int], mpp: float, domain
     radius = np.array([t.radius for t in TEXTURES])[band] / mpp * rng.lognormal(0, 0.18, n)
     stretch = np.sqrt(np.array([t.elongation for t in TEXTURES])[band] * rng.lognormal(0, 0.08, n))
     turn = angle(centre[:, 1] * mpp, centre[:, 0] * mpp) + rng.normal(0, 0.35, n)
-    strength = rng.uniform(0.55, 1.0, n)
+    shape_of = np.stack([np.cos(turn), np.sin(turn), stretch, radius, rng.uniform(0.55, 1.0, n)]).astype(np.float32)
     reach = int(np.ceil(max(t.radius * np.sqrt(t.elongation) for t in TEXTURES) / mpp * 1.35))
-    dy, dx = (offset.ravel() for offset in np.mgrid[-reach : reach + 1, -reach : reach + 1])
+    dy, dx = (offset.ravel().astype(np.int32) for offset in np.mgrid[-reach : reach + 1, -reach : reach + 1])
     corner = np.floor(centre).astype(np.int32)
     shift = (centre - corner - 0.5).astype(np.float32)
-    row, column = corner[:, :1] + dy.astype(np.int32), corner[:, 1:] + dx.astype(np.int32)
-    y, x = dy.astype(np.float32) - shift[:, :1], dx.astype(np.float32) - shift[:, 1:]
-    cos, sin, stretch, radius, strength = (
-        v.astype(np.float32)[:, None] for v in (np.cos(turn), np.sin(turn), stretch, radius, strength)
-    )
-    along, across = (x * cos + y * sin) / stretch, (y * cos - x * sin) * stretch
-    ink = np.clip(radius + np.float32(0.5) - np.sqrt(along**2 + across**2), 0, 1) * strength
-    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width) & (ink > 0)
     stain = np.zeros(height * width, dtype=np.float32)
-    np.maximum.at(stain, row[inside].astype(np.intp) * width + column[inside], ink[inside])
+    for part in (slice(start, start + 20_000) for start in range(0, n, 20_000)):
+        cos, sin, long, size, strength = shape_of[:, part, None]
+        row, column = corner[part, :1] + dy, corner[part, 1:] + dx
+        y, x = dy.astype(np.float32) - shift[part, :1], dx.astype(np.float32) - shift[part, 1:]
+        along, across = (x * cos + y * sin) / long, (y * cos - x * sin) * long
+        ink = np.clip(size + np.float32(0.5) - np.sqrt(along**2 + across**2), 0, 1) * strength
+        inside = (row >= 0) & (row < height) & (column >= 0) & (column < width) & (ink > 0)
+        np.maximum.at(stain, row[inside].astype(np.intp) * width + column[inside], ink[inside])
     return stain.reshape(shape)
 
 
