@@ -1,0 +1,117 @@
+"""Whether spots lie inside their image, and the likely mistake where they do not."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stalign._validate import message
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from stalign.data.images import SectionImage
+
+_FEW, _SHARE = (
+    2,
+    0.01,
+)  # spots outside the image that are tolerated: as many, or this share of the spots with coordinates
+
+
+def inside(
+    coords: NDArray[np.float64], image: SectionImage, library: str, factors: Mapping[str, Any]
+) -> NDArray[np.float64]:
+    """Check that spots lie in the image.
+
+    Parameters
+    ----------
+    coords
+        Positions (n, 2), x and y in coordinate px.
+    image
+        The section's image.
+    library
+        Name of the section, for messages.
+    factors
+        The section's scale factors, for the search for the mistake.
+
+    Returns
+    -------
+    Positions (n, 2), with NaN for the few spots outside.
+
+    Raises
+    ------
+    ValueError
+        If more than 2 spots and more than 1 % of those with coordinates lie outside.
+
+    Warns
+    -----
+    UserWarning
+        If fewer do.
+    """
+    valid = np.isfinite(coords).all(axis=1)
+    out = valid & ~_within(image.to_pixels(coords), image.shape)
+    n_out, n_valid = int(out.sum()), int(valid.sum())
+    if n_out == 0:
+        return coords
+    height, width = image.shape
+    if n_out > _FEW and n_out > _SHARE * n_valid:
+        low, high = (np.round(f(image.to_pixels(coords[valid]), axis=0), 1) for f in (np.min, np.max))
+        where = f"x {low[0]:g} to {high[0]:g} and y {low[1]:g} to {high[1]:g} px"
+        raise ValueError(
+            message(
+                f"Expected the spots of section {library!r} inside its image {image.key!r} of {width} x {height} px",
+                found=f"{n_out} of {n_valid} outside, at {where}",
+                hint=_likely(coords[valid], image, factors),
+            )
+        )
+    warnings.warn(
+        f"{n_out} of {n_valid} spots of section {library!r} lie outside its image {image.key!r} of "
+        f"{width} x {height} px; they are treated as invalid.",
+        UserWarning,
+        stacklevel=4,
+    )
+    coords = coords.copy()
+    coords[out] = np.nan
+    return coords
+
+
+def _within(pixels: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    return np.asarray(((pixels >= 0) & (pixels <= [shape[1], shape[0]])).all(axis=1))
+
+
+def _fits(pixels: NDArray[np.float64], shape: tuple[int, int]) -> bool:
+    """Whether the spots lie inside and cover a fair part of the image, so that the guess is no accident."""
+    extent = (pixels.max(axis=0) - pixels.min(axis=0)) / [shape[1], shape[0]]
+    return _within(pixels, shape).mean() >= 1 - _SHARE and extent.max() > 0.2
+
+
+def _likely(coords: NDArray[np.float64], image: SectionImage, factors: Mapping[str, Any]) -> str:
+    for swap in (False, True):
+        points = coords[:, ::-1] if swap else coords
+        if swap and _fits(image.to_pixels(points), image.shape):
+            return "x and y look swapped: use obsm['spatial'][:, ::-1]"
+        for name, factor in _candidates(image, factors).items():
+            if _fits(points * factor + np.asarray(image.offset), image.shape):
+                also = " and x and y look swapped" if swap else ""
+                return (
+                    f"They would fit with {name} = {factor:g} image px per coordinate px, not {image.scale:g}{also}: "
+                    f"check which image is stored as {image.key!r} and in which px the coordinates are"
+                )
+    return "Check the scale factors, and that the image and the coordinates are of one section"
+
+
+def _candidates(image: SectionImage, factors: Mapping[str, Any]) -> dict[str, float]:
+    """Scale factors that users mix up: that of another image, none, or one applied to the coordinates before."""
+    named = {
+        key: float(value) for key, value in factors.items() if key.startswith("tissue_") and key.endswith("_scalef")
+    }
+    found = {"a factor of 1": 1.0, **named}
+    for other, value in named.items():
+        found[f"coordinates in px of {other.removeprefix('tissue_').removesuffix('_scalef')!r}, so"] = (
+            image.scale / value
+        )
+    return {name: factor for name, factor in found.items() if not np.isclose(factor, image.scale)}

@@ -1,0 +1,273 @@
+"""One library of an AnnData: its coordinates, what is stated of its scale, and its image."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stalign._constants import LIBRARY, Keys
+from stalign._settings import logger
+from stalign._validate import message
+from stalign.data.images import SectionImage, file_shape
+from stalign.data.scale import Stated, number
+from stalign.data.table import label_columns
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+FULL = ("fullres", "full", "image")  # keys of images at the resolution of the coordinates
+_ORDER = (*FULL, "hires", "downscaled_fullres", "lowres")
+_HD_BARCODE = re.compile(r"s_(\d{3})um_\d+_\d+")
+
+
+def spatial_uns(table: AnnData) -> Mapping[str, Any]:
+    """Get what uns says about each library's images and scale factors.
+
+    Parameters
+    ----------
+    table
+        The table.
+
+    Returns
+    -------
+    uns["spatial"], or an empty mapping.
+    """
+    found = table.uns.get(Keys.UNS_SPATIAL, {})
+    return found if isinstance(found, Mapping) else {}
+
+
+def only_library(table: AnnData) -> str:
+    """Name the library of a table that is one section.
+
+    Parameters
+    ----------
+    table
+        The table.
+
+    Returns
+    -------
+    The library in uns["spatial"]: the only one, or the one that a column of obs names for all spots, as in a subset of
+    a larger table.
+
+    Raises
+    ------
+    KeyError
+        If there are several.
+    """
+    libraries = [str(name) for name in spatial_uns(table)]
+    if len(libraries) <= 1:
+        return libraries[0] if libraries else LIBRARY
+    columns = {}
+    for name in label_columns(table):
+        values = {str(value) for value in table.obs[name].unique()}
+        if values <= set(libraries):
+            columns[name] = values
+    single = {next(iter(values)) for values in columns.values() if len(values) == 1}
+    if len(single) == 1:
+        return single.pop()
+    raise KeyError(
+        message(
+            "Expected `library_key` to name the column of obs that tells the sections apart",
+            found=f"{len(libraries)} libraries in uns['spatial'] and no `library_key`",
+            available=columns or label_columns(table),
+            hint=f"Pass `library_key={next(iter(columns))!r}`" if columns else "Pass `library_key=`",
+        )
+    )
+
+
+def coordinates(table: AnnData, rows: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Read the positions of spots.
+
+    Parameters
+    ----------
+    table
+        The table.
+    rows
+        Positions of the spots in the table, (n,).
+
+    Returns
+    -------
+    A copy of x and y (n, 2) in coordinate px; both are NaN where one is.
+
+    Raises
+    ------
+    KeyError
+        If there are no coordinates.
+    ValueError
+        If they are not x and y.
+    """
+    if Keys.SPATIAL not in table.obsm:
+        raise KeyError(
+            message(
+                f"Expected coordinates in obsm[{Keys.SPATIAL!r}]",
+                found="none",
+                available=table.obsm.keys(),
+                hint="Put x and y in px of the full-resolution image there",
+            )
+        )
+    coords = np.asarray(table.obsm[Keys.SPATIAL], dtype=np.float64)
+    if coords.ndim != 2 or coords.shape[1] < 2:
+        raise ValueError(message(f"Expected x and y in obsm[{Keys.SPATIAL!r}]", found=f"shape {coords.shape}"))
+    coords = coords[rows, :2].copy()
+    coords[~np.isfinite(coords).all(axis=1)] = np.nan
+    return coords
+
+
+def stated(table: AnnData, rows: NDArray[np.intp], library: str) -> Stated:
+    """Collect what an AnnData says about a library's scale.
+
+    Parameters
+    ----------
+    table
+        The table.
+    rows
+        Positions of the spots in the table, (n,).
+    library
+        Name of the library.
+
+    Returns
+    -------
+    The statement.
+    """
+    entry = spatial_uns(table).get(library, {})
+    metadata, factors = _part(entry, "metadata"), factors_of(entry)
+    value, origin = (
+        number(metadata, "um_per_px"),
+        str(metadata.get("mpp_origin", "um_per_px of the section's metadata")),
+    )
+    if value is None:
+        value, origin = number(factors, "microns_per_pixel"), "microns_per_pixel of the scale factors"
+    bin_um = number(factors, "bin_size_um") or bin_of(table)
+    return Stated(value, origin, bin_um, number(factors, "spot_diameter_fullres"), array_of(table, rows))
+
+
+def _part(entry: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = entry.get(name, {})
+    return found if isinstance(found, Mapping) else {}
+
+
+def factors_of(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Get the scale factors of a library.
+
+    Parameters
+    ----------
+    entry
+        The library's part of uns["spatial"].
+
+    Returns
+    -------
+    The scale factors, or an empty mapping.
+    """
+    return _part(entry, "scalefactors")
+
+
+def image(entry: Mapping[str, Any], library: str, image_key: str | None, mpp: float) -> SectionImage | None:
+    """Find the image of a library.
+
+    Parameters
+    ----------
+    entry
+        The library's part of uns["spatial"].
+    library
+        Name of the library.
+    image_key
+        Name of the image, or None for the finest of those embedded, or else the file that the metadata names.
+    mpp
+        µm per coordinate px.
+
+    Returns
+    -------
+    The image, or None.
+
+    Raises
+    ------
+    KeyError
+        If `image_key` or the image's scale factor is not there.
+    """
+    sources: dict[str, Any] = {key: value for key, value in _part(entry, "images").items() if value is not None}
+    embedded = list(sources)
+    path, file_key = image_file(entry)
+    if path is not None and path.is_file():
+        sources.setdefault(file_key, path)
+    if image_key is None:
+        ranked = sorted(embedded or sources, key=lambda key: _ORDER.index(key) if key in _ORDER else len(_ORDER) - 1.5)
+        if not ranked:
+            if path is not None:
+                logger.warning("The image of section %r is not at %s.", library, path)
+            return None
+        image_key = ranked[0]
+    elif image_key not in sources:
+        raise KeyError(
+            message(f"Expected section {library!r} to have this image", found=repr(image_key), available=sources)
+        )
+    factor = number(factors_of(entry), f"tissue_{image_key}_scalef")
+    if factor is None and image_key not in FULL:
+        raise KeyError(
+            message(
+                f"Expected 'tissue_{image_key}_scalef' in the scale factors of section {library!r}",
+                found="none",
+                available=factors_of(entry),
+                hint="Put the image px per px of the coordinates there",
+            )
+        )
+    scale = 1.0 if factor is None else factor
+    source = sources[image_key]
+    shape = file_shape(source) if isinstance(source, Path) else tuple(source.shape[:2])
+    return SectionImage(image_key, source, scale, (0.0, 0.0), mpp / scale, (int(shape[0]), int(shape[1])))
+
+
+def image_file(entry: Mapping[str, Any]) -> tuple[Path | None, str]:
+    """Find the image file that a library's metadata names.
+
+    Parameters
+    ----------
+    entry
+        The library's part of uns["spatial"].
+
+    Returns
+    -------
+    The path, or None, and the key whose scale factor holds for it.
+    """
+    metadata = _part(entry, "metadata")
+    name = metadata.get("source_image_path") or metadata.get("image_file")
+    return (Path(str(name)) if name else None), str(metadata.get("image_key", FULL[0]))
+
+
+def bin_of(table: AnnData) -> float | None:
+    """Read the bin size of Visium HD from the barcodes.
+
+    Parameters
+    ----------
+    table
+        The table.
+
+    Returns
+    -------
+    Bin edge in µm, or None.
+    """
+    found = _HD_BARCODE.match(str(table.obs_names[0])) if table.n_obs else None
+    return float(found.group(1)) if found else None
+
+
+def array_of(table: AnnData, rows: NDArray[np.intp]) -> NDArray[np.float64] | None:
+    """Read each spot's row and column on the array.
+
+    Parameters
+    ----------
+    table
+        The table.
+    rows
+        Positions of the spots, (n,).
+
+    Returns
+    -------
+    Rows and columns (n, 2), or None.
+    """
+    if not {"array_row", "array_col"} <= set(table.obs):
+        return None
+    return table.obs[["array_row", "array_col"]].to_numpy(dtype=np.float64, na_value=np.nan)[rows]

@@ -1,0 +1,257 @@
+"""Physical scale: µm per px from the pitch of the spots, or as stated."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from stalign._constants import ST_PITCH_UM, ST_SPOT_UM, VISIUM_PITCH_UM, VISIUM_SPOT_UM
+from stalign._validate import message
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+_SAMPLE = 5000  # spots whose neighbours are looked at; more do not sharpen the estimate
+_TOLERANCE = 0.05  # relative difference between a stated scale and the pitch that is worth a warning
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What a container says about its scale.
+
+    Parameters
+    ----------
+    mpp
+        µm per coordinate px, or None.
+    origin
+        Where that is written.
+    bin_um
+        Edge of a Visium HD bin in µm, or None.
+    spot_px
+        Diameter of a spot in coordinate px, or None.
+    array
+        Row and column of each spot on the array, (n, 2), or None.
+    """
+
+    mpp: float | None = None
+    origin: str = ""
+    bin_um: float | None = None
+    spot_px: float | None = None
+    array: NDArray[np.float64] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Physical scale of a section; NaN where it is unknown.
+
+    Parameters
+    ----------
+    mpp
+        µm per coordinate px.
+    origin
+        Where `mpp` comes from, in words.
+    pitch_um
+        Distance between the centres of neighbouring spots in µm.
+    spot_um
+        Diameter of a spot, or edge of a bin, in µm.
+    technology
+        `visium`, `st`, `hd` or `unknown`.
+    """
+
+    mpp: float
+    origin: str
+    pitch_um: float
+    spot_um: float
+    technology: str
+
+
+def lattice(coords: NDArray[np.float64]) -> tuple[str, float]:
+    """Find out whether spots lie on a hexagonal or a square lattice, and its pitch.
+
+    Parameters
+    ----------
+    coords
+        Positions (n, 2) in px; rows with NaN are left out.
+
+    Returns
+    -------
+    `hex`, `square` or `unknown`, and the mean distance of lattice neighbours in px (NaN where unknown).
+
+    Notes
+    -----
+    Neighbours are spots within 1.25 times the median nearest distance. The angles between the neighbours of one spot
+    are multiples of 60° on a hexagonal and of 90° on a square lattice, so the mean of cos(6a) or of cos(4a) is near 1.
+    This holds at borders and for tilted and slightly irregular arrays, where counts of neighbours do not.
+    """
+    coords = coords[np.isfinite(coords).all(axis=1)]
+    if len(coords) < 3:
+        return "unknown", float("nan")
+    k = min(7, len(coords))
+    sample = np.linspace(0, len(coords) - 1, min(len(coords), _SAMPLE)).astype(np.intp)
+    distance, neighbour = cKDTree(coords).query(coords[sample], k=k)
+    distance, neighbour = distance[:, 1:], neighbour[:, 1:]
+    nearest = np.median(distance[:, 0])
+    if not nearest > 0:
+        return "unknown", float("nan")
+    nearest = distance[distance < 1.25 * nearest].mean()
+    near = distance < 1.25 * nearest
+    step = coords[neighbour] - coords[sample][:, None]
+    angle = np.arctan2(step[..., 1], step[..., 0])
+    first, second = np.triu_indices(k - 1, 1)
+    turn = (angle[:, first] - angle[:, second])[near[:, first] & near[:, second]]
+    pitch = float(distance[near].mean())
+    six, four = (float(np.cos(m * turn).mean()) if turn.size else 0.0 for m in (6, 4))
+    if max(six, four) < 0.6 or abs(six - four) < 0.4:
+        return "unknown", float("nan")
+    return ("hex" if six > four else "square"), pitch
+
+
+def array_lattice(coords: NDArray[np.float64], array: NDArray[np.float64]) -> tuple[str, float]:
+    """Find lattice and pitch from the spots' rows and columns on the array.
+
+    Parameters
+    ----------
+    coords
+        Positions (n, 2) in px; rows with NaN are left out.
+    array
+        Row and column of each spot, (n, 2). On the hexagonal array of Visium the two are both even or both odd.
+
+    Returns
+    -------
+    `hex`, `square` or `unknown`, and the pitch in px (NaN where unknown).
+    """
+    usable = np.isfinite(coords).all(axis=1) & np.isfinite(array).all(axis=1)
+    coords, array = coords[usable], array[usable]
+    if len(coords) < 2 or not np.array_equal(array, np.rint(array)):
+        return "unknown", float("nan")
+    hexagonal = not (array.sum(axis=1) % 2).any()
+    unit = array * [np.sqrt(3) / 2, 0.5] if hexagonal else array
+    spread = np.square(unit - unit.mean(axis=0)).sum()
+    pitch = np.sqrt(np.square(coords - coords.mean(axis=0)).sum() / spread) if spread > 0 else 0.0
+    if not pitch > 0:
+        return "unknown", float("nan")
+    return ("hex" if hexagonal else "square"), float(pitch)
+
+
+def resolve(
+    coords: NDArray[np.float64], stated: Stated, *, library: str, mpp: float | None, spot_diameter: float | None
+) -> Scale:
+    """Settle the physical scale of a section.
+
+    Parameters
+    ----------
+    coords
+        Positions (n, 2) in coordinate px.
+    stated
+        What the container says.
+    library
+        Name of the section, for messages.
+    mpp
+        µm per coordinate px given by the user; it wins.
+    spot_diameter
+        Spot diameter in µm given by the user; it wins.
+
+    Returns
+    -------
+    The scale.
+
+    Raises
+    ------
+    ValueError
+        If `mpp` or `spot_diameter` is not a positive number.
+
+    Warns
+    -----
+    UserWarning
+        If a given or stated scale and the pitch of the spots differ by more than 5 %.
+    """
+    for name, value in (("mpp", mpp), ("spot_diameter", spot_diameter), ("um_per_px", stated.mpp)):
+        if value is not None and not (np.isfinite(value) and value > 0):
+            raise ValueError(message(f"Expected `{name}` to be a positive number of µm", found=repr(value)))
+    kind, pitch_px = lattice(coords)
+    if kind == "unknown" and stated.array is not None:
+        kind, pitch_px = array_lattice(coords, stated.array)
+    technology, pitch_um, spot_um, label = _technology(kind, stated.bin_um)
+    derived = pitch_um / pitch_px
+    if mpp is not None:
+        value, origin = float(mpp), "mpp= given"
+    elif stated.mpp is not None:
+        value, origin = float(stated.mpp), stated.origin
+    else:
+        value, origin = derived, f"{label} of {pitch_um:g} µm over {pitch_px:.4g} px"
+        if not np.isfinite(value):
+            origin = "unknown"
+    if np.isfinite(derived) and abs(value / derived - 1) > _TOLERANCE:
+        warnings.warn(
+            message(
+                f"Expected the scale of section {library!r} to fit the pitch of its spots",
+                found=f"{value:.4g} µm per px ({origin}), where the {label} of {pitch_um:g} µm gives {derived:.4g}",
+                hint="Check `mpp=` and the units of the coordinates",
+            ),
+            UserWarning,
+            stacklevel=4,
+        )
+    if not np.isfinite(pitch_um):
+        pitch_um, spot_um, technology = _from_spot(value, stated.spot_px)
+    return Scale(value, origin, pitch_um, float(spot_diameter) if spot_diameter else spot_um, technology)
+
+
+def _technology(kind: str, bin_um: float | None) -> tuple[str, float, float, str]:
+    if bin_um is not None:
+        return "hd", bin_um, bin_um, "bin size"
+    if kind == "hex":
+        return "visium", VISIUM_PITCH_UM, VISIUM_SPOT_UM, "Visium pitch"
+    if kind == "square":
+        return "st", ST_PITCH_UM, ST_SPOT_UM, "Spatial Transcriptomics pitch"
+    return "unknown", float("nan"), float("nan"), "pitch"
+
+
+def _from_spot(mpp: float, spot_px: float | None) -> tuple[float, float, str]:
+    """Guess the array from the size of its spots, where too few are left to see the lattice."""
+    diameter = mpp * spot_px if spot_px is not None else float("nan")
+    if 0.9 * VISIUM_SPOT_UM <= diameter <= 1.35 * VISIUM_SPOT_UM:  # Space Ranger's diameter is 65 to 70 µm
+        return VISIUM_PITCH_UM, VISIUM_SPOT_UM, "visium"
+    if 0.9 * ST_SPOT_UM <= diameter <= 1.1 * ST_SPOT_UM:
+        return ST_PITCH_UM, ST_SPOT_UM, "st"
+    return float("nan"), diameter, "unknown"
+
+
+def bin_size(name: str) -> float | None:
+    """Read the bin size from a Visium HD name such as `square_008um`.
+
+    Parameters
+    ----------
+    name
+        Name of a table or element.
+
+    Returns
+    -------
+    Bin edge in µm, or None.
+    """
+    found = re.search(r"square_(\d{3})um", name)
+    return float(found.group(1)) if found else None
+
+
+def number(values: Mapping[str, Any], key: str) -> float | None:
+    """Read a number from scale factors or metadata.
+
+    Parameters
+    ----------
+    values
+        Scale factors or metadata.
+    key
+        Name of the number.
+
+    Returns
+    -------
+    The number, or None where it is not there.
+    """
+    value = values.get(key)
+    return None if value is None or isinstance(value, str) else float(value)

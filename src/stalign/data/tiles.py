@@ -1,0 +1,70 @@
+"""A large image, read in tiles of which the last ones are kept."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+_EDGE = 2048  # px
+
+
+class Tiles:
+    """An RGB image that is sliced like an array and read in tiles.
+
+    Parameters
+    ----------
+    shape
+        Height and width in px.
+    read
+        Reads a region, given y0, y1, x0, x1 in px, as (h, w, 3) uint8.
+    budget
+        Bytes of tiles to keep.
+    edge
+        Edge of a tile in px.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        read: Callable[[int, int, int, int], NDArray[np.uint8]],
+        *,
+        budget: int,
+        edge: int = _EDGE,
+    ) -> None:
+        self.shape = (*shape, 3)
+        self.dtype = np.dtype(np.uint8)
+        self._read = read
+        self._edge = edge
+        self._keep = max(1, budget // (3 * edge**2))
+        self._tiles: OrderedDict[tuple[int, int], NDArray[np.uint8]] = OrderedDict()
+
+    def __getitem__(self, where: tuple[slice, slice]) -> NDArray[np.uint8]:
+        y0, y1, _ = where[0].indices(self.shape[0])
+        x0, x1, _ = where[1].indices(self.shape[1])
+        region = np.empty((y1 - y0, x1 - x0, 3), dtype=np.uint8)
+        edge = self._edge
+        for row in range(y0 // edge, (y1 - 1) // edge + 1):
+            for column in range(x0 // edge, (x1 - 1) // edge + 1):
+                tile, top, left = self._tile(row, column), row * edge, column * edge
+                a, b = max(y0, top), min(y1, top + tile.shape[0])
+                c, d = max(x0, left), min(x1, left + tile.shape[1])
+                region[a - y0 : b - y0, c - x0 : d - x0] = tile[a - top : b - top, c - left : d - left]
+        return region
+
+    def _tile(self, row: int, column: int) -> NDArray[np.uint8]:
+        where = (row, column)
+        if where not in self._tiles:
+            top, left = row * self._edge, column * self._edge
+            bottom, right = min(self.shape[0], top + self._edge), min(self.shape[1], left + self._edge)
+            self._tiles[where] = self._read(top, bottom, left, right)
+            while len(self._tiles) > self._keep:
+                self._tiles.popitem(last=False)
+        self._tiles.move_to_end(where)
+        return self._tiles[where]
