@@ -1,0 +1,112 @@
+"""Weights by name: where they are, what they are, and what they read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stalign._validate import message
+from stalign.models.checkpoint import CONFIG_FILE, Checkpoint, load
+from stalign.models.config import MINI, InputSpec
+
+if TYPE_CHECKING:
+    import os
+
+    import torch
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One entry of the registry.
+
+    Parameters
+    ----------
+    name
+        What users write.
+    folder
+        Folder inside the package.
+    sha256
+        Hash of `weights.safetensors`; "" leaves the check to the hash in `config.json`.
+    licence
+        SPDX name of the licence.
+    input
+        What the network reads.
+    description
+        One sentence.
+    """
+
+    name: str
+    folder: str
+    sha256: str
+    licence: str
+    input: InputSpec
+    description: str
+
+    @property
+    def path(self) -> Path:
+        """Where the folder is on this machine."""
+        return Path(str(files("stalign").joinpath(*self.folder.split("/"))))
+
+
+REGISTRY: dict[str, Weights] = {
+    "stalign-mini": Weights(
+        name="stalign-mini",
+        folder="weights/stalign-mini",
+        sha256="",
+        licence="BSD-3-Clause",
+        input=MINI.input,
+        description="Small network with all four encoders trained, shipped in the package.",
+    ),
+}
+
+
+def load_weights(weights: str | os.PathLike[str] | Checkpoint, *, device: str | torch.device = "cpu") -> Checkpoint:
+    """Return the network of a name or a folder.
+
+    Parameters
+    ----------
+    weights
+        A name in the registry, the path of a checkpoint folder, or a checkpoint, which is returned as it is but for
+        its device.
+    device
+        Where the network goes.
+
+    Returns
+    -------
+    The checkpoint.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown, or the folder is no sound checkpoint.
+    FileNotFoundError
+        If a path leads nowhere, or the weights of a known name are not in this installation.
+    """
+    if isinstance(weights, Checkpoint):
+        weights.network.to(device)
+        return weights
+    if isinstance(weights, str) and weights in REGISTRY:
+        return _packaged(REGISTRY[weights], device=device)
+    path = Path(weights).expanduser()
+    if isinstance(weights, str) and not path.exists() and path.name == weights:
+        hint = "The path of a checkpoint folder works too"
+        raise ValueError(message("Expected the name of weights", found=repr(weights), available=REGISTRY, hint=hint))
+    return load(path, device=device)
+
+
+def _packaged(entry: Weights, *, device: str | torch.device) -> Checkpoint:
+    if not (entry.path / CONFIG_FILE).is_file():
+        hint = "Install the released package, or pass the path of a checkpoint folder"
+        found = f"nothing at {entry.path}"
+        raise FileNotFoundError(
+            message(f"Expected the weights {entry.name!r} in this installation", found=found, hint=hint)
+        )
+    checkpoint = load(entry.path, device=device)
+    if entry.sha256 and checkpoint.sha256 != entry.sha256:
+        hint = "Reinstall the package"
+        raise ValueError(
+            message(f"Expected sha256 {entry.sha256} of {entry.name!r}", found=checkpoint.sha256, hint=hint)
+        )
+    return checkpoint
