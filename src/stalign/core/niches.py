@@ -1,0 +1,182 @@
+"""Niches: a spot, its nearest neighbours, and means over both."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from scipy import sparse
+from scipy.spatial import KDTree
+
+from stalign._constants import N_NEIGHBORS
+from stalign._validate import message
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_SPARE: Final = 4  # neighbours asked for beyond k, so that the first ring of a hexagonal grid needs no second query
+_VALUES: Final = 1 << 22  # distances held at once while ties are resolved
+
+
+def nearest(coords: NDArray[np.floating], k: int = N_NEIGHBORS) -> NDArray[np.intp]:
+    """Nearest other spots of each spot, by Euclidean distance; ties are broken by position.
+
+    Parameters
+    ----------
+    coords
+        (n, 2) x and y of the spots, in px or µm. A spot with a coordinate that is not finite is nobody's neighbour.
+    k
+        Number of neighbours.
+
+    Returns
+    -------
+    (n, min(k, n - 1)) positions of the neighbours, nearest first. -1 fills the rows of spots without coordinates, and
+    the end of every row where fewer than k other spots have coordinates.
+
+    Raises
+    ------
+    ValueError
+        If the coordinates are not (n, 2) or `k` is below 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from stalign.core.niches import nearest
+    >>> nearest(np.array([[0.0, 0.0], [2.0, 0.0], [1.0, 0.0], [9.0, 0.0]]), 2)
+    array([[2, 1],
+           [2, 0],
+           [0, 1],
+           [1, 2]])
+    """
+    coords = np.asarray(coords, dtype=np.float64)
+    if coords.ndim != 2 or coords.shape[1] != 2:
+        raise ValueError(message("Expected coordinates of shape (n, 2)", found=coords.shape))
+    if k < 1:
+        raise ValueError(message("Expected at least 1 neighbour", found=k))
+    valid = np.flatnonzero(np.isfinite(coords).all(axis=1))
+    neighbours = np.full((len(coords), min(k, max(len(coords) - 1, 0))), -1, dtype=np.intp)
+    width = min(k, len(valid) - 1)
+    if width < 1:
+        return neighbours
+    points = coords[valid]
+    kept = _first_of_each_place(points, width + 1)
+    tree = KDTree(points[kept], balanced_tree=False)
+    found = np.empty((len(points), width), dtype=np.intp)
+    # In the order of the tree's leaves, three times faster than in any order of the caller's.
+    rows, asked = np.concatenate([kept[tree.indices], np.setdiff1d(np.arange(len(points)), kept)]), width + 1 + _SPARE
+    while len(rows):  # spots whose ties may reach past what was asked for
+        asked, unresolved = min(asked, tree.n), []
+        for part in np.array_split(rows, -(-len(rows) * asked // _VALUES)):
+            distance, index = tree.query(points[part], k=asked, workers=-1)
+            found[part], complete = _select(distance, kept[index], part, width, everything=asked == tree.n)
+            unresolved.append(part[~complete])
+        rows, asked = np.concatenate(unresolved), 2 * asked
+    neighbours[valid, :width] = valid[found]
+    return neighbours
+
+
+def _first_of_each_place(points: NDArray[np.floating], count: int) -> NDArray[np.intp]:
+    """Sorted positions of at most `count` points at each place: later ones are nobody's neighbours."""
+    order = np.lexsort([points[:, 1], points[:, 0]])
+    new = np.concatenate([[True], (np.diff(points[order], axis=0) != 0).any(axis=1)])
+    starts = np.flatnonzero(new)
+    rank = np.arange(len(points)) - np.repeat(starts, np.diff(np.append(starts, len(points))))
+    return np.sort(order[rank < count])
+
+
+def _select(
+    distance: NDArray[np.float64], index: NDArray[np.intp], rows: NDArray[np.intp], width: int, *, everything: bool
+) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Positions (m, width) of the nearest others among those found, and whether all ties of the last are there (m,)."""
+    farthest = distance[:, -1].copy()
+    distance[index == rows[:, None]] = np.inf  # the point itself
+    order = np.lexsort([index, distance], axis=1)[:, :width]
+    last = np.take_along_axis(distance, order[:, -1:], axis=1)[:, 0]
+    complete = np.ones(len(rows), dtype=bool) if everything else last < farthest
+    return np.take_along_axis(index, order, axis=1), complete
+
+
+def niche_graph(
+    neighbours: NDArray[np.integer], *, include_self: bool = True, valid: NDArray[np.bool_] | None = None
+) -> sparse.csr_matrix:
+    """Weights that average over niches.
+
+    Parameters
+    ----------
+    neighbours
+        (n, k) positions of the neighbours of each spot; -1 stands for none.
+    include_self
+        Whether the spot belongs to its niche. A spot without neighbours is its own niche in any case.
+    valid
+        (n,) which spots have coordinates. By default those that have a neighbour, or all where `k` is 0.
+
+    Returns
+    -------
+    (n, n) CSR float32. Rows sum to 1, rows of spots that are not valid are empty, column indices are sorted.
+
+    Raises
+    ------
+    ValueError
+        If `neighbours` is not a matrix or `valid` is of another length.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from stalign.core.niches import niche_graph
+    >>> niche_graph(np.array([[1], [0]])).toarray()
+    array([[0.5, 0.5],
+           [0.5, 0.5]], dtype=float32)
+    """
+    neighbours = np.asarray(neighbours)
+    if neighbours.ndim != 2:
+        raise ValueError(message("Expected neighbours of shape (n, k)", found=neighbours.shape))
+    n, k = neighbours.shape
+    there = neighbours >= 0
+    usable = np.asarray(valid if valid is not None else there.any(axis=1) if k else np.ones(n), dtype=bool)
+    if usable.shape != (n,):
+        raise ValueError(message(f"Expected `valid` of shape ({n},)", found=usable.shape))
+    there &= usable[:, None]
+    own = usable if include_self else usable & ~there.any(axis=1)
+    columns = np.concatenate([np.arange(n)[:, None], neighbours], axis=1)
+    kept = np.concatenate([own[:, None], there], axis=1)
+    counts = kept.sum(axis=1)
+    indptr = np.concatenate([[0], np.cumsum(counts)])
+    weights = np.repeat((1 / np.maximum(counts, 1)).astype(np.float32), counts)
+    graph = sparse.csr_matrix((weights, columns[kept], indptr), shape=(n, n))
+    graph.sort_indices()
+    return graph
+
+
+def niche_mean(graph: sparse.spmatrix, values: Any) -> Any:
+    """Mean over each niche.
+
+    Parameters
+    ----------
+    graph
+        (n, n) niche graph.
+    values
+        (n, g) counts, expression or anything else, sparse or dense. Values of spots that are in no niche may be NaN in
+        a dense array only if the graph holds no entry for them.
+
+    Returns
+    -------
+    (n, g) float32, CSR where `values` is sparse and an array where it is dense; rows of spots without a niche are 0.
+
+    Raises
+    ------
+    ValueError
+        If `values` has another number of rows than the graph.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from stalign.core.niches import niche_graph, niche_mean
+    >>> niche_mean(niche_graph(np.array([[1], [0]])), np.array([[0.0, 4.0], [2.0, 0.0]]))
+    array([[1., 2.],
+           [1., 2.]], dtype=float32)
+    """
+    if values.shape[0] != graph.shape[0]:
+        raise ValueError(message(f"Expected values of {graph.shape[0]} spots", found=values.shape[0]))
+    if sparse.issparse(values):
+        return sparse.csr_matrix(graph @ values.tocsr().astype(np.float32))
+    return np.asarray(graph @ np.asarray(values, dtype=np.float32))
