@@ -1,0 +1,207 @@
+"""The command line: `python -m stalign demo` takes one section through every step."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from anndata import AnnData
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line.
+
+    Returns
+    -------
+    The parser.
+    """
+    top = argparse.ArgumentParser(prog="python -m stalign", description="ST-Align for the scverse.")
+    commands = top.add_subparsers(dest="command", required=True)
+    demo = commands.add_parser(
+        "demo",
+        help="embed a section, cut it into domains, score them, predict genes and draw it all",
+        description="Without --section the demo runs on a simulated section. It needs no network.",
+    )
+    demo.add_argument("--section", type=Path, help="a Space Ranger folder or an .h5ad file with raw counts")
+    demo.add_argument("--domains", type=int, help="how many domains to cut (default: as many as in --truth, or 7)")
+    demo.add_argument("--truth", help="obs column with known labels to score against")
+    demo.add_argument("--layer", help="layer of the raw counts (default: X)")
+    demo.add_argument("--total-counts", help="obs column of total counts, for a table that holds only some genes")
+    demo.add_argument("--genes", type=int, default=50, help="how many variable genes to predict from the image")
+    demo.add_argument("--out", type=Path, default=Path("stalign-demo"), help="output folder (default: %(default)s)")
+    demo.add_argument("--seed", type=int, default=0, help="seed of every random step (default: %(default)s)")
+    return top
+
+
+def read(path: Path | None) -> AnnData:
+    """Read the section that the demo runs on.
+
+    Parameters
+    ----------
+    path
+        Space Ranger folder, h5ad file, or None for the simulated section.
+
+    Returns
+    -------
+    The section.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is nothing at `path`.
+    """
+    import stalign
+
+    if path is None:
+        return stalign.datasets.toy()
+    if not path.exists():
+        msg = f"Expected a Space Ranger folder or an h5ad file. Found: nothing at {path}."
+        raise FileNotFoundError(msg)
+    return stalign.io.read_visium(path) if path.is_dir() else stalign.io.read_h5ad(path)
+
+
+def demo(arguments: argparse.Namespace) -> None:
+    """Run the main job from a section to figures.
+
+    Parameters
+    ----------
+    arguments
+        What `parser` returned.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from rich.console import Console
+    from rich.table import Table
+
+    import stalign
+
+    console = Console()
+    out: Path = arguments.out
+    out.mkdir(parents=True, exist_ok=True)
+    seed = arguments.seed
+
+    with _step(console, "Read the section"):
+        adata = read(arguments.section)
+        truth = arguments.truth or ("domain" if arguments.section is None else None)
+        n_domains = arguments.domains or _n_labels(adata, truth) or 7
+    with _step(console, f"Embed {adata.n_obs:,} spots"):
+        stalign.tl.embed(
+            adata, layer=arguments.layer, total_counts=arguments.total_counts, random_state=seed
+        )
+    with _step(console, f"Cut {n_domains} domains"):
+        stalign.tl.domains(adata, n_domains, refine=True, random_state=seed)
+    scores = None
+    if truth is not None:
+        with _step(console, f"Score them against {truth!r}"):
+            scores = stalign.tl.score(adata, truth)
+            _save(lambda path: scores.to_csv(path, index=False), out / "scores.csv")
+    predicted = None
+    if "X_stalign_image" in adata.obsm and adata.n_vars > 0:
+        with _step(console, f"Predict {min(arguments.genes, adata.n_vars)} genes from the image on held-out spots"):
+            predicted = stalign.tl.predict_genes(
+                adata,
+                genes=min(arguments.genes, adata.n_vars),
+                split="spot",
+                layer=arguments.layer,
+                total_counts=arguments.total_counts,
+                random_state=seed,
+            )
+            table = predicted.var.sort_values("pearson", ascending=False)
+            _save(lambda path: table.to_csv(path, index_label="gene"), out / "genes.csv")
+    with _step(console, "Draw the figures and the report"):
+        _draw(adata, predicted, scores, truth, out)
+    with _step(console, "Write section.h5ad"):
+        _save(adata.write_h5ad, out / "section.h5ad")
+
+    if scores is not None:
+        shown = Table(title="Domains against the truth")
+        for column in scores.columns:
+            shown.add_column(str(column))
+        for row in scores.itertuples(index=False):
+            shown.add_row(*(f"{x:.3f}" if isinstance(x, float) else str(x) for x in row))
+        console.print(shown)
+    console.print(f"Everything is in {out}: " + ", ".join(sorted(p.name for p in out.iterdir())))
+
+
+@contextmanager
+def _step(console: Any, what: str) -> Iterator[None]:
+    console.print(f"[bold]{what}[/bold]")
+    start = time.perf_counter()
+    yield
+    console.print(f"  done in {time.perf_counter() - start:.1f} s")
+
+
+def _n_labels(adata: AnnData, truth: str | None) -> int | None:
+    if truth is None:
+        return None
+    if truth not in adata.obs:
+        from stalign._validate import message
+
+        raise KeyError(message("Expected `--truth` to name an obs column", found=repr(truth), available=adata.obs.columns))
+    labels = adata.obs[truth].dropna().astype(str)
+    return int(labels[~labels.isin(["", "nan", "undetermined"])].nunique())
+
+
+def _draw(adata: AnnData, predicted: AnnData | None, scores: Any, truth: str | None, out: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    from stalign import pl
+
+    def save(name: str, drawn: Any) -> None:
+        axes = drawn if not isinstance(drawn, list) else drawn[0]
+        figure = axes.figure
+        _save(lambda path: figure.savefig(path, dpi=150, bbox_inches="tight", format="png"), out / f"{name}.png")
+        plt.close(figure)
+
+    save("domains", pl.domains(adata, truth=truth, show=False))
+    save("embedding", pl.embedding(adata, show=False))
+    if "niche_connectivities" in adata.obsp:
+        save("niches", pl.niches(adata, show=False))
+    if "niche_window" in adata.obsm:
+        save("patches", pl.patches(adata, show=False))
+    if predicted is not None:
+        best = list(predicted.var.sort_values("pearson", ascending=False).index[:2])
+        save("genes", pl.genes(predicted, best, show=False))
+    if scores is not None:
+        save("scores", pl.scores(scores, show=False))
+    pl.report(adata, out / "report.html", truth=truth)
+
+
+def _save(write: Any, path: Path) -> None:
+    temporary = path.with_name(f".{path.name}.part")
+    write(temporary)
+    temporary.replace(path)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv
+        Arguments; None for those of the process.
+
+    Returns
+    -------
+    The exit status: 0, or 1 after an error that the user can mend.
+    """
+    arguments = parser().parse_args(argv)
+    try:
+        demo(arguments)
+    except (ValueError, KeyError, TypeError, FileNotFoundError, ImportError) as error:
+        text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        sys.stderr.write(f"stalign: {text}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
