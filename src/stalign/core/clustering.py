@@ -1,0 +1,237 @@
+"""Clusterers: Gaussian mixtures, k-means and Leiden, each an object that can be passed to `tl.domains`."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stalign._validate import message, one_of
+from stalign.core.leiden import Leiden
+from stalign.core.mixture import Mixture
+
+if TYPE_CHECKING:
+    from scipy import sparse
+    from sklearn.mixture import GaussianMixture
+
+__all__ = ["GMM", "KMeans", "Leiden"]
+
+COVARIANCES = ("tied", "full", "diag", "spherical")
+CHOICES = ("agreement", "likelihood")
+
+
+def _check_features(features: np.ndarray, n_domains: int) -> np.ndarray:
+    features = np.asarray(features, dtype=np.float64)
+    if features.ndim != 2 or not np.isfinite(features).all():
+        raise ValueError(message("Expected finite features (n, d)", found=f"shape {features.shape}"))
+    if n_domains < 1:
+        raise ValueError(message("Expected at least one domain", found=str(n_domains)))
+    if len(features) < n_domains:
+        raise ValueError(
+            message(
+                f"Expected at least {n_domains} spots for {n_domains} domains", found=f"{len(features)} usable spots"
+            )
+        )
+    if n_domains > 1:
+        distinct = len(np.unique(features, axis=0))
+        if distinct < n_domains:
+            raise ValueError(
+                message(
+                    f"Expected spots that differ, for {n_domains} domains",
+                    found=f"{distinct} distinct rows of features",
+                )
+            )
+    return features
+
+
+@dataclass(frozen=True)
+class KMeans:
+    """Cut the features with k-means (scikit-learn).
+
+    Parameters
+    ----------
+    n_domains
+        How many domains.
+    n_init
+        How many starts; the one with the smallest sum of squares is kept.
+    random_state
+        Seed; None takes that of the caller, 0 if there is none.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from stalign.core.clustering import KMeans
+    >>> labels = KMeans(2).fit_predict(np.array([[0.0], [0.1], [9.0], [9.1]]))
+    >>> bool(labels[0] == labels[1] != labels[2] == labels[3])
+    True
+    """
+
+    n_domains: int
+    n_init: int = 10
+    random_state: int | None = None
+    kind: str = field(default="kmeans", init=False)
+
+    def fit(
+        self, features: np.ndarray, graph: sparse.csr_matrix | None = None, *, random_state: int = 0
+    ) -> tuple[np.ndarray, Mixture]:
+        """Cluster, and keep what is needed to assign further spots.
+
+        Parameters
+        ----------
+        features
+            Features, (n, d), finite.
+        graph
+            Not used.
+        random_state
+            Seed where the object has none.
+
+        Returns
+        -------
+        Labels, (n,) intp from 0, and the rule that assigns a spot to the nearest centre.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer (distinct) spots than domains or features are not finite.
+        """
+        from sklearn.cluster import KMeans as SklearnKMeans
+
+        features = _check_features(features, self.n_domains)
+        seed = random_state if self.random_state is None else self.random_state
+        model = SklearnKMeans(self.n_domains, n_init=self.n_init, random_state=seed).fit(features)
+        return model.labels_.astype(np.intp), Mixture.nearest(model.cluster_centers_)
+
+    def fit_predict(self, features: np.ndarray, graph: sparse.csr_matrix | None = None) -> np.ndarray:
+        """Cluster.
+
+        Parameters
+        ----------
+        features
+            Features, (n, d), finite.
+        graph
+            Not used.
+
+        Returns
+        -------
+        Labels, (n,) intp from 0.
+        """
+        return self.fit(features, graph)[0]
+
+
+@dataclass(frozen=True)
+class GMM:
+    """Cut the features with a mixture of Gaussians that share one covariance (the EEE model of mclust).
+
+    A fit by EM depends on its start, and of many starts the likeliest is often among the worst: likelihood is also
+    gained by giving a component to a handful of outliers. So every start begins from a k-means of its own, and the one
+    is kept whose labels agree most with those of all the others (the largest mean adjusted Rand index).
+
+    Parameters
+    ----------
+    n_domains
+        How many domains.
+    n_init
+        How many starts.
+    choose
+        Which start is kept: `agreement` as above, or `likelihood`, the highest of all.
+    covariance
+        `tied`, `full`, `diag` or `spherical`.
+    random_state
+        Seed; None takes that of the caller, 0 if there is none.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from stalign.core.clustering import GMM
+    >>> labels = GMM(2).fit_predict(np.array([[0.0], [0.1], [0.2], [9.0], [9.1], [9.2]]))
+    >>> bool(labels[0] == labels[2] != labels[3] == labels[5])
+    True
+    """
+
+    n_domains: int
+    n_init: int = 20
+    choose: str = "agreement"
+    covariance: str = "tied"
+    random_state: int | None = None
+    kind: str = field(default="gmm", init=False)
+
+    def __post_init__(self) -> None:
+        one_of(self.choose, CHOICES, name="choose")
+        one_of(self.covariance, COVARIANCES, name="covariance")
+
+    def fit(
+        self, features: np.ndarray, graph: sparse.csr_matrix | None = None, *, random_state: int = 0
+    ) -> tuple[np.ndarray, Mixture]:
+        """Cluster, and keep what is needed to assign further spots.
+
+        Parameters
+        ----------
+        features
+            Features, (n, d), finite.
+        graph
+            Not used.
+        random_state
+            Seed where the object has none.
+
+        Returns
+        -------
+        Labels, (n,) intp from 0, and the mixture.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer (distinct) spots than domains or features are not finite.
+        """
+        features = _check_features(features, self.n_domains)
+        seed = random_state if self.random_state is None else self.random_state
+        # a covariance needs a floor that follows the scale of the features
+        floor = 1e-6 * float(features.var(axis=0).mean()) or 1e-6
+        starts = [self._start(features, seed=seed + start, floor=floor) for start in range(self.n_init)]
+        labels = [start.predict(features) for start in starts]
+        best = _choose(labels, [start.lower_bound_ for start in starts], by=self.choose)
+        model = starts[best]
+        mixture = Mixture(self.covariance, model.weights_, model.means_, model.precisions_cholesky_)
+        return mixture.predict(features), mixture
+
+    def fit_predict(self, features: np.ndarray, graph: sparse.csr_matrix | None = None) -> np.ndarray:
+        """Cluster.
+
+        Parameters
+        ----------
+        features
+            Features, (n, d), finite.
+        graph
+            Not used.
+
+        Returns
+        -------
+        Labels, (n,) intp from 0.
+        """
+        return self.fit(features, graph)[0]
+
+    def _start(self, features: np.ndarray, *, seed: int, floor: float) -> GaussianMixture:
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.mixture import GaussianMixture
+
+        model = GaussianMixture(
+            self.n_domains, covariance_type=self.covariance, reg_covar=floor, max_iter=300, random_state=seed
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # other starts stand by
+            return model.fit(features)
+
+
+def _choose(labels: list[np.ndarray], bounds: list[float], *, by: str) -> int:
+    """Pick a start by its likelihood, or by its agreement with the others."""
+    from sklearn.metrics import adjusted_rand_score
+
+    order = [int(start) for start in np.argsort(bounds)[::-1]]
+    if by == "likelihood":
+        return order[0]
+    agreement = np.eye(len(order))
+    for i, first in enumerate(order):
+        for j, second in enumerate(order[:i]):
+            agreement[i, j] = agreement[j, i] = adjusted_rand_score(labels[first], labels[second])
+    return order[int(np.round(agreement.sum(axis=1), 9).argmax())]  # of equals the likeliest

@@ -1,0 +1,103 @@
+"""Smoothing of labels over space: rings of physical neighbours and a majority vote."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import sparse
+from scipy.spatial import cKDTree
+
+from stalign._validate import message
+
+RING = 1.3  # times the pitch: between the first ring and the second of a hexagonal (1.73) and a square grid (1.41)
+
+
+def ring_graph(coords: np.ndarray, *, groups: np.ndarray | None = None, reach: float = RING) -> sparse.csr_matrix:
+    """Join each spot with the ring of spots around it: six on a hexagonal grid, four on a square one.
+
+    Two spots are neighbours if they lie within `reach` times the pitch, which is the median distance from a spot to the
+    nearest other one in its group.
+
+    Parameters
+    ----------
+    coords
+        Centres, (n, 2), in any unit of length. A row with NaN is nobody's neighbour.
+    groups
+        The group of each spot, (n,), such as its library; no neighbours are made across groups.
+    reach
+        Largest distance of a neighbour, in pitches.
+
+    Returns
+    -------
+    CSR (n, n) bool, symmetric, without the diagonal.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from stalign.core.refine import ring_graph
+    >>> square = np.stack(np.meshgrid(range(3), range(3)), axis=-1).reshape(-1, 2)
+    >>> int(ring_graph(square)[4].sum())
+    4
+    """
+    coords = np.asarray(coords, dtype=np.float64)
+    n = len(coords)
+    groups = np.zeros(n, dtype=np.intp) if groups is None else np.asarray(groups)
+    placed = np.isfinite(coords).all(axis=1)
+    pairs = []
+    for group in np.unique(groups[placed]):
+        rows = np.flatnonzero(placed & (groups == group))
+        if len(rows) < 2:
+            continue
+        tree = cKDTree(coords[rows])
+        pitch = float(np.median(tree.query(coords[rows], k=2)[0][:, 1]))
+        pairs.append(rows[tree.query_pairs(reach * pitch, output_type="ndarray")])
+    i, j = np.concatenate(pairs).T if pairs else np.empty((2, 0), dtype=np.intp)
+    values = np.ones(2 * len(i), dtype=bool)
+    return sparse.csr_matrix((values, (np.concatenate([i, j]), np.concatenate([j, i]))), shape=(n, n))
+
+
+def majority_vote(labels: np.ndarray, graph: sparse.csr_matrix, *, passes: int = 1) -> np.ndarray:
+    """Give each spot the label that most of its neighbours and itself hold.
+
+    All spots vote at once, and the next pass starts from the result. A spot keeps its label where that is among the
+    most frequent ones; a tie between other labels goes to the lower one.
+
+    Parameters
+    ----------
+    labels
+        The label of each spot, (n,) int; -1 is no label, neither votes nor changes.
+    graph
+        Neighbours, CSR (n, n); every stored entry off the diagonal is one vote, whatever its value.
+    passes
+        How often to vote.
+
+    Returns
+    -------
+    The new labels, (n,) intp.
+
+    Raises
+    ------
+    ValueError
+        If the graph is not n by n or `passes` is negative.
+    """
+    labels = np.asarray(labels).astype(np.intp)
+    n = len(labels)
+    if graph.shape != (n, n):
+        raise ValueError(message(f"Expected a graph of {n} by {n} spots", found=str(graph.shape)))
+    if passes < 0:
+        raise ValueError(message("Expected `passes` from 0", found=str(passes)))
+    rows = np.flatnonzero(labels >= 0)
+    if len(rows) == 0:
+        return labels
+    links = sparse.csr_matrix(graph)[rows][:, rows].astype(np.int32)
+    links.data[:] = 1
+    links.setdiag(1)
+    current = labels[rows]
+    k = current.max() + 1
+    for _ in range(passes):
+        ballots = sparse.csr_matrix((np.ones(len(rows), np.int32), (np.arange(len(rows)), current)), (len(rows), k))
+        votes = (links @ ballots).toarray()
+        own = votes[np.arange(len(rows)), current]
+        current = np.where(own == votes.max(axis=1), current, votes.argmax(axis=1))
+    refined = labels.copy()
+    refined[rows] = current
+    return refined
