@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stalign._validate import message
 from stalign.data.images import SectionImage
-from stalign.data.library import array_of, bin_of
 from stalign.data.scale import Stated, bin_size
 from stalign.data.table import library_column
 
@@ -36,7 +35,9 @@ class Place:
     image_key
         Name of the image element, or None.
     spot_px
-        Diameter of a spot in coordinate px, or None.
+        Diameter of a spot in the element's own px, or None.
+    size
+        Coordinate px per px of the element.
     """
 
     library: str
@@ -45,6 +46,7 @@ class Place:
     coords: NDArray[np.float64]
     image_key: str | None
     spot_px: float | None
+    size: float
 
 
 def regions(table: AnnData) -> list[tuple[str, NDArray[np.intp]]]:
@@ -151,7 +153,7 @@ def place(
     best = _finest(data, under, system)
     radius = np.median(element["radius"]) if "radius" in getattr(element, "columns", []) else None
     size = float(np.sqrt(abs(np.linalg.det(systems[system][:2, :2]))))
-    return Place(library, region, system, coords, best, None if radius is None else float(2 * radius * size))
+    return Place(library, region, system, coords, best, None if radius is None else float(2 * radius), size)
 
 
 def _system(own: dict[str, NDArray[np.float64]], reach: dict[str, set[str]], wanted: str | None, library: str) -> str:
@@ -226,23 +228,24 @@ def _step(element: Any, system: str, name: str) -> tuple[float, NDArray[np.float
     return float(np.sqrt(x * y)), matrix[:2, 2]
 
 
-def stated(table: AnnData, rows: NDArray[np.intp], found: Place) -> Stated:
-    """Collect what a SpatialData says about its scale.
+def restate(stated: Stated, found: Place) -> Stated:
+    """Bring what the table says about the scale into the region's coordinate system.
 
     Parameters
     ----------
-    table
-        The table.
-    rows
-        Positions of the spots, (n,).
+    stated
+        What the table says, in px of the element.
     found
-        Where they lie.
+        Where the region lies.
 
     Returns
     -------
-    The statement.
+    The statement, in px of the coordinate system.
     """
-    return Stated(None, "", bin_size(found.region) or bin_of(table), found.spot_px, array_of(table, rows))
+    mpp = None if stated.mpp is None else stated.mpp / found.size
+    spot_px = found.spot_px if stated.spot_px is None else stated.spot_px
+    spot_px = None if spot_px is None else spot_px * found.size
+    return replace(stated, mpp=mpp, bin_um=stated.bin_um or bin_size(found.region), spot_px=spot_px)
 
 
 def image(data: SpatialData, found: Place, mpp: float, want_mpp: float | None) -> SectionImage | None:
@@ -280,6 +283,6 @@ def image(data: SpatialData, found: Place, mpp: float, want_mpp: float | None) -
             choice = index
     level = levels[choice].transpose("c", "y", "x")
     scale = float(f"{level.sizes['x'] / (full * step):.12g}")
-    offset = (float(-corner[0] * scale), float(-corner[1] * scale))
+    offset = (float(0.0 - corner[0] * scale), float(0.0 - corner[1] * scale))
     shape = (int(level.sizes["y"]), int(level.sizes["x"]))
     return SectionImage(found.image_key, level.data, scale, offset, mpp / scale, shape, channels_first=True)

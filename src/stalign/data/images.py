@@ -112,7 +112,7 @@ class SectionImage:
         """
         if self._rgb is None:
             if isinstance(self.source, Path):
-                self._rgb = _read_file(self.source)
+                self._rgb = read_file(self.source)
             else:
                 self._rgb = self._region(0, self.shape[0], 0, self.shape[1])
         return self._rgb
@@ -270,7 +270,23 @@ def file_shape(path: Path) -> tuple[int, int]:
         return image.height, image.width
 
 
-def _read_file(path: Path) -> NDArray[np.uint8]:
+def read_file(path: Path) -> NDArray[np.uint8]:
+    """Read an image file.
+
+    Parameters
+    ----------
+    path
+        PNG, JPEG, TIFF or anything else that PIL reads, whatever its suffix.
+
+    Returns
+    -------
+    RGB, (H, W, 3) uint8.
+
+    Raises
+    ------
+    ValueError
+        If the file is no image, or its pixels are no intensities.
+    """
     with _open(path) as image:
         if image.mode == "RGB":
             return np.asarray(image)

@@ -25,7 +25,7 @@ _ORDER = (*FULL, "hires", "downscaled_fullres", "lowres")
 _HD_BARCODE = re.compile(r"s_(\d{3})um_\d+_\d+")
 
 
-def spatial_uns(table: AnnData) -> Mapping[str, Any]:
+def _spatial_uns(table: AnnData) -> Mapping[str, Any]:
     """Get what uns says about each library's images and scale factors.
 
     Parameters
@@ -59,7 +59,7 @@ def only_library(table: AnnData) -> str:
     KeyError
         If there are several.
     """
-    libraries = [str(name) for name in spatial_uns(table)]
+    libraries = [str(name) for name in _spatial_uns(table)]
     if len(libraries) <= 1:
         return libraries[0] if libraries else LIBRARY
     columns = {}
@@ -118,7 +118,7 @@ def coordinates(table: AnnData, rows: NDArray[np.intp]) -> NDArray[np.float64]:
     return coords
 
 
-def stated(table: AnnData, rows: NDArray[np.intp], library: str) -> Stated:
+def stated(table: AnnData, rows: NDArray[np.intp], entry: Mapping[str, Any]) -> Stated:
     """Collect what an AnnData says about a library's scale.
 
     Parameters
@@ -127,19 +127,15 @@ def stated(table: AnnData, rows: NDArray[np.intp], library: str) -> Stated:
         The table.
     rows
         Positions of the spots in the table, (n,).
-    library
-        Name of the library.
+    entry
+        The library's part of uns["spatial"].
 
     Returns
     -------
     The statement.
     """
-    entry = spatial_uns(table).get(library, {})
     metadata, factors = _part(entry, "metadata"), factors_of(entry)
-    value, origin = (
-        number(metadata, "um_per_px"),
-        str(metadata.get("mpp_origin", "um_per_px of the section's metadata")),
-    )
+    value, origin = number(metadata, "um_per_px"), str(metadata.get("mpp_origin", "um_per_px of the metadata"))
     if value is None:
         value, origin = number(factors, "microns_per_pixel"), "microns_per_pixel of the scale factors"
     bin_um = number(factors, "bin_size_um") or bin_of(table)
@@ -166,6 +162,34 @@ def factors_of(entry: Mapping[str, Any]) -> Mapping[str, Any]:
     return _part(entry, "scalefactors")
 
 
+def entry_of(table: AnnData, library: str, *, alone: bool, warn: bool = True) -> Mapping[str, Any]:
+    """Get a library's part of uns["spatial"].
+
+    Parameters
+    ----------
+    table
+        The table.
+    library
+        Name of the library.
+    alone
+        Whether it is the only library of the table; the only entry is then its own, whatever its name.
+    warn
+        Whether to say so where there is no entry among several.
+
+    Returns
+    -------
+    The entry, or an empty mapping.
+    """
+    entries = _spatial_uns(table)
+    if library not in entries and alone and len(entries) == 1:
+        return next(iter(entries.values()))
+    if warn and library not in entries and entries:
+        logger.warning(
+            "Section %r has no entry in uns['spatial'], which has %s.", library, ", ".join(map(repr, entries))
+        )
+    return entries.get(library, {})
+
+
 def image(entry: Mapping[str, Any], library: str, image_key: str | None, mpp: float) -> SectionImage | None:
     """Find the image of a library.
 
@@ -176,7 +200,8 @@ def image(entry: Mapping[str, Any], library: str, image_key: str | None, mpp: fl
     library
         Name of the library.
     image_key
-        Name of the image, or None for the finest of those embedded, or else the file that the metadata names.
+        Name of the image, or None for the one that the metadata name as `image_key`, or else the finest of those
+        embedded, or else the file that the metadata name.
     mpp
         µm per coordinate px.
 
@@ -189,22 +214,23 @@ def image(entry: Mapping[str, Any], library: str, image_key: str | None, mpp: fl
     KeyError
         If `image_key` or the image's scale factor is not there.
     """
-    sources: dict[str, Any] = {key: value for key, value in _part(entry, "images").items() if value is not None}
-    embedded = list(sources)
-    path, file_key = image_file(entry)
-    if path is not None and path.is_file():
-        sources.setdefault(file_key, path)
-    if image_key is None:
-        ranked = sorted(embedded or sources, key=lambda key: _ORDER.index(key) if key in _ORDER else len(_ORDER) - 1.5)
-        if not ranked:
-            if path is not None:
-                logger.warning("The image of section %r is not at %s.", library, path)
-            return None
-        image_key = ranked[0]
+    embedded = {key: value for key, value in _part(entry, "images").items() if value is not None}
+    path, path_key = image_file(entry)
+    there = path is not None and path.is_file()
+    sources: dict[str, Any] = {path_key: path, **embedded} if there else embedded
+    preferred = _part(entry, "metadata").get("image_key")
+    if image_key is None and preferred in sources:
+        image_key = str(preferred)
+    elif image_key is None:
+        if path is not None and not sources:
+            logger.warning("Section %r is used without its image, which is not at %s.", library, path)
+        image_key = min(embedded or sources, key=_rank, default=None)
     elif image_key not in sources:
         raise KeyError(
             message(f"Expected section {library!r} to have this image", found=repr(image_key), available=sources)
         )
+    if image_key is None:
+        return None
     factor = number(factors_of(entry), f"tissue_{image_key}_scalef")
     if factor is None and image_key not in FULL:
         raise KeyError(
@@ -217,12 +243,16 @@ def image(entry: Mapping[str, Any], library: str, image_key: str | None, mpp: fl
         )
     scale = 1.0 if factor is None else factor
     source = sources[image_key]
-    shape = file_shape(source) if isinstance(source, Path) else tuple(source.shape[:2])
+    shape = file_shape(source) if isinstance(source, Path) else source.shape
     return SectionImage(image_key, source, scale, (0.0, 0.0), mpp / scale, (int(shape[0]), int(shape[1])))
 
 
+def _rank(key: str) -> float:
+    return _ORDER.index(key) if key in _ORDER else _ORDER.index("lowres") - 0.5
+
+
 def image_file(entry: Mapping[str, Any]) -> tuple[Path | None, str]:
-    """Find the image file that a library's metadata names.
+    """Find the image file that a library's metadata name.
 
     Parameters
     ----------
@@ -231,11 +261,12 @@ def image_file(entry: Mapping[str, Any]) -> tuple[Path | None, str]:
 
     Returns
     -------
-    The path, or None, and the key whose scale factor holds for it.
+    The path, or None, and the image key that it stands for.
     """
     metadata = _part(entry, "metadata")
     name = metadata.get("source_image_path") or metadata.get("image_file")
-    return (Path(str(name)) if name else None), str(metadata.get("image_key", FULL[0]))
+    key = metadata.get("image_key", FULL[0]) if metadata.get("image_file") else FULL[0]
+    return (Path(str(name)) if name else None), str(key)
 
 
 def bin_of(table: AnnData) -> float | None:

@@ -141,21 +141,23 @@ def sections(
         If a stated scale does not fit the pitch, or a few spots lie outside the image; these become invalid.
     """
     table = table_of(data, table_key)
+    parts = groups(data, table_key=table_key, library_key=library_key)
     views = []
-    for library, rows in groups(data, table_key=table_key, library_key=library_key):
+    for library, rows in parts:
         key = image_key.get(library) if isinstance(image_key, Mapping) else image_key
-        scale_given = mpp.get(library) if isinstance(mpp, Mapping) else mpp
+        given = mpp.get(library) if isinstance(mpp, Mapping) else mpp
+        entry = libraries.entry_of(table, library, alone=len(parts) == 1, warn=image)
+        stated = libraries.stated(table, rows, entry)
         if is_spatialdata(data):
             place = elements.place(data, table, rows, library, coordinate_system, image_key=key)
-            coords, stated = place.coords, elements.stated(table, rows, place)
+            coords, stated = place.coords, elements.restate(stated, place)
         else:
-            coords, stated = libraries.coordinates(table, rows), libraries.stated(table, rows, library)
+            coords = libraries.coordinates(table, rows)
         if len(coords) and not np.isfinite(coords).all(axis=1).any():
             raise ValueError(
                 message(f"Expected coordinates for section {library!r}", found=f"NaN for all of its {len(rows)} spots")
             )
-        scale = resolve(coords, stated, library=library, mpp=scale_given, spot_diameter=spot_diameter)
-        entry = libraries.spatial_uns(table).get(library, {})
+        scale = resolve(coords, stated, library=library, mpp=given, spot_diameter=spot_diameter)
         picture = None
         if image and is_spatialdata(data):
             picture = elements.image(data, place, scale.mpp, want_mpp)

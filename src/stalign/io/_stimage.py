@@ -1,0 +1,187 @@
+"""Reading of slides in the layout of STimage-1K4M."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from stalign._constants import Keys
+from stalign._settings import logger
+from stalign._validate import message
+from stalign.data.scale import Stated, resolve
+from stalign.io._files import first, folder
+from stalign.io._h5ad import attach
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from anndata import AnnData
+
+_TECHNOLOGIES = ("Visium", "ST", "VisiumHD")
+_CHUNK = 500  # spots whose dense counts are in memory at one time
+_FACTS = ("species", "tissue", "tech", "pmid", "involve_cancer")
+
+
+def read_stimage(path: str | Path, slide: str, *, mpp: float | None = None, image: bool = True) -> AnnData:
+    """Read one slide of STimage-1K4M.
+
+    Parameters
+    ----------
+    path
+        The collection's folder, with `Visium`, `ST` and `VisiumHD` in it, or one of these three.
+    slide
+        Name of the slide.
+    mpp
+        µm per px of the slide's image. None derives it from the pitch of the spots: 100 µm on a hexagonal, 200 µm on a
+        square grid. Visium HD slides need it.
+    image
+        Whether to look for the image.
+
+    Returns
+    -------
+    AnnData:
+
+    - `X`: raw counts, CSR float32; `var_names` made unique, `var["gene_name"]` as they were.
+    - `obs["barcode"]`: the spot's name without that of the slide.
+    - `obsm["spatial"]`: (n, 2) float64, x and y in px of the slide's image; NaN for spots without a position.
+    - `uns["spatial"][slide]`: `images["fullres"]` or, for an image of more than 25 million px, its path in `metadata`;
+      `scalefactors`; `metadata` with `um_per_px`, `mpp_origin` and what the collection's table says of the slide.
+
+    Raises
+    ------
+    FileNotFoundError
+        If counts or coordinates are missing; the message lists what is there.
+    ValueError
+        If counts and coordinates share no spot, the columns are not those of the collection, or `mpp` is needed.
+
+    Examples
+    --------
+    >>> import stalign as st
+    >>> adata = st.io.read_stimage("path/to/STimage-1K4M", "GSE144239_GSM4565823")  # doctest: +SKIP
+    """
+    root, technology = _technology(folder(path), slide)
+    counts_file = first(root / "gene_exp", [f"{slide}_count.*"], what="the counts")
+    coords_file = first(root / "coord", [f"{slide}_coord.*"], what="the coordinates")
+    adata = _counts(counts_file)
+    place = _coordinates(coords_file).reindex(adata.obs_names)
+    found = place["x"].notna().to_numpy()
+    if not found.any():
+        raise ValueError(
+            message(f"Expected the spots of {counts_file.name} in {coords_file.name}", found="none of them")
+        )
+    if not found.all():
+        logger.warning("%d of %d spots of %r have no position.", int((~found).sum()), adata.n_obs, slide)
+    adata.obs["barcode"] = [name.removeprefix(f"{slide}_") for name in adata.obs_names]
+    adata.obsm[Keys.SPATIAL] = place[["x", "y"]].to_numpy(dtype=np.float64)
+    factors = {"spot_diameter_fullres": float(2 * place["r"].median()), "tissue_fullres_scalef": 1.0}
+    if technology == "VisiumHD" and mpp is None:
+        raise ValueError(
+            message(f"Expected `mpp` for the Visium HD slide {slide!r}", hint="Pass the µm per px of its image")
+        )
+    if technology == "VisiumHD" and mpp is not None:
+        factors["bin_size_um"] = float(np.rint(factors["spot_diameter_fullres"] * mpp))
+    stated = Stated(bin_um=factors.get("bin_size_um"), spot_px=factors["spot_diameter_fullres"])
+    scale = resolve(adata.obsm[Keys.SPATIAL], stated, library=slide, mpp=mpp, spot_diameter=None)
+    metadata: dict[str, str | float] = {"image_key": "fullres", **_facts(root, slide)}
+    if np.isfinite(scale.mpp):
+        metadata |= {"um_per_px": scale.mpp, "mpp_origin": scale.origin}
+    entry: dict[str, dict] = {"images": {}, "scalefactors": factors, "metadata": metadata}
+    if image:
+        metadata["image_file"] = first(
+            root / "image", [f"{slide}.*"], what="the image", hint="Or pass `image=False`"
+        ).name
+        attach(entry, root / "image", slide)
+    adata.uns[Keys.UNS_SPATIAL] = {slide: entry}
+    logger.info(
+        "Read %d spots and %d genes of %r at %.3g µm per px (%s).", *adata.shape, slide, scale.mpp, scale.origin
+    )
+    return adata
+
+
+def read_table(file: Path, **options: object) -> pd.DataFrame:
+    """Read a table that is separated by commas or tabs, with or without a byte order mark.
+
+    Parameters
+    ----------
+    file
+        The file, also gzipped.
+    options
+        Passed to `pandas.read_csv`.
+
+    Returns
+    -------
+    The table.
+    """
+    return pd.read_csv(file, sep=_separator(file), encoding="utf-8-sig", **options)
+
+
+def _separator(file: Path) -> str:
+    import gzip
+
+    with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as handle:
+        line = handle.readline(1 << 16).decode("utf-8-sig", errors="ignore")
+    return "\t" if line.count("\t") > line.count(",") else ","
+
+
+def _technology(root: Path, slide: str) -> tuple[Path, str]:
+    if root.name in _TECHNOLOGIES or (root / "gene_exp").is_dir():
+        return root, root.name
+    for name in _TECHNOLOGIES:
+        if any((root / name / "gene_exp").glob(f"{slide}_count.*")):
+            return root / name, name
+    there = sorted(
+        file.name.split("_count.")[0] for name in _TECHNOLOGIES for file in (root / name / "gene_exp").glob("*_count.*")
+    )
+    raise FileNotFoundError(
+        message(
+            f"Expected <{'|'.join(_TECHNOLOGIES)}>/gene_exp/{slide}_count.csv in {root}", found="none", available=there
+        )
+    )
+
+
+def _counts(file: Path) -> AnnData:
+    from anndata import AnnData
+
+    blocks, names = [], []
+    genes = None
+    for chunk in read_table(file, index_col=0, chunksize=_CHUNK):
+        genes = chunk.columns if genes is None else genes
+        names.extend(chunk.index.astype(str))
+        blocks.append(sparse.csr_matrix(chunk.to_numpy(dtype=np.float32)))
+    if genes is None:
+        raise ValueError(message(f"Expected spots in {file}", found="an empty table"))
+    header = _header(file)
+    var = pd.DataFrame({"gene_name": header}, index=pd.Index(header))
+    adata = AnnData(X=sparse.vstack(blocks, format="csr"), obs=pd.DataFrame(index=pd.Index(names)), var=var)
+    adata.var_names_make_unique()
+    return adata
+
+
+def _header(file: Path) -> list[str]:
+    """Gene names as they are in the file: pandas would number duplicates."""
+    line = read_table(file, header=None, nrows=1, dtype=str, keep_default_na=False)
+    return [str(name) for name in line.iloc[0, 1:]]
+
+
+def _coordinates(file: Path) -> pd.DataFrame:
+    table = read_table(file, index_col=0)
+    table.columns = [str(name).strip().lower() for name in table.columns]
+    if not {"yaxis", "xaxis", "r"} <= set(table.columns):
+        raise ValueError(message(f"Expected columns yaxis, xaxis and r in {file.name}", found=", ".join(table.columns)))
+    table.index = table.index.astype(str)
+    if table.index.has_duplicates:
+        raise ValueError(message(f"Expected one row per spot in {file.name}", found="repeated names"))
+    return table.rename(columns={"xaxis": "x", "yaxis": "y"})[["x", "y", "r"]].apply(pd.to_numeric)
+
+
+def _facts(root: Path, slide: str) -> dict[str, str]:
+    """What the collection's table says of a slide; the newest table that knows it is used."""
+    for file in sorted((root.parent / "meta").glob("meta_all_gene*.csv"), reverse=True):
+        table = read_table(file, dtype=str)
+        rows = table[table["slide"] == slide] if "slide" in table else table.iloc[:0]
+        if len(rows):
+            return {name: str(rows.iloc[0][name]) for name in _FACTS if name in table and pd.notna(rows.iloc[0][name])}
+    return {}
