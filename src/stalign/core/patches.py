@@ -152,7 +152,7 @@ def cut(image: Any, windows: NDArray[np.floating], size: int) -> NDArray[np.uint
     return patches
 
 
-def _check(image: Any, windows: NDArray[np.floating], size: int) -> NDArray[np.float64]:
+def _check(image: Any, windows: NDArray[np.floating], size: int) -> NDArray[np.floating]:
     if len(image.shape) != 3 or 0 in image.shape or image.dtype != np.uint8:
         found = f"{image.dtype} of shape {tuple(image.shape)}"
         raise ValueError(message("Expected an image of shape (height, width, channels), uint8", found=found))
@@ -173,7 +173,7 @@ def _check(image: Any, windows: NDArray[np.floating], size: int) -> NDArray[np.f
 
 
 def _extent(
-    low: NDArray[np.float64], high: NDArray[np.float64], size: int, length: int
+    low: NDArray[np.floating], high: NDArray[np.floating], size: int, length: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.floating], NDArray[np.floating]]:
     """First pixel (b,), number of pixels (b,), output centres (b, size) and filter scale (b,), all px, on one axis."""
     side = np.maximum(high - low, 1.0)
