@@ -42,9 +42,9 @@ class Batch:
         (S, r, V) float, so that the expression of spot i is `spot_gene[i] @ basis[section[i]]` over the V genes of the
         vocabulary. A gene that a section lacks is a column of zeros.
     image_valid
-        (B,) bool, the spots that have an image, or None where all have one.
+        (B,) bool, the spots that have an image, or None where all have one. What stands in the other rows is ignored.
     gene_valid
-        (B,) bool, the spots that have genes, or None where all have them.
+        (B,) bool, the spots that have genes, or None where all have them, likewise.
     """
 
     section: Tensor

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +17,6 @@ from stalign.models.config import ModelConfig
 from stalign.models.network import STAlign, n_parameters
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Sequence
 
 FORMAT = "stalign"
@@ -109,7 +108,7 @@ def save(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        weights, config = (_temporary(folder, stack) for _ in range(2))
+        weights, config = (_temporary(folder / name, stack) for name in (WEIGHTS_FILE, CONFIG_FILE))
         save_file(tensors, weights, metadata={"format": FORMAT})
         text = json.dumps(
             {
@@ -132,6 +131,8 @@ def save(
             allow_nan=False,
         )
         config.write_text(text + "\n", encoding="utf-8")
+        for path in (weights, config):
+            _flush(path)
         weights.replace(folder / WEIGHTS_FILE)
         config.replace(folder / CONFIG_FILE)
     return folder
@@ -161,7 +162,7 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") ->
     """
     folder = _folder(Path(path))
     record = _record(folder / CONFIG_FILE)
-    config = ModelConfig.from_dict(record["config"])
+    config = ModelConfig.from_dict(record.get("config"))
     vocabulary = tuple(record["vocabulary"])
     weights = folder / WEIGHTS_FILE
     state, found = _state(weights, record.get("weights", {}))
@@ -169,6 +170,9 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") ->
         network = STAlign(config, len(vocabulary))
     _check_state(network, state, weights)
     state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    if any(buffer.is_meta and name not in state for name, buffer in network.named_buffers()):
+        with torch.random.fork_rng(devices=[]):  # some image models of timm keep tables that are not in their state
+            network = STAlign(config, len(vocabulary))
     network.load_state_dict(state, strict=True, assign=True)
     return Checkpoint(
         network=network.to(device).eval(),
@@ -212,11 +216,15 @@ def _packed(name: str, tensor: torch.Tensor, *, fp16: bool) -> torch.Tensor:
     return packed
 
 
-def _temporary(folder: Path, stack: ExitStack) -> Path:
-    with NamedTemporaryFile(dir=folder, prefix=".saving-", delete=False) as file:
-        path = Path(file.name)
-    stack.callback(path.unlink, missing_ok=True)
-    return path
+def _temporary(path: Path, stack: ExitStack) -> Path:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    stack.callback(temporary.unlink, missing_ok=True)
+    return temporary
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _folder(path: Path) -> Path:

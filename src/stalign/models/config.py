@@ -218,7 +218,7 @@ class ModelConfig:
         return _lists(result)
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> ModelConfig:
+    def from_dict(cls, data: Any) -> ModelConfig:
         """Build a configuration from what `to_dict` returned.
 
         Parameters
@@ -258,10 +258,24 @@ def _build(cls: type, data: Any, where: str) -> Any:
         raise ValueError(
             message(f"Expected only keys of `{where}`", found=", ".join(map(repr, unknown)), available=known)
         )
+    for f in fields(cls):
+        if f.name in data and not _fits(data[f.name], str(f.type)):
+            raise ValueError(message(f"Expected `{where}.{f.name}` to be {f.type}", found=repr(data[f.name])))
     try:
         return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in data.items()})
     except TypeError as error:
         raise ValueError(message(f"Expected complete values for `{where}`", found=str(error))) from error
+
+
+def _fits(value: Any, annotation: str) -> bool:
+    """Return whether a value read from JSON or TOML is of the annotated kind; only plain annotations are checked."""
+    if annotation.startswith("tuple["):
+        item = annotation.removeprefix("tuple[").split(",")[0].rstrip("]")
+        return isinstance(value, list | tuple) and all(_fits(each, item) for each in value)
+    plain: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
+    if annotation not in plain:
+        return True
+    return isinstance(value, plain[annotation]) and (annotation == "bool" or not isinstance(value, bool))
 
 
 def _lists(value: Any) -> Any:

@@ -126,16 +126,14 @@ class AlignmentLoss(nn.Module):
     def __init__(self, config: LossConfig) -> None:
         super().__init__()
         self.config = config
-        log_temperature = torch.tensor(math.log(config.temperature))
-        if config.learn_temperature:
-            self.log_temperature: Tensor = nn.Parameter(log_temperature)
-        else:
-            self.register_buffer("log_temperature", log_temperature, persistent=False)
+        self.log_temperature = (
+            nn.Parameter(torch.tensor(math.log(config.temperature))) if config.learn_temperature else None
+        )
 
     @property
     def temperature(self) -> Tensor | float:
         """The temperature tau as it is now."""
-        return self.log_temperature.exp() if self.config.learn_temperature else self.config.temperature
+        return self.config.temperature if self.log_temperature is None else self.log_temperature.exp()
 
     def forward(
         self,
@@ -173,7 +171,7 @@ class AlignmentLoss(nn.Module):
         if (config.negatives == "cluster") != (negatives is not None):
             found = "none given" if negatives is None else "negatives given"
             raise ValueError(message(f"Expected negatives as `negatives={config.negatives!r}` asks for", found=found))
-        if config.learn_temperature:
+        if self.log_temperature is not None:
             with torch.no_grad():
                 self.log_temperature.clamp_(*map(math.log, TEMPERATURE_RANGE))
         keys = outputs if keys is None else keys

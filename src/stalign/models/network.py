@@ -146,11 +146,18 @@ class STAlign(nn.Module):
         image: Tensor | None = getattr(batch, f"{level}_image")
         if image is None:
             return None
+        rows = _some(batch.image_valid)
+        section = batch.section
+        if rows is not None:  # batch norm must not see what is no tissue
+            image, section = image[rows], section[rows]
         if image.ndim == 4:
-            image = standardise(image, *self._colours(batch))
-        return self.image_encoders[level](image)
+            image = standardise(image, *self._colours(batch, section))
+        tokens = self.image_encoders[level](image)
+        if rows is None:
+            return tokens
+        return tokens.new_zeros(len(batch), *tokens.shape[1:]).index_copy(0, rows, tokens)
 
-    def _colours(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _colours(self, batch: Batch, section: Tensor) -> tuple[Tensor, Tensor]:
         like = next(self.heads.parameters())  # for device and dtype
         if self.config.input.stain == "imagenet":
             spec = self.config.input
@@ -158,13 +165,15 @@ class STAlign(nn.Module):
         reason = "standardises the patches of each section"
         mean = required(batch.image_mean, "image_mean", reason=reason)
         std = required(batch.image_std, "image_std", reason=reason)
-        return mean[batch.section].to(like.dtype), std[batch.section].to(like.dtype)  # (S, 3) -> (B, 3)
+        return mean[section].to(like.dtype), std[section].to(like.dtype)  # (S, 3) -> (B, 3)
 
     def _gene_tokens(self, batch: Batch, level: str, projected: Tensor | None) -> Tensor | None:
         genes: Tensor | None = getattr(batch, f"{level}_gene")
         if genes is None:
             return None
         spec = self._gene_spec(level)
+        if batch.gene_valid is not None:
+            genes = torch.where(batch.gene_valid[:, None], genes, torch.zeros_like(genes))
         if isinstance(spec, GeneTable | AEGene):
             self._check_genes(genes, batch.basis, level)
         if isinstance(spec, GeneTable) and self.gene_table is not None:
@@ -201,6 +210,11 @@ class STAlign(nn.Module):
         if not self.config.adaptive and self.gene_table is not None:
             frozen.append(self.gene_table)
         return frozen
+
+
+def _some(valid: Tensor | None) -> Tensor | None:
+    """Return the rows to encode; None for all, also where none is valid, so that every rank builds the same graph."""
+    return None if valid is None or valid.all() or not valid.any() else valid.nonzero().squeeze(1)
 
 
 def n_parameters(network: nn.Module) -> int:
