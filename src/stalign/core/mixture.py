@@ -81,6 +81,22 @@ class Mixture:
         factor = np.linalg.inv(np.linalg.cholesky(within)).T
         return cls("tied", counts / counts.sum(), means, factor)
 
+    def take(self, order: np.ndarray) -> Mixture:
+        """Reorder or drop components.
+
+        Parameters
+        ----------
+        order
+            Positions of the components to keep, (m,) int.
+
+        Returns
+        -------
+        A mixture of m components, whose shares sum to 1 again.
+        """
+        weights = self.weights[order]
+        precisions = self.precisions if self.covariance == "tied" else self.precisions[order]
+        return Mixture(self.covariance, weights / weights.sum(), self.means[order], precisions)
+
     def posterior(self, features: np.ndarray) -> np.ndarray:
         """Give the probability of each component.
 

@@ -1,0 +1,258 @@
+"""Cut sections into domains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from stalign._constants import Keys
+from stalign._settings import logger, settings
+from stalign._validate import message
+from stalign.core.domain_model import DomainModel
+from stalign.core.refine import majority_vote, ring_graph
+from stalign.data.sections import sections
+from stalign.data.slots import write
+from stalign.data.table import table_of
+from stalign.tl._clusterers import find_domains, resolve
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+    from stalign.tl._clusterers import Clusterer
+
+N_COMPONENTS = 15
+
+
+def domains(
+    data: AnnData | SpatialData,
+    clusterer: Clusterer | int | str | None = None,
+    *,
+    use_rep: str | None = None,
+    n_components: int | None = N_COMPONENTS,
+    refine: bool | int = False,
+    reference: DomainModel | AnnData | SpatialData | str | Path | None = None,
+    library_key: str | None = None,
+    table_key: str | None = None,
+    random_state: int | None = None,
+    key_added: str | None = None,
+    copy: bool = False,
+) -> AnnData | SpatialData | None:
+    """Cut sections into domains, by clustering an embedding.
+
+    Several sections are clustered together and share names and colours; only the refinement is done section by
+    section. Domains are named "1", "2" and so on along the first principal axis of the features, so that neighbouring
+    numbers are alike and names do not depend on the arbitrary order in which a clusterer numbers them.
+
+    Parameters
+    ----------
+    data
+        Sections with an embedding.
+    clusterer
+        A number n for `GMM(n)`, "leiden" for `Leiden()`, or an object: `GMM`, `KMeans`, `Leiden(n_domains=7)`,
+        `Leiden(resolution=0.5)`, or anything else with `fit_predict`, such as a clusterer of scikit-learn. Default 7.
+    use_rep
+        The obsm key of the features; None for `X_stalign`, or for that of `reference`.
+    n_components
+        Principal components to cluster, fitted to these sections; None for the features as they are.
+    refine
+        How often each spot takes the label that most of the ring of spots around it and itself hold (six on a
+        hexagonal grid, four on a square one); True is once. It uses positions, so report it beside any score.
+    reference
+        Domains to apply instead of finding new ones: data that `tl.domains` was called on, or a `DomainModel` or the
+        path of a saved one. Its number of domains, components and names hold, so `clusterer` is left out.
+    library_key
+        obs column that names the section of each spot; used only for `refine`.
+    table_key
+        Table of a SpatialData object.
+    random_state
+        Seed; None for `settings.seed`.
+    key_added
+        The obs column to write; None for `stalign_domain`.
+    copy
+        Return a changed copy instead of writing in place.
+
+    Returns
+    -------
+    None, or the changed copy.
+
+    Reads
+    -----
+    - `obsm[use_rep]`, (n_obs, d) float: rows with NaN are left out
+    - `obsm["spatial"]`, (n_obs, 2) float: x and y in px of the full-resolution image, only for `refine`
+
+    Writes
+    ------
+    - `obs["stalign_domain"]`, (n_obs,) categorical of strings: the domains, NaN where the features have NaN
+    - `uns["stalign_domain_colors"]`, list of n_domains strings: `#RRGGBB` for each category
+    - `uns["stalign"]["domains"]`, or `uns["stalign"]["domains_<key_added>"]` for another column: parameters, and the
+      model that `reference` reads
+
+    Raises
+    ------
+    KeyError
+        If the embedding, a column or a table does not exist, or `reference` holds no domains.
+    ValueError
+        If there are fewer usable spots than domains, the features do not fit `reference`, or an argument makes no
+        sense.
+    TypeError
+        If `clusterer` has no `fit_predict`.
+    FileNotFoundError
+        If `reference` is a path to no file.
+
+    Notes
+    -----
+    With more than 50,000 usable spots, domains are fitted to a seeded sample of that size, and the others get the most
+    probable one. New spots get their domain from the mixture itself after `GMM`, from the nearest centre after
+    `KMeans`, and from a linear discriminant between the domains after `Leiden` and others.
+
+    Examples
+    --------
+    >>> import stalign
+    >>> adata = stalign.datasets.toy(16)
+    >>> stalign.tl.embed(adata)
+    >>> stalign.tl.domains(adata, 5, refine=True)
+    >>> list(adata.obs["stalign_domain"].cat.categories)
+    ['1', '2', '3', '4', '5']
+    """
+    passes = _passes(refine)
+    key = Keys.DOMAIN if key_added is None else key_added
+    seed = settings.seed if random_state is None else random_state
+    table = table_of(data, table_key)
+    if reference is None:
+        rep = use_rep or Keys.EMBED
+        features = features_of(table, rep)
+        labels, model, record = find_domains(features, resolve(clusterer), rep, n_components, seed)
+    elif clusterer is not None:
+        found, hint = "both", "Leave out the clusterer"
+        raise ValueError(message("Expected either `clusterer` or `reference`", found=found, hint=hint))
+    else:
+        model = domain_model(reference, table_key=table_key)
+        rep = use_rep or model.use_rep
+        features = features_of(table, rep)
+        labels, record = model.predict(features), {"clusterer": "reference"}
+    used = int((labels >= 0).sum())
+    if passes:
+        labels = _refine(data, labels, passes, library_key=library_key, table_key=table_key)
+    record |= {"use_rep": rep, "n_domains": len(model.names), "refine": passes, "n_spots": used, "key_added": key}
+    if library_key is not None:
+        record["library_key"] = library_key
+    left_out = f"; {table.n_obs - used} without features are NaN" if used < table.n_obs else ""
+    logger.info("Cut %d spots into %d domains: added obs[%r]%s.", used, len(model.names), key, left_out)
+    column = pd.Series(pd.Categorical.from_codes(labels, categories=list(model.names)), index=table.obs_names)
+    entry = "domains" if key == Keys.DOMAIN else f"domains_{key}"
+    slots = {
+        "obs": {key: column},
+        "uns": {f"{key}_colors": list(model.colors), Keys.UNS: {entry: {**record, "model": model.to_dict()}}},
+    }
+    return write(data, slots, copy=copy, table_key=table_key)
+
+
+def domain_model(
+    source: DomainModel | AnnData | SpatialData | str | Path, *, key: str | None = None, table_key: str | None = None
+) -> DomainModel:
+    """Get the domains that were found, to save them or to apply them elsewhere.
+
+    Parameters
+    ----------
+    source
+        Data that `tl.domains` was called on, or the path of a saved model; a model is given back as it is.
+    key
+        The obs column of the domains; None for `stalign_domain`.
+    table_key
+        Table of a SpatialData object.
+
+    Returns
+    -------
+    The model, with `save`.
+
+    Reads
+    -----
+    - `uns["stalign"]["domains"]["model"]`
+
+    Raises
+    ------
+    KeyError
+        If `tl.domains` was not called on the data.
+    FileNotFoundError
+        If there is no file at the path.
+    ValueError
+        If the file is not a saved domain model.
+
+    Examples
+    --------
+    >>> import stalign
+    >>> adata = stalign.datasets.toy(16)
+    >>> stalign.tl.embed(adata)
+    >>> stalign.tl.domains(adata, 5)
+    >>> path = stalign.tl.domain_model(adata).save("domains.npz")  # doctest: +SKIP
+    >>> stalign.tl.domains(adata, reference=path)  # doctest: +SKIP
+    """
+    if isinstance(source, DomainModel):
+        return source
+    if isinstance(source, str | Path):
+        return DomainModel.load(source)
+    entry = "domains" if key in {None, Keys.DOMAIN} else f"domains_{key}"
+    known = table_of(source, table_key).uns.get(Keys.UNS, {})
+    if entry not in known or "model" not in known[entry]:
+        there = [name for name in known if name.startswith("domains")]
+        raise KeyError(
+            message(
+                f"Expected domains in uns[{Keys.UNS!r}]", available=there, hint="Run `tl.domains` on these data first"
+            )
+        )
+    return DomainModel.from_dict(known[entry]["model"])
+
+
+def features_of(table: AnnData, use_rep: str) -> np.ndarray:
+    """Get an embedding.
+
+    Parameters
+    ----------
+    table
+        The table.
+    use_rep
+        The obsm key.
+
+    Returns
+    -------
+    (n_obs, d) float array, not copied.
+
+    Raises
+    ------
+    KeyError
+        If there is no such embedding.
+    ValueError
+        If it is not a matrix of numbers.
+    """
+    if use_rep not in table.obsm:
+        hint = (
+            "Run `stalign.tl.embed` first, or pass `use_rep=`" if use_rep.startswith(Keys.EMBED) else "Pass `use_rep=`"
+        )
+        raise KeyError(
+            message("Expected an embedding in obsm", found=repr(use_rep), available=table.obsm.keys(), hint=hint)
+        )
+    values = table.obsm[use_rep]
+    values = values.toarray() if hasattr(values, "toarray") else np.asarray(values)
+    if values.ndim != 2 or values.shape[1] == 0 or not np.issubdtype(values.dtype, np.number):
+        found = f"shape {values.shape} of {values.dtype}"
+        raise ValueError(message(f"Expected numbers (n_obs, d) in obsm[{use_rep!r}]", found=found))
+    return values
+
+
+def _passes(refine: bool | int) -> int:  # noqa: FBT001
+    if not isinstance(refine, bool | int | np.integer) or refine < 0:
+        raise ValueError(message("Expected `refine` to be True, False or a number of passes", found=repr(refine)))
+    return int(refine)
+
+
+def _refine(
+    data: AnnData | SpatialData, labels: np.ndarray, passes: int, *, library_key: str | None, table_key: str | None
+) -> np.ndarray:
+    refined = labels.copy()
+    for view in sections(data, library_key=library_key, table_key=table_key, image=False):
+        refined[view.rows] = majority_vote(labels[view.rows], ring_graph(view.coords), passes=passes)
+    return refined

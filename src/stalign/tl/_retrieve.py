@@ -1,0 +1,164 @@
+"""Match images with expression profiles, in the space both were aligned to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from stalign._constants import Keys
+from stalign._settings import logger
+from stalign._validate import message, one_of
+from stalign.data.table import table_of
+from stalign.tl._domains import features_of
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+DIRECTIONS = {
+    "image_to_gene": (Keys.EMBED_IMAGE, Keys.EMBED_GENE),
+    "gene_to_image": (Keys.EMBED_GENE, Keys.EMBED_IMAGE),
+}
+RECALL = (0.01, 0.05, 0.10)  # of the candidates, as HiBio-ST reports
+CHUNK = 16_000_000  # similarities in memory at once, 64 MB
+
+
+def retrieve(
+    query: AnnData | SpatialData,
+    reference: AnnData | SpatialData | None = None,
+    *,
+    direction: str = "image_to_gene",
+    n: int = 10,
+    use_rep: tuple[str, str] | None = None,
+    table_key: str | None = None,
+) -> pd.DataFrame:
+    """Find the expression profiles that match an image best, or the images that match a profile.
+
+    Similarity is the cosine between the aligned embeddings of both sides. Spots whose embedding has NaN neither ask nor
+    answer.
+
+    Parameters
+    ----------
+    query
+        Spots that ask.
+    reference
+        Spots that answer; None for those of `query`, whose pairs are known, so that recall can be told.
+    direction
+        `image_to_gene` asks with images for profiles, `gene_to_image` the other way round.
+    n
+        Matches of each spot, fewer where there are fewer candidates.
+    use_rep
+        The obsm keys of the asking and the answering side, of equal width, instead of those that `tl.embed` writes.
+    table_key
+        Table of SpatialData objects.
+
+    Returns
+    -------
+    A row per match: query (name in obs), rank from 1, match (name in obs of the reference) and similarity. In `attrs`:
+    direction, n_query, n_reference and, where `reference` is None, recall: the share of spots whose own partner is
+    among the best 1, 5 and 10 per cent of all candidates (rounded up to whole candidates), such as ``{"1%": 0.04}``; chance
+    is 1, 5 and 10 per cent.
+
+    Reads
+    -----
+    - `obsm["X_stalign_image"]` and `obsm["X_stalign_gene"]`, (n_obs, width) float
+
+    Raises
+    ------
+    KeyError
+        If an embedding is missing.
+    ValueError
+        If the direction is unknown, widths differ, `n` is below 1, or one side has no usable spot.
+
+    Notes
+    -----
+    Similarities are made in chunks of 16 million, so memory does not grow with the product of both sides. Of equally similar
+    candidates the one with the lower position comes first.
+
+    Examples
+    --------
+    >>> import stalign
+    >>> adata = stalign.datasets.toy(16)
+    >>> stalign.tl.embed(adata)
+    >>> matches = stalign.tl.retrieve(adata, n=3)
+    >>> list(matches.columns)
+    ['query', 'rank', 'match', 'similarity']
+    """
+    one_of(direction, DIRECTIONS, name="direction")
+    if n < 1:
+        raise ValueError(message("Expected `n` from 1", found=str(n)))
+    asks, answers = DIRECTIONS[direction] if use_rep is None else use_rep
+    asking = table_of(query, table_key)
+    answering = asking if reference is None else table_of(reference, table_key)
+    rows, left = _unit(asking, asks)
+    columns, right = _unit(answering, answers)
+    if left.shape[1] != right.shape[1]:
+        found = f"{left.shape[1]} in obsm[{asks!r}], {right.shape[1]} in obsm[{answers!r}]"
+        raise ValueError(
+            message("Expected embeddings of one width", found=found, hint="Use one set of weights for both")
+        )
+    n = min(n, len(columns))
+    partner = None
+    if reference is None:
+        partner = np.full(asking.n_obs, -1)
+        partner[columns] = np.arange(len(columns))
+        partner = partner[rows]
+    best, similarity, rank = _search(left, right, n, partner)
+    result = pd.DataFrame(
+        {
+            "query": np.repeat(asking.obs_names.to_numpy()[rows], n),
+            "rank": np.tile(np.arange(1, n + 1), len(rows)),
+            "match": answering.obs_names.to_numpy()[columns[best.ravel()]],
+            "similarity": similarity.ravel(),
+        }
+    )
+    result.attrs = {"direction": direction, "n_query": len(rows), "n_reference": len(columns)}
+    if partner is not None:
+        result.attrs["recall"] = _recall(rank[partner >= 0], len(columns))
+    logger.info("Matched %d spots with %d (%s).", len(rows), len(columns), direction)
+    return result
+
+
+def _unit(table: AnnData, use_rep: str) -> tuple[np.ndarray, np.ndarray]:
+    """Get the usable rows and their embeddings at unit length."""
+    values = features_of(table, use_rep)
+    rows = np.flatnonzero(np.isfinite(values).all(axis=1))
+    if len(rows) == 0:
+        raise ValueError(message(f"Expected a spot with an embedding in obsm[{use_rep!r}]", found="NaN in every row"))
+    values = values[rows].astype(np.float32)
+    return rows, values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
+
+
+def _search(
+    left: np.ndarray, right: np.ndarray, n: int, partner: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Find the n best of `right` for each row of `left`, and how many beat the partner; -1 where there is no partner."""
+    best = np.empty((len(left), n), dtype=np.intp)
+    similarity = np.empty((len(left), n), dtype=np.float32)
+    rank = np.full(len(left), -1, dtype=np.intp)
+    step = max(1, CHUNK // len(right))
+    for start in range(0, len(left), step):
+        part = slice(start, start + step)
+        cosine = left[part] @ right.T
+        top = (
+            np.argpartition(-cosine, n - 1, axis=1)[:, :n]
+            if n < len(right)
+            else np.tile(np.arange(n), (len(cosine), 1))
+        )
+        values = np.take_along_axis(cosine, top, axis=1)
+        order = np.lexsort((top, -values), axis=1)
+        best[part] = np.take_along_axis(top, order, axis=1)
+        similarity[part] = np.take_along_axis(values, order, axis=1)
+        if partner is not None:
+            has = partner[part] >= 0
+            own = cosine[np.flatnonzero(has), partner[part][has]][:, None]
+            rank[part][has] = (cosine[has] > own).sum(axis=1)
+    return best, similarity, rank
+
+
+def _recall(rank: np.ndarray, n_candidates: int) -> dict[str, float]:
+    """Share of spots with fewer better candidates than the cut-off allows."""
+    cut = {f"{share:.0%}": int(np.ceil(share * n_candidates)) for share in RECALL}
+    return {name: float((rank < size).mean()) if len(rank) else float("nan") for name, size in cut.items()}

@@ -1,0 +1,154 @@
+"""Score domains against labels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from stalign._constants import Keys
+from stalign._settings import logger, settings
+from stalign._validate import message
+from stalign.core.scores import agreement, compactness
+from stalign.data.sections import groups
+from stalign.data.table import label_columns, table_of
+from stalign.tl._domains import features_of
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+IGNORE = ("", "nan", "NaN", "None", "NA", "undetermined", "Undetermined", "Exclude", "exclude")
+OVERALL = "all"
+
+
+def score(
+    data: AnnData | SpatialData,
+    truth: str = "layer",
+    *,
+    key: str | None = None,
+    ignore: Collection[str] = IGNORE,
+    use_rep: str | None = None,
+    library_key: str | None = None,
+    table_key: str | None = None,
+    random_state: int | None = None,
+) -> pd.DataFrame:
+    """Score domains against labels, library by library and over all.
+
+    Parameters
+    ----------
+    data
+        Sections with domains and labels.
+    truth
+        The obs column of labels, such as a pathologist's.
+    key
+        The obs column of domains; None for `stalign_domain`.
+    ignore
+        Labels that mean "not labelled", beside missing values. Spots with them are left out and counted.
+    use_rep
+        The obsm key of features on which domains are scored without the labels as well: the columns silhouette,
+        calinski_harabasz and davies_bouldin. None leaves these out.
+    library_key
+        obs column that names the section of each spot; None for one section.
+    table_key
+        Table of a SpatialData object.
+    random_state
+        Seed of the sample that the silhouette is taken on above 10,000 spots; None for `settings.seed`.
+
+    Returns
+    -------
+    A row per library and, where there are several, one called "all" over the spots of all of them, with
+
+    - library;
+    - n_spots, all spots of the library;
+    - n_unlabelled, spots without a label; n_no_domain, labelled spots without a domain; both are left out;
+    - n_scored, the spots compared: n_spots = n_unlabelled + n_no_domain + n_scored;
+    - n_domains and n_truth, how many domains and labels these have;
+    - ARI, NMI (over the arithmetic mean of the entropies), homogeneity and completeness, NaN without scored spots;
+    - with `use_rep`, the three compactness scores of the domains over all spots that have a domain and features.
+
+    Reads
+    -----
+    - `obs[truth]` and `obs["stalign_domain"]`, (n_obs,)
+    - `obsm[use_rep]`, (n_obs, d) float, where asked for
+
+    Raises
+    ------
+    KeyError
+        If a column or the embedding does not exist; the columns that could be meant are listed.
+
+    Examples
+    --------
+    >>> import stalign
+    >>> adata = stalign.datasets.toy(16)
+    >>> adata.obs["guess"] = adata.obs["domain"].cat.rename_categories(lambda name: "x" + name)
+    >>> table = stalign.tl.score(adata, truth="domain", key="guess")
+    >>> float(table["ARI"][0])
+    1.0
+    """
+    table = table_of(data, table_key)
+    key = Keys.DOMAIN if key is None else key
+    seed = settings.seed if random_state is None else random_state
+    parts = _libraries(data, table, library_key=library_key, table_key=table_key)
+    labels = _column(table, truth, name="truth", ignore=ignore, hint="Pass the obs column of labels as `truth=`")
+    found = _column(table, key, name="key", ignore=(), hint="Run `stalign.tl.domains` first, or pass `key=`")
+    features = None if use_rep is None else features_of(table, use_rep)
+    if len(parts) > 1:
+        parts = [*parts, (OVERALL, np.arange(table.n_obs))]
+    rows = [_row(name, rows, labels, found, features, seed) for name, rows in parts]
+    result = pd.DataFrame(rows)
+    last = result.iloc[-1]
+    if last["n_scored"] < last["n_spots"]:
+        logger.info(
+            "Scored %d of %d spots: %d without a label in obs[%r] and %d labelled ones without a domain are left out.",
+            *(last["n_scored"], last["n_spots"], last["n_unlabelled"], truth, last["n_no_domain"]),
+        )
+    return result
+
+
+def _libraries(
+    data: AnnData | SpatialData, table: AnnData, *, library_key: str | None, table_key: str | None
+) -> list[tuple[str, np.ndarray]]:
+    """Split into libraries; a table of several libraries can be scored as one, since scores do not need the sections."""
+    if library_key is None and len(table.uns.get(Keys.UNS_SPATIAL, {})) > 1:
+        return [(OVERALL, np.arange(table.n_obs))]
+    return list(groups(data, library_key=library_key, table_key=table_key))
+
+
+def _column(table: AnnData, column: str, *, name: str, ignore: Collection[str], hint: str) -> np.ndarray:
+    """Read labels as strings, (n_obs,) object, with None where there is none."""
+    if column not in table.obs:
+        expected = f"Expected `{name}` to name a column of obs"
+        raise KeyError(message(expected, found=repr(column), available=label_columns(table), hint=hint))
+    values = table.obs[column]
+    missing = values.isna().to_numpy()
+    text = values.astype(str).to_numpy(dtype=object)
+    text[missing | np.isin(text.astype(str), [str(value) for value in ignore])] = None
+    return text
+
+
+def _row(
+    library: str, rows: np.ndarray, truth: np.ndarray, found: np.ndarray, features: np.ndarray | None, seed: int
+) -> dict[str, Any]:
+    truth, found = truth[rows], found[rows]
+    labelled = np.array([value is not None for value in truth], dtype=bool)
+    placed = np.array([value is not None for value in found], dtype=bool)
+    both = labelled & placed
+    scored = truth[both].astype(str), found[both].astype(str)
+    row: dict[str, Any] = {
+        "library": library,
+        "n_spots": len(rows),
+        "n_unlabelled": int((~labelled).sum()),
+        "n_no_domain": int((labelled & ~placed).sum()),
+        "n_scored": int(both.sum()),
+        "n_domains": len(np.unique(scored[1])),
+        "n_truth": len(np.unique(scored[0])),
+        **agreement(*scored),
+    }
+    if features is not None:
+        use = placed & np.isfinite(features[rows]).all(axis=1)
+        row |= compactness(features[rows][use], found[use].astype(str), random_state=seed)
+    return row
