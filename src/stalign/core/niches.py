@@ -147,6 +147,35 @@ def niche_graph(
     return graph
 
 
+def members(graph: sparse.spmatrix) -> NDArray[np.intp]:
+    """Spots of each niche.
+
+    Parameters
+    ----------
+    graph
+        (n, n) niche graph.
+
+    Returns
+    -------
+    (n, k) positions, ascending, filled up with -1; k is the size of the largest niche.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from stalign.core.niches import members, niche_graph
+    >>> members(niche_graph(np.array([[1], [2], [-1]])))
+    array([[ 0,  1],
+           [ 1,  2],
+           [-1, -1]])
+    """
+    graph = sparse.csr_matrix(graph)
+    graph.sort_indices()
+    sizes = np.diff(graph.indptr)
+    found = np.full((graph.shape[0], sizes.max(initial=0)), -1, dtype=np.intp)
+    found[np.arange(found.shape[1]) < sizes[:, None]] = graph.indices
+    return found
+
+
 def niche_mean(graph: sparse.spmatrix, values: Any) -> Any:
     """Mean over each niche.
 

@@ -66,7 +66,8 @@ def niche_windows_um(spot_windows: NDArray[np.floating], neighbours: NDArray[np.
 
     Returns
     -------
-    (n, 4) x0, y0, x1, y1 in the unit of `spot_windows`; rows of NaN where the spot's own window is NaN.
+    (n, 4) x0, y0, x1, y1 in the unit of `spot_windows`; rows of NaN where the spot's own window is NaN. Neighbours
+    whose window is NaN are passed over.
 
     Raises
     ------
@@ -91,8 +92,9 @@ def niche_windows_um(spot_windows: NDArray[np.floating], neighbours: NDArray[np.
     for column in neighbours.T:
         there = column >= 0
         other = spots[column[there]]
-        niches[there, :2] = np.minimum(niches[there, :2], other[:, :2])
-        niches[there, 2:] = np.maximum(niches[there, 2:], other[:, 2:])
+        niches[there, :2] = np.fmin(niches[there, :2], other[:, :2])
+        niches[there, 2:] = np.fmax(niches[there, 2:], other[:, 2:])
+    niches[np.isnan(spots).any(axis=1)] = np.nan
     return niches
 
 
