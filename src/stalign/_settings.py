@@ -35,6 +35,8 @@ class Settings:
         Folder for downloaded files and cached features; `STALIGN_CACHE` overrides the default of the platform.
     device
         Torch device, or None for CUDA where there is one and the CPU elsewhere. Apple's MPS is used only if asked for.
+    offline
+        Whether the network is off limits; `HF_HUB_OFFLINE` does the same for the hub.
     seed
         Seed of functions whose `random_state` is None.
     show_progress
@@ -52,6 +54,7 @@ class Settings:
 
     cache_dir: Path = field(default_factory=_default_cache)
     device: str | None = None
+    offline: bool = False
     seed: int = 0
     show_progress: bool = True
     verbosity: str = "info"

@@ -1,0 +1,97 @@
+"""From a card to an encoder that runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from stalign._settings import logger
+from stalign._validate import message
+from stalign.encoders.access import fetch
+from stalign.encoders.registry import get, loader_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import numpy as np
+    import scipy.sparse as sp
+    from numpy.typing import NDArray
+
+    from stalign.encoders.card import Card
+
+RANDOM = "random"
+
+
+class EncodesPatches(Protocol):
+    """What an image encoder has."""
+
+    identity: str
+
+    def encode(self, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(B, s, s, 3) uint8 to (B, dim) float32."""
+
+
+class EncodesCounts(Protocol):
+    """What a gene encoder has; `vocabulary` is empty where it takes a table's own genes."""
+
+    identity: str
+    vocabulary: tuple[str, ...]
+
+    def encode(self, counts: sp.csr_matrix, names: Sequence[str]) -> NDArray[np.float32]:
+        """CSR (n, n_genes) of raw counts in the order of `vocabulary` to (n, dim) float32."""
+
+
+def load(
+    encoder: str | Card,
+    weights: str | Path | None = None,
+    *,
+    device: str | None = None,
+    precision: str = "fp32",
+    seed: int = 0,
+) -> Any:
+    """Load an encoder.
+
+    Parameters
+    ----------
+    encoder
+        A registered name, or a card from `stalign.encoders.get`.
+    weights
+        A path of yours; None for the published weights; `random` for random parameters, which are good for checks of
+        shape and speed and for nothing else.
+    device
+        Torch device; None for the one in the settings, CUDA where there is one, else the CPU.
+    precision
+        `fp32`, or `bf16` for matrix products in bfloat16, faster on GPUs and on CPUs with AMX.
+    seed
+        Of random parameters.
+
+    Returns
+    -------
+    An object with `encode` (see `EncodesPatches` and `EncodesCounts`) and `identity`.
+
+    Raises
+    ------
+    KeyError
+        If no encoder has the name.
+    FileNotFoundError, PermissionError, ConnectionError
+        If the weights can't be had; see `stalign.encoders.fetch`.
+    ValueError
+        If weights are given to an encoder without any, or do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import stalign
+    >>> colour = stalign.encoders.load("colour")
+    >>> colour.encode(np.zeros((2, 32, 32, 3), dtype=np.uint8)).shape
+    (2, 27)
+    """
+    card = get(encoder)
+    path = None
+    if not card.needs_weights and weights is not None:
+        raise ValueError(message(f"Expected no weights: {card.name!r} has none", found=weights))
+    if card.needs_weights and weights == RANDOM:
+        logger.warning("%s has random weights: its features are good for checks of shape and speed only.", card.name)
+    elif card.needs_weights:
+        path = fetch(card, weights)
+    return loader_of(card)(card, path, device=device, precision=precision, seed=seed)

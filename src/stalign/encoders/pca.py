@@ -1,0 +1,93 @@
+"""Principal components by scanpy's pipeline, as a representation to compare with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stalign._optional import require
+from stalign._validate import message
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import scipy.sparse as sp
+    from numpy.typing import NDArray
+
+    from stalign.encoders.card import Card
+
+
+class ScanpyPCA:
+    """Normalise, log1p, highly variable genes, principal components: fitted to the rows that it is given.
+
+    Parameters
+    ----------
+    options
+        `n_comps`, `n_top_genes`, `target_sum` (counts per spot after normalisation) and `seed`.
+    """
+
+    identity = "none"
+    vocabulary = ()
+    whole = True  # the rows are encoded together
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self.options = dict(options)
+
+    def encode(self, counts: sp.csr_matrix, names: Sequence[str]) -> NDArray[np.float32]:
+        """Reduce counts to principal components.
+
+        Parameters
+        ----------
+        counts
+            Raw counts, CSR (n, n_genes).
+        names
+            Names of the rows, (n,).
+
+        Returns
+        -------
+        (n, n_comps) float32; NaN for rows without a count, zeros beyond the rank of the data.
+
+        Raises
+        ------
+        ValueError
+            If fewer than two rows have counts.
+        """
+        sc: Any = require("scanpy", purpose="The encoder 'pca'")
+        filled = np.asarray(counts.sum(axis=1)).ravel() > 0
+        if filled.sum() < 2:
+            raise ValueError(message("Expected at least two spots with counts", found=int(filled.sum())))
+        table = sc.AnnData(counts[filled].astype(np.float32))
+        table.obs_names = [name for name, keep in zip(names, filled, strict=True) if keep]
+        sc.pp.normalize_total(table, target_sum=self.options["target_sum"])
+        sc.pp.log1p(table)
+        if table.n_vars > self.options["n_top_genes"]:
+            sc.pp.highly_variable_genes(table, n_top_genes=self.options["n_top_genes"])
+            table = table[:, table.var["highly_variable"]].copy()
+        n_comps = min(self.options["n_comps"], min(table.shape) - 1)
+        sc.pp.pca(table, n_comps=n_comps, random_state=self.options["seed"])
+        out = np.zeros((len(filled), self.options["n_comps"]), dtype=np.float32)
+        out[~filled] = np.nan
+        out[filled, :n_comps] = table.obsm["X_pca"]
+        return out
+
+
+def load(card: Card, path: Path | None, **unused: object) -> ScanpyPCA:
+    """Make the encoder.
+
+    Parameters
+    ----------
+    card
+        The encoder, with its options.
+    path
+        Always None.
+    unused
+        Device, precision and seed, which make no difference.
+
+    Returns
+    -------
+    The encoder.
+    """
+    del path, unused
+    return ScanpyPCA(card.options)
