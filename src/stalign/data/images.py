@@ -6,7 +6,7 @@ import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _IN_MEMORY = 2 * 1024**3  # bytes of RGB up to which an image is kept in memory once it is read
+SLACK: Final = 1.01  # a level counts as fine enough up to 1 % above the wanted µm per px, as pitches are measured
 _PIL_LOCK = threading.Lock()
 
 
@@ -44,6 +45,8 @@ class SectionImage:
         Height and width in image px.
     channels_first
         Whether the channels are the first axis of `source`.
+    frame
+        Page of the file, for a TIFF with smaller copies of itself.
 
     Notes
     -----
@@ -58,6 +61,7 @@ class SectionImage:
     mpp: float
     shape: tuple[int, int]
     channels_first: bool = False
+    frame: int = 0
     _rgb: NDArray[np.uint8] | None = field(default=None, repr=False, init=False)
     _full_scale: float | None = field(default=None, repr=False, init=False)
     _tiles: Tiles | None = field(default=None, repr=False, init=False)
@@ -112,7 +116,7 @@ class SectionImage:
         """
         if self._rgb is None:
             if isinstance(self.source, Path):
-                self._rgb = read_file(self.source)
+                self._rgb = read_file(self.source, self.frame)
             else:
                 self._rgb = self._region(0, self.shape[0], 0, self.shape[1])
         return self._rgb
@@ -249,8 +253,8 @@ def _open(path: Path) -> Iterator[Image]:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def file_shape(path: Path) -> tuple[int, int]:
-    """Read height and width from an image file's header.
+def file_levels(path: Path) -> list[tuple[int, int]]:
+    """Read the sizes of an image file and of the smaller copies of it in the same file.
 
     Parameters
     ----------
@@ -259,7 +263,8 @@ def file_shape(path: Path) -> tuple[int, int]:
 
     Returns
     -------
-    Height and width in px.
+    Height and width in px of the first pages of a pyramidal TIFF, each smaller than the one before; of other files, one
+    pair.
 
     Raises
     ------
@@ -267,16 +272,25 @@ def file_shape(path: Path) -> tuple[int, int]:
         If the file is no image.
     """
     with _open(path) as image:
-        return image.height, image.width
+        sizes = [(image.height, image.width)]
+        for frame in range(1, getattr(image, "n_frames", 1)):
+            image.seek(frame)
+            shrink = sizes[0][0] / image.height, sizes[0][1] / image.width
+            if image.height >= sizes[-1][0] or abs(shrink[0] / shrink[1] - 1) > 0.02 + 1 / min(image.size):
+                break
+            sizes.append((image.height, image.width))
+        return sizes
 
 
-def read_file(path: Path) -> NDArray[np.uint8]:
+def read_file(path: Path, frame: int = 0) -> NDArray[np.uint8]:
     """Read an image file.
 
     Parameters
     ----------
     path
         PNG, JPEG, TIFF or anything else that PIL reads, whatever its suffix.
+    frame
+        Page to read.
 
     Returns
     -------
@@ -288,6 +302,8 @@ def read_file(path: Path) -> NDArray[np.uint8]:
         If the file is no image, or its pixels are no intensities.
     """
     with _open(path) as image:
+        if frame:
+            image.seek(frame)
         if image.mode == "RGB":
             return np.asarray(image)
         if image.mode in {"P", "CMYK", "YCbCr", "LAB", "HSV"}:

@@ -12,7 +12,7 @@ import numpy as np
 from stalign._constants import LIBRARY, Keys
 from stalign._settings import logger
 from stalign._validate import message
-from stalign.data.images import SectionImage, file_shape
+from stalign.data.images import SLACK, SectionImage, file_levels
 from stalign.data.scale import Stated, number
 from stalign.data.table import label_columns
 
@@ -190,7 +190,9 @@ def entry_of(table: AnnData, library: str, *, alone: bool, warn: bool = True) ->
     return entries.get(library, {})
 
 
-def image(entry: Mapping[str, Any], library: str, image_key: str | None, mpp: float) -> SectionImage | None:
+def image(
+    entry: Mapping[str, Any], library: str, image_key: str | None, *, mpp: float, want_mpp: float | None = None
+) -> SectionImage | None:
     """Find the image of a library.
 
     Parameters
@@ -204,6 +206,9 @@ def image(entry: Mapping[str, Any], library: str, image_key: str | None, mpp: fl
         embedded, or else the file that the metadata name.
     mpp
         µm per coordinate px.
+    want_mpp
+        µm per px that will be needed: of a file with smaller copies of itself, the smallest that is fine enough is
+        taken.
 
     Returns
     -------
@@ -242,9 +247,17 @@ def image(entry: Mapping[str, Any], library: str, image_key: str | None, mpp: fl
             )
         )
     scale = 1.0 if factor is None else factor
-    source = sources[image_key]
-    shape = file_shape(source) if isinstance(source, Path) else source.shape
-    return SectionImage(image_key, source, scale, (0.0, 0.0), mpp / scale, (int(shape[0]), int(shape[1])))
+    source, frame = sources[image_key], 0
+    if isinstance(source, Path):
+        sizes = file_levels(source)
+        fine = [
+            i for i, size in enumerate(sizes) if want_mpp and mpp / scale * sizes[0][0] / size[0] <= SLACK * want_mpp
+        ]
+        frame = max(fine, default=0)
+        shape, scale = sizes[frame], scale * sizes[frame][0] / sizes[0][0]
+    else:
+        shape = (int(source.shape[0]), int(source.shape[1]))
+    return SectionImage(image_key, source, scale, (0.0, 0.0), mpp / scale, shape, frame=frame)
 
 
 def _rank(key: str) -> float:

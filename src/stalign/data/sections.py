@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stalign._validate import message
-from stalign.data import elements
+from stalign.data import elements, levels
 from stalign.data import library as libraries
 from stalign.data.bounds import inside
 from stalign.data.scale import resolve
@@ -160,9 +160,10 @@ def sections(
         scale = resolve(coords, stated, library=library, mpp=given, spot_diameter=spot_diameter)
         picture = None
         if image and is_spatialdata(data):
-            picture = elements.image(data, place, scale.mpp, want_mpp)
+            if place.image_key is not None:
+                picture = levels.image(data, place.image_key, place.system, mpp=scale.mpp, want_mpp=want_mpp)
         elif image:
-            picture = libraries.image(entry, library, key, scale.mpp)
+            picture = libraries.image(entry, library, key, mpp=scale.mpp, want_mpp=want_mpp)
         if picture is not None:
             coords = inside(coords, picture, library, libraries.factors_of(entry))
         views.append(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 from anndata import AnnData
 
 from stalign._validate import message
@@ -45,7 +46,8 @@ def write(
     Raises
     ------
     ValueError
-        If a slot is unknown or a value does not have a row per spot (or per gene).
+        If a slot is unknown, a value does not have a row per spot (or per gene), or it is a pandas object with another
+        index.
     """
     table = table_of(data, table_key)
     for slot, values in slots.items():
@@ -68,6 +70,11 @@ def _check_rows(table: AnnData, slot: str, key: str, value: Any) -> None:
         return
     expected = table.n_vars if slot in {"var", "varm"} else table.n_obs
     found = value.shape[0] if hasattr(value, "shape") else len(value)
+    if slot == "obsp" and tuple(value.shape) != (expected, expected):
+        raise ValueError(message(f"Expected shape ({expected}, {expected}) for obsp[{key!r}]", found=str(value.shape)))
+    index = table.var_names if slot in {"var", "varm"} else table.obs_names
+    if isinstance(value, pd.Series | pd.DataFrame) and not value.index.equals(index):
+        raise ValueError(message(f"Expected the index of the table for {slot}[{key!r}]", found="another index"))
     if found != expected:
         raise ValueError(message(f"Expected {expected} rows for {slot}[{key!r}]", found=str(found)))
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from stalign._constants import Keys
 from stalign._settings import logger
-from stalign.data.images import file_shape, read_file
+from stalign.data.images import file_levels, read_file
 from stalign.io._files import SMALL_PX
 
 if TYPE_CHECKING:
@@ -76,6 +76,6 @@ def attach(entry: dict[str, Any], where: Path, library: str) -> None:
         logger.warning("The image of section %r is not at %s.", library, file)
         return
     metadata["source_image_path"] = str(file)
-    height, width = file_shape(file)
+    height, width = file_levels(file)[0]
     if height * width <= SMALL_PX:
         entry.setdefault("images", {})[key] = read_file(file)

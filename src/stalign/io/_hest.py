@@ -10,7 +10,7 @@ import numpy as np
 from stalign._constants import Keys
 from stalign._settings import logger
 from stalign._validate import message, one_of
-from stalign.data.images import file_shape, read_file
+from stalign.data.images import file_levels, read_file
 from stalign.data.scale import number
 from stalign.io._files import SMALL_PX, first, folder, listing
 
@@ -125,7 +125,7 @@ def _image(entry: dict[str, Any], wsis: Path, sample: str, image: str | None) ->
             )
         )
     if slide is not None and image != "downscaled":
-        height, width = file_shape(slide)
+        height, width = file_levels(slide)[0]
         entry["scalefactors"]["tissue_fullres_scalef"] = 1.0
         metadata |= {"image_key": "fullres", "source_image_path": str(slide)}
         if height * width <= SMALL_PX:

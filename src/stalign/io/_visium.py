@@ -13,7 +13,7 @@ import pandas as pd
 from stalign._constants import Keys
 from stalign._settings import logger
 from stalign._validate import message, one_of
-from stalign.data.images import file_shape, read_file
+from stalign.data.images import file_levels, read_file
 from stalign.data.scale import Stated, number, resolve
 from stalign.io._files import SMALL_PX, first, folder, listing
 
@@ -44,8 +44,8 @@ def read_visium(
     path
         The `outs` folder, or the one above it.
     image
-        Image that stalign uses by default: `hires`, `lowres`, or the path of the full-resolution image that Space Ranger
-        was run on. Where there is no hires image, lowres is used and the log says so.
+        Image that stalign uses by default: `hires`, `lowres`, or the path of the full-resolution image that Space
+        Ranger was run on. Where there is no hires image, lowres is used and the log says so.
     mpp
         µm per px of the full-resolution image. None derives it from the pitch of the spots (100 µm).
     library_id
@@ -230,7 +230,7 @@ def _images(spatial: Path, factors: dict[str, Any], image: str | Path) -> tuple[
         if f"tissue_{key}_scalef" not in factors:
             raise KeyError(message(f"Expected 'tissue_{key}_scalef' in scalefactors_json.json", available=factors))
         return images, {"image_key": key}
-    height, width = file_shape(full)
+    height, width = file_levels(full)[0]
     factors["tissue_fullres_scalef"] = _full_scale(full, (height, width), images, factors)
     if height * width <= SMALL_PX:
         images["fullres"] = read_file(full)

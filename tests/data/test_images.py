@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stalign.core.patches import cut
+from stalign.data import images
+from stalign.data.images import SectionImage, file_levels, full_scale, read_file, to_rgb
+from stalign.data.tiles import Tiles
+
+RNG = np.random.default_rng(0)
+PIXELS = RNG.integers(0, 256, (90, 120, 3), dtype=np.uint8)
+WINDOWS = np.array([[-5.5, -7.0, 20.0, 18.5], [30.2, 40.7, 58.2, 68.7], [100.0, 70.0, 130.0, 100.0], [0.0, 0, 120, 90]])
+
+
+def section(source, shape=(90, 120), **options):
+    return SectionImage("hires", source, 1.0, (0.0, 0.0), 1.0, shape, **options)
+
+
+def stored(path, pixels=PIXELS, **options):
+    Image.fromarray(pixels).save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["uint8", "float", "float255", "uint16", "channels first", "dask", "xarray", "zarr"])
+def test_every_storage_gives_the_same_patches(kind):
+    options = {}
+    source = PIXELS
+    if kind == "float":
+        source = PIXELS.astype(np.float32) / 255
+    elif kind == "float255":
+        source = PIXELS.astype(np.float64)
+    elif kind == "uint16":
+        source = PIXELS.astype(np.uint16) * 257
+    elif kind != "uint8":
+        source, options = np.moveaxis(PIXELS, -1, 0).copy(), {"channels_first": True}
+        if kind == "dask":
+            import dask.array
+
+            source = dask.array.from_array(source, chunks=(3, 32, 32))
+        elif kind == "xarray":
+            import xarray
+
+            source = xarray.DataArray(source, dims=("c", "y", "x"))
+        elif kind == "zarr":
+            import zarr
+
+            source = zarr.array(source, chunks=(3, 32, 32))
+    np.testing.assert_array_equal(section(source, **options).patches(WINDOWS, 14), cut(PIXELS, WINDOWS, 14))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_an_image_too_large_for_memory_is_read_in_tiles_with_the_same_result(monkeypatch, dtype):
+    factor = {np.uint8: 1, np.uint16: 257, np.float32: 1 / 255}[dtype]
+    source = np.moveaxis((PIXELS.astype(np.float64) * factor).astype(dtype), -1, 0)
+    monkeypatch.setattr(images, "_IN_MEMORY", 1000)
+    image = section(source, channels_first=True)
+    np.testing.assert_array_equal(image.patches(WINDOWS, 14), cut(PIXELS, WINDOWS, 14))
+    assert image._rgb is None
+    small, factor = image.thumbnail(30)
+    assert small.shape == (22, 30, 3)
+    assert factor == 0.25
+
+
+def test_tiles_read_each_tile_once_and_keep_few():
+    reads = []
+
+    def read(y0, y1, x0, x1):
+        reads.append((y0, x0))
+        return PIXELS[y0:y1, x0:x1]
+
+    tiles = Tiles((90, 120), read, budget=4 * 3 * 32**2, edge=32)
+    np.testing.assert_array_equal(tiles[5:60, 10:60], PIXELS[5:60, 10:60])
+    assert reads == [(0, 0), (0, 32), (32, 0), (32, 32)]
+    np.testing.assert_array_equal(tiles[33:60, 33:60], PIXELS[33:60, 33:60])
+    assert len(reads) == 4
+    np.testing.assert_array_equal(tiles[0:90, 0:120], PIXELS)
+    assert len(tiles._tiles) == 4
+
+
+def test_a_file_is_read_when_first_needed_and_only_once(tmp_path, monkeypatch):
+    path = stored(tmp_path / "a.png")
+    image = section(path)
+    assert image._rgb is None
+    np.testing.assert_array_equal(image.patches(WINDOWS, 14), cut(PIXELS, WINDOWS, 14))
+    path.unlink()
+    np.testing.assert_array_equal(image.pixels(), PIXELS)
+
+
+def test_suffixes_may_lie(tmp_path):
+    path = stored(tmp_path / "a.png", format="TIFF")
+    np.testing.assert_array_equal(read_file(path), PIXELS)
+    with pytest.raises(ValueError, match="image file"):
+        text = tmp_path / "b.png"
+        text.write_text("no image")
+        read_file(text)
+
+
+def test_the_guard_against_huge_images_is_put_back(tmp_path, monkeypatch):
+    path = stored(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert read_file(path).shape == PIXELS.shape
+    assert file_levels(path) == [(90, 120)]
+    assert Image.MAX_IMAGE_PIXELS == 100
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(path)
+
+
+def test_modes_of_files(tmp_path):
+    alpha = np.dstack([PIXELS, np.full((90, 120), 0, np.uint8)])
+    assert (read_file(stored(tmp_path / "a.png", alpha)) == 255).all()
+    grey = PIXELS[..., 0]
+    np.testing.assert_array_equal(read_file(stored(tmp_path / "g.png", grey)), np.repeat(grey[..., None], 3, -1))
+    deep = grey.astype(np.uint16) * 257
+    np.testing.assert_array_equal(read_file(stored(tmp_path / "d.png", deep)), np.repeat(grey[..., None], 3, -1))
+    Image.fromarray(PIXELS).quantize(8).save(tmp_path / "p.png")
+    assert read_file(tmp_path / "p.png").shape == PIXELS.shape
+
+
+def test_pages_of_a_pyramid(tmp_path):
+    pages = [Image.fromarray(PIXELS).resize(size) for size in [(120, 90), (60, 45), (30, 22), (50, 90)]]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    assert file_levels(tmp_path / "a.tif") == [(90, 120), (45, 60), (22, 30)]
+    np.testing.assert_array_equal(read_file(tmp_path / "a.tif", 1), np.asarray(pages[1]))
+
+
+def test_alpha_is_laid_over_white():
+    half = np.full((1, 1, 4), [100, 0, 200, 51], np.uint8)  # 20 % opaque
+    np.testing.assert_array_equal(to_rgb(half, 255.0)[0, 0], [224, 204, 244])
+    np.testing.assert_array_equal(to_rgb(half / np.float32(255), 1.0)[0, 0], [224, 204, 244])
+
+
+def test_full_scale_by_type_and_range():
+    assert full_scale(np.array([0, 255], np.uint8)) == 255
+    assert full_scale(np.array([0, 200], np.uint16)) == 255
+    assert full_scale(np.array([0, 4000], np.uint16)) == 4095
+    assert full_scale(np.array([0, 5000], np.uint16)) == 65535
+    assert full_scale(np.array([0, 1.0])) == 1
+    assert full_scale(np.array([0, 254.0])) == 255
+    for bad in ([-0.1, 1.0], [0.0, 300.0], [0.0, np.nan]):
+        with pytest.raises(ValueError, match="8 or 16 bits"):
+            full_scale(np.array(bad))
+    with pytest.raises(ValueError, match="1 to 4 channels"):
+        to_rgb(np.zeros((2, 2, 5), np.uint8), 255.0)
+
+
+def test_windows_must_be_finite_and_coordinates_become_pixels():
+    image = SectionImage("a", PIXELS, 0.5, (3.0, -1.0), 2.0, (90, 120))
+    np.testing.assert_array_equal(image.to_pixels(np.array([[10.0, 20.0]])), [[8.0, 9.0]])
+    with pytest.raises(ValueError, match="1 of 2"):
+        image.patches(np.array([[0.0, 0, 1, 1], [np.nan] * 4]), 4)
