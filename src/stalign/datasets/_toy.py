@@ -22,6 +22,7 @@ _EDGES = np.array(
 _MPP = 0.5  # µm per px of the full-resolution image
 _IMAGE_MPP = 2.0  # µm per px of the hires image
 _MARGIN_UM = 150.0
+_TILT = np.deg2rad(0.6)  # of the array against the image
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,8 @@ def _activity(rng: np.random.Generator, depth: np.ndarray, domain: np.ndarray, p
     wave = np.sin(place @ np.array([[2.1, -3.3], [1.7, 2.9]]) * 2 * np.pi + rng.uniform(0, 2 * np.pi, 2))
     cells = rng.dirichlet(np.full(5, 0.9), size=len(depth))  # the handful of cells under a spot is not the band's mean
     mixed = 0.80 * bands + 0.65 * (cells - 0.2)
-    noise = rng.normal(0, (0.35, 0.6, 0.6), size=(len(depth), 3))
-    return np.column_stack([neuron + noise[:, 0], mixed, 0.7 * wave + noise[:, 1:]])
+    noise = rng.normal(0, (0.35, 0.5, 0.5), size=(len(depth), 3))
+    return np.column_stack([neuron + noise[:, 0], mixed, 0.5 * wave + noise[:, 1:]])
 
 
 def _counts(
@@ -119,9 +120,14 @@ def _section(n_rows: int, seed: int, *, library: str, number: int, image: bool) 
     rng = np.random.default_rng([seed, number])
     row, column = (index.ravel() for index in np.mgrid[0:n_rows, 0:n_rows])
     column = 2 * column + row % 2
-    x = _MARGIN_UM + column * VISIUM_PITCH_UM / 2
-    y = _MARGIN_UM + row * VISIUM_PITCH_UM * np.sqrt(3) / 2
-    layout = _Layout(width=x.max() + _MARGIN_UM, height=y.max() + _MARGIN_UM, phase=rng.uniform(0, 2 * np.pi, 4))
+    x = column * VISIUM_PITCH_UM / 2
+    y = row * VISIUM_PITCH_UM * np.sqrt(3) / 2
+    width, height = x.max() + 2 * _MARGIN_UM, y.max() + 2 * _MARGIN_UM
+    u, v = x - x.max() / 2, y - y.max() / 2
+    # in whole px of the full-resolution image, as Space Ranger writes them
+    x = np.rint((width / 2 + u * np.cos(_TILT) - v * np.sin(_TILT)) / _MPP) * _MPP
+    y = np.rint((height / 2 + u * np.sin(_TILT) + v * np.cos(_TILT)) / _MPP) * _MPP
+    layout = _Layout(width=width, height=height, phase=rng.uniform(0, 2 * np.pi, 4))
     domain = layout.domain(x, y)
     kept = domain >= 0
     row, column, x, y, domain = row[kept], column[kept], x[kept], y[kept], domain[kept]

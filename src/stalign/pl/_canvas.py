@@ -1,0 +1,137 @@
+"""Figures and panels: who makes them, who shows them, and what is returned."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from stalign._validate import message
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_PANEL = 3.6  # inches, side of a panel; the legend comes beside it
+
+
+def canvas(
+    n: int, *, ax: Axes | Sequence[Axes] | None, ncols: int, width: float = _PANEL, height: float = _PANEL
+) -> tuple[Figure, list[Axes]]:
+    """Make panels, or take those of the user.
+
+    Parameters
+    ----------
+    n
+        How many panels.
+    ax
+        The user's Axes, n of them, or None for a new figure.
+    ncols
+        Panels in a row of a new figure.
+    width
+        Width of a panel in inches.
+    height
+        Height of a panel in inches.
+
+    Returns
+    -------
+    The figure and its n Axes.
+
+    Raises
+    ------
+    ValueError
+        If `ax` holds another number of Axes, or `ncols` is below 1.
+    """
+    from matplotlib import pyplot as plt
+
+    if ncols < 1:
+        raise ValueError(message("Expected `ncols` to be at least 1", found=ncols))
+    if ax is not None:
+        axes: list[Axes] = list(np.ravel(np.asarray(ax, dtype=object)))
+        if len(axes) != n:
+            raise ValueError(message(f"Expected `ax` to hold {n} Axes, one per panel", found=len(axes)))
+        return cast("Figure", axes[0].figure), axes
+    ncols = min(ncols, n)
+    nrows = -(-n // ncols)
+    figure, grid = plt.subplots(
+        nrows, ncols, figsize=(width * ncols, height * nrows), squeeze=False, layout="constrained"
+    )
+    for spare in grid.ravel()[n:]:
+        spare.set_axis_off()
+    return figure, list(grid.ravel()[:n])
+
+
+def finish(figure: Figure, axes: list[Axes], *, show: bool | None, return_fig: bool) -> Any:
+    """Show a figure or hand it back.
+
+    Parameters
+    ----------
+    figure
+        The figure.
+    axes
+        Its panels.
+    show
+        Whether to show it; None shows it where the backend can, which is in notebooks and on desktops.
+    return_fig
+        Whether to return the figure.
+
+    Returns
+    -------
+    The figure if `return_fig`, None if it was shown, else its Axes: one, or a list where there are several.
+    """
+    from matplotlib import pyplot as plt
+
+    if return_fig:
+        return figure
+    if show is None:
+        show = can_show()
+    if not show:
+        return axes[0] if len(axes) == 1 else axes
+    if can_show():
+        plt.show()
+    return None
+
+
+def can_show() -> bool:
+    """Say whether the backend shows figures, rather than only writing files."""
+    import matplotlib
+    from matplotlib.backends import BackendFilter, backend_registry
+
+    backend = matplotlib.get_backend().lower()
+    return "inline" in backend or backend in {
+        name.lower() for name in backend_registry.list_builtin(BackendFilter.INTERACTIVE)
+    }
+
+
+def panel_title(title: str | Sequence[str] | None, default: str, index: int, n: int) -> str:
+    """Choose the title of a panel.
+
+    Parameters
+    ----------
+    title
+        What the user gave: one title for all, one per panel, or None.
+    default
+        The title to use otherwise.
+    index
+        Number of the panel.
+    n
+        How many panels there are.
+
+    Returns
+    -------
+    The title.
+
+    Raises
+    ------
+    ValueError
+        If a list of titles has another length.
+    """
+    if title is None:
+        return default
+    if isinstance(title, str):
+        return title
+    if len(title) != n:
+        raise ValueError(message(f"Expected {n} titles, one per panel", found=len(title)))
+    return title[index]

@@ -1,0 +1,178 @@
+"""Domains over the tissue."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from stalign.data import sections, table_of
+from stalign.pl._canvas import canvas, finish, panel_title
+from stalign.pl._labels import NO_LABEL, Labels, Palette, default_key, matched, read_labels
+from stalign.pl._tissue import frame, spots, tissue
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from spatialdata import SpatialData
+
+
+def domains(
+    data: AnnData | SpatialData,
+    key: str | Sequence[str] | None = None,
+    *,
+    truth: str | None = None,
+    reference: str | None = None,
+    image: bool = True,
+    scale_bar: bool = True,
+    library_key: str | None = None,
+    table_key: str | None = None,
+    image_key: str | Mapping[str, str] | None = None,
+    mpp: float | Mapping[str, float] | None = None,
+    palette: Palette = None,
+    size: float = 1.0,
+    alpha: float | None = None,
+    title: str | Sequence[str] | None = None,
+    ncols: int | None = None,
+    ax: Axes | Sequence[Axes] | None = None,
+    show: bool | None = None,
+    return_fig: bool = False,
+) -> Any:
+    """Draw domains over the H&E image, one panel per section, with the truth beside them where there is one.
+
+    Parameters
+    ----------
+    data
+        One or more sections. It is not changed.
+    key
+        Column of obs, or several to compare; None for the domains that `tl.domains` wrote.
+    truth
+        Column of obs with true labels. It is drawn first, and domains take the colour of the true label that they
+        agree with most (Hungarian matching over all sections); colours without a partner are new ones.
+    reference
+        Column of obs that gives its colours and order in the same way without being drawn.
+    image
+        Whether to draw the image, where there is one.
+    scale_bar
+        Whether to draw a scale bar in µm, where the scale is known.
+    library_key
+        Column of obs that names the section of each spot; None for one section.
+    table_key, image_key
+        Table and image of a SpatialData object, or the image (`hires`, `lowres`) of an AnnData object.
+    mpp
+        µm per px of the full-resolution image; None derives it from the pitch of the spots.
+    palette
+        Colours: a list, a mapping from label to colour, the name of a colour map, or None for those in
+        `uns[f"{key}_colors"]` and else a palette that is safe for colour-blind readers.
+    size
+        Multiple of the true diameter of the spots.
+    alpha
+        Opacity of the spots; None for 0.85 over an image and 1 elsewhere.
+    title
+        One title for all panels or one per panel.
+    ncols
+        Panels in a row; None for one row per section, or four in a row where each section has one panel.
+    ax
+        Axes to draw on, one per panel: section by section, the truth first.
+    show
+        Whether to show the figure; None shows it where the backend can.
+    return_fig
+        Whether to return the figure.
+
+    Returns
+    -------
+    None if the figure was shown, else its Axes (a list where there are several), or the figure if `return_fig`.
+
+    Reads
+    -----
+    - `obs[key]`, `obs[truth]`: labels; spots without one are grey
+    - `uns[f"{key}_colors"]`, `obsm["spatial"]`, `uns["spatial"]`
+
+    Raises
+    ------
+    KeyError
+        If a column, table or image does not exist, or there are no domains yet.
+    ValueError
+        If a column holds no labels, the palette is too short, or `ax` has another number of panels.
+
+    Notes
+    -----
+    Above 50,000 spots a panel is painted as one image.
+
+    Examples
+    --------
+    >>> import stalign
+    >>> adata = stalign.datasets.toy()
+    >>> ax = stalign.pl.domains(adata, "domain", show=False)
+    >>> [text.get_text() for text in ax.get_legend().get_texts()]
+    ['L1', 'L2/3', 'L4', 'L5/6', 'WM']
+    """
+    table = table_of(data, table_key)
+    columns = [default_key(table)] if key is None else [key] if isinstance(key, str) else list(key)
+    shown = _resolve(table, columns, truth, reference, palette)
+    views = sections(
+        data, table_key=table_key, image_key=image_key, library_key=library_key, mpp=mpp, image=image, want_mpp=4.0
+    )
+    n = len(views) * len(shown)
+    ncols = ncols if ncols is not None else len(shown) if len(shown) > 1 else 4
+    figure, axes = canvas(n, ax=ax, ncols=ncols, width=4.4)
+    for i, view in enumerate(views):
+        place = tissue(view)
+        opacity = alpha if alpha is not None else 0.85 if image and view.image is not None else 1.0
+        for j, labels in enumerate(shown):
+            panel = axes[i * len(shown) + j]
+            frame(panel, place, image=image, bar=scale_bar)
+            part = Labels(labels.key, labels.names, labels.codes[view.rows], labels.colors)
+            spots(panel, place, part.rgb(), size=size, alpha=opacity)
+            index = i * len(shown) + j
+            if len(shown) > 1 or len(views) <= 2 or ax is not None:
+                legend(panel, part)
+            elif (index + 1) % ncols == 0 or index == n - 1:  # one colour key: once per row
+                legend(panel, labels)
+            name = (
+                labels.key if len(views) == 1 else view.library if len(shown) == 1 else f"{view.library}: {labels.key}"
+            )
+            panel.set_title(panel_title(title, name, index, n))
+    return finish(figure, axes, show=show, return_fig=return_fig)
+
+
+def _resolve(
+    table: AnnData, columns: Sequence[str], truth: str | None, reference: str | None, palette: Palette
+) -> list[Labels]:
+    """Labels of the panels, in order."""
+    guide = truth if truth is not None else reference
+    if guide is None:
+        return [read_labels(table, column, palette=palette) for column in columns]
+    own = None if isinstance(palette, Mapping) and not _covers(table, guide, palette) else palette
+    lead = read_labels(table, guide, palette=own)
+    found = [matched(lead, read_labels(table, column), palette=palette) for column in columns if column != guide]
+    return [lead, *found] if truth is not None or guide in columns else found
+
+
+def _covers(table: AnnData, key: str, palette: Mapping[str, str]) -> bool:
+    return all(name in palette for name in read_labels(table, key).names)
+
+
+def legend(ax: Axes, labels: Labels) -> None:
+    """List the labels of a panel beside it, with the number of spots that have none.
+
+    Parameters
+    ----------
+    ax
+        The panel.
+    labels
+        What it shows.
+    """
+    from matplotlib.lines import Line2D
+
+    entries = list(zip(labels.names, labels.colors, strict=True))
+    missing = int((labels.codes < 0).sum())
+    if missing:
+        entries.append((f"no label ({missing:,})", NO_LABEL))
+    handles = [
+        Line2D([], [], marker="o", linestyle="none", markersize=7, markeredgecolor="none", color=color, label=name)
+        for name, color in entries
+    ]
+    ax.legend(
+        handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, handletextpad=0.2,
+        borderaxespad=0.3, ncols=1 + (len(handles) - 1) // 16, fontsize="medium",
+    )  # fmt: skip

@@ -1,0 +1,241 @@
+"""Spot and niche patches, as the encoders see them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stalign._constants import Keys
+from stalign._validate import message
+from stalign.data import sections, table_of
+from stalign.pl._canvas import canvas, finish, panel_title
+from stalign.pl._labels import read_labels
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+    from spatialdata import SpatialData
+
+    from stalign.data.sections import SectionView
+
+_LEVELS = (("spot", Keys.SPOT_WINDOW), ("niche", Keys.NICHE_WINDOW))
+_MAX_PX = 224  # px, side of a patch in the figure
+
+
+def patches(
+    data: AnnData | SpatialData,
+    spots: Sequence[str] | None = None,
+    *,
+    n: int = 5,
+    by: str | None = None,
+    scale_bar: bool = True,
+    library_key: str | None = None,
+    table_key: str | None = None,
+    image_key: str | Mapping[str, str] | None = None,
+    mpp: float | Mapping[str, float] | None = None,
+    palette: Mapping[str, str] | Sequence[str] | str | None = None,
+    size: int | None = None,
+    title: str | Sequence[str] | None = None,
+    ax: Axes | Sequence[Axes] | None = None,
+    show: bool | None = None,
+    return_fig: bool = False,
+) -> Any:
+    """Show spot patches above niche patches for a few spots of each section.
+
+    Parameters
+    ----------
+    data
+        One or more sections with windows. It is not changed.
+    spots
+        Names of the spots to show. None takes `n` spots of each section, spread over it.
+    n
+        How many spots of each section, where `spots` is None.
+    by
+        Column of obs with labels: one spot is taken from each label, from its middle, and titles are in its colour.
+    scale_bar
+        Whether to draw a scale bar in µm, where the scale is known.
+    library_key
+        Column of obs that names the section of each spot; None for one section.
+    table_key, image_key
+        Table and image of a SpatialData object, or the image of an AnnData object. It must be the one that `pp.patches`
+        used; None takes it from its record.
+    mpp
+        µm per px of the full-resolution image; None derives it from the pitch of the spots.
+    palette
+        Colours of the labels in `by`.
+    size
+        Side in px that patches are resampled to, such as 28 to see what a small encoder sees; None for that of the
+        window in the image, at most 224.
+    title
+        One title for all columns or one per panel.
+    ax
+        Axes to draw on, row by row: the spot patches of a section, then its niche patches.
+    show
+        Whether to show the figure; None shows it where the backend can.
+    return_fig
+        Whether to return the figure.
+
+    Returns
+    -------
+    None if the figure was shown, else its Axes in a list, or the figure if `return_fig`.
+
+    Reads
+    -----
+    - `obsm["spot_window"]`, `obsm["niche_window"]`, (n_obs, 4): x0 y0 x1 y1 in px of the image
+    - `uns["spatial"]`, `uns["stalign"]["patches"]`
+
+    Raises
+    ------
+    KeyError
+        If there are no windows, or a spot or column does not exist.
+    ValueError
+        If a section has no image or no window, `size` is below 1, or `ax` has another number of panels.
+
+    Examples
+    --------
+    >>> import stalign
+    >>> adata = stalign.datasets.toy()
+    >>> stalign.pp.niches(adata)
+    >>> stalign.pp.patches(adata)
+    >>> axes = stalign.pl.patches(adata, by="domain", show=False)
+    >>> len(axes)
+    10
+    """
+    from matplotlib import rcParams
+
+    table = table_of(data, table_key)
+    for _, slot in _LEVELS:
+        if slot not in table.obsm:
+            raise KeyError(
+                message(
+                    f"Expected windows in obsm[{slot!r}]",
+                    found="none",
+                    available=table.obsm.keys(),
+                    hint="Call `stalign.pp.patches(data)` first",
+                )
+            )
+    if size is not None and size < 1:
+        raise ValueError(message("Expected `size` to be at least 1 px", found=size))
+    views = sections(
+        data,
+        table_key=table_key,
+        image_key=image_key if image_key is not None else recorded_images(table),
+        library_key=library_key,
+        mpp=mpp,
+    )
+    chosen = [_choose(table, view, spots, n, by) for view in views]
+    if spots is not None and sum(map(len, chosen)) < len(spots):
+        unknown = [name for name in spots if name not in table.obs_names]
+        found = repr(unknown[0]) if unknown else "spots without a window"
+        raise KeyError(message("Expected names of spots with a window", found=found, available=table.obs_names))
+    rows = [(view, picks) for view, picks in zip(views, chosen, strict=True) if len(picks)]
+    width = max(len(picks) for _, picks in rows)
+    figure, axes = canvas(2 * sum(1 for _ in rows) * width, ax=ax, ncols=width, width=1.5, height=1.65)
+    labels = read_labels(table, by, palette=palette) if by is not None else None
+    for i, (view, picks) in enumerate(rows):
+        for j, (level, slot) in enumerate(_LEVELS):
+            strip = axes[(2 * i + j) * width : (2 * i + j + 1) * width]
+            windows = np.asarray(table.obsm[slot], dtype=np.float64)[view.rows[picks]]
+            _strip(strip, view, windows, size=size, bar=scale_bar)
+            name = level if len(rows) == 1 else f"{view.library}\n{level}"
+            strip[0].set_ylabel(name)
+            if j == 1:
+                continue
+            for k, pick in enumerate(picks):
+                row = view.rows[pick]
+                code = -1 if labels is None else labels.codes[row]
+                default = str(table.obs_names[row]) if labels is None or code < 0 else labels.names[code]
+                text = panel_title(title, default, (2 * i + j) * width + k, len(axes))
+                color = rcParams["text.color"] if labels is None or code < 0 else labels.colors[code]
+                strip[k].set_title(text, fontsize="small", color=color)
+    return finish(figure, axes, show=show, return_fig=return_fig)
+
+
+def recorded_images(table: AnnData) -> Mapping[str, str] | str | None:
+    """Find the image that `pp.patches` cut its windows for.
+
+    Parameters
+    ----------
+    table
+        The table.
+
+    Returns
+    -------
+    A name per library, one name, or None where there is no record.
+    """
+    record = table.uns.get(Keys.UNS, {}).get("patches", {})
+    found = record.get("image_key", record.get("sections"))
+    if isinstance(found, Mapping):
+        names = {
+            str(library): value.get("image_key") if isinstance(value, Mapping) else value
+            for library, value in found.items()
+        }
+        return {library: str(name) for library, name in names.items() if name}
+    return str(found) if found else None
+
+
+def _choose(table: AnnData, view: SectionView, spots: Sequence[str] | None, n: int, by: str | None) -> NDArray[np.intp]:
+    """Positions in the section of the spots to show."""
+    if view.image is None:
+        raise ValueError(
+            message(
+                f"Expected an image of section {view.library!r}",
+                found="none",
+                hint="Patches are cut from it; store one in uns['spatial'] or name it with `image_key=`",
+            )
+        )
+    has: NDArray[np.bool_] = view.valid.copy()
+    for _, slot in _LEVELS:
+        has &= np.isfinite(np.asarray(table.obsm[slot], dtype=np.float64)[view.rows]).all(axis=1)
+    names = table.obs_names[view.rows]
+    if spots is not None:
+        at = names.get_indexer(list(spots))
+        return at[(at >= 0) & has[at]]
+    if not has.any():
+        raise ValueError(
+            message(f"Expected windows for section {view.library!r}", found=f"NaN for all {len(has)} spots")
+        )
+    if by is not None:
+        labels = read_labels(table, by)
+        codes = np.where(has, labels.codes[view.rows], -1)
+        groups = [np.flatnonzero(codes == code) for code in range(len(labels.names))]
+        return np.array([_middle(view.coords, group) for group in groups if len(group)], dtype=np.intp)
+    usable = np.flatnonzero(has)
+    return usable[np.linspace(0, len(usable) - 1, min(n, len(usable)) + 2)[1:-1].round().astype(np.intp)]
+
+
+def _middle(coords: NDArray[np.float64], group: NDArray[np.intp]) -> int:
+    """The spot of a group that is nearest to the group's median."""
+    return int(group[np.linalg.norm(coords[group] - np.median(coords[group], axis=0), axis=1).argmin()])
+
+
+def _strip(
+    axes: Sequence[Axes], view: SectionView, windows: NDArray[np.float64], *, size: int | None, bar: bool
+) -> None:
+    """Draw one row of patches."""
+    from matplotlib import patheffects
+
+    image = view.image
+    if image is None:
+        return
+    for panel in axes:
+        panel.set_xticks([])
+        panel.set_yticks([])
+        for spine in panel.spines.values():
+            spine.set_visible(False)
+    for panel, window in zip(axes, windows, strict=False):
+        width, height = window[2:] - window[:2]
+        px = size if size is not None else int(np.clip(np.ceil(max(width, height)), 8, _MAX_PX))
+        pixels = image.patches(window[None], px)[0]
+        panel.imshow(pixels, extent=(0, width, height, 0), interpolation="nearest", aspect="equal")
+        if not (bar and np.isfinite(image.mpp)):
+            continue
+        um = next((step for step in (200, 100, 50, 20, 10, 5) if step / image.mpp <= 0.5 * width), 5)
+        x, y, length = 0.06 * width, 0.94 * height, um / image.mpp
+        panel.plot([x, x + length], [y, y], color="black", linewidth=2.5, solid_capstyle="butt",
+                   path_effects=[patheffects.withStroke(linewidth=4.5, foreground="white")])  # fmt: skip
+        panel.text(x + length / 2, y - 0.03 * height, f"{um} µm", ha="center", va="bottom", fontsize="x-small",
+                   color="black", path_effects=[patheffects.withStroke(linewidth=2.5, foreground="white")])  # fmt: skip
