@@ -1,0 +1,50 @@
+"""Training: pretraining on slides, adapting weights to a section, and the recipes behind released weights."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from stalign._optional import require
+
+if TYPE_CHECKING:
+    from stalign.train._finetune import finetune
+    from stalign.train._fit import fit
+    from stalign.train._history import history
+    from stalign.train.config import SectionSpec, TrainConfig
+    from stalign.train.curate import curate_hest, curate_stimage
+    from stalign.train.parse import load_config
+
+_HOMES = {
+    "SectionSpec": "config",
+    "TrainConfig": "config",
+    "curate_hest": "curate",
+    "curate_stimage": "curate",
+    "finetune": "_finetune",
+    "fit": "_fit",
+    "history": "_history",
+    "load_config": "parse",
+}
+__all__ = [
+    "SectionSpec",
+    "TrainConfig",
+    "curate_hest",
+    "curate_stimage",
+    "finetune",
+    "fit",
+    "history",
+    "load_config",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        msg = f"module 'stalign.train' has no attribute {name!r}"
+        raise AttributeError(msg)
+    if name in ("finetune", "fit"):
+        require("lightning.pytorch", purpose="Training")
+    return getattr(import_module(f"stalign.train.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

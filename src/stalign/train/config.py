@@ -23,8 +23,12 @@ class SectionSpec:
         Name of the slide in an STimage-1K4M or HEST copy.
     donor, study
         Who the slide is from, for `exclude`.
+    donor_key
+        obs column with the donor of each spot, for tables of several donors.
     library_key
         obs column that tells the sections of one table apart; None for a single section.
+    table_key, image_key
+        Table and image of a SpatialData store, or image of an h5ad file, where there are several.
     include, exclude
         Patterns of section names to take and to leave out (`fnmatch`); an empty `include` takes all.
     layer
@@ -33,17 +37,19 @@ class SectionSpec:
         obs column with the total count of each spot, for tables of selected genes.
     gene_key
         var column with the gene names; None for the index.
-    species
-        `human`, or the species that `orthologs` translates from.
     orthologs
-        Table of orthologs (TSV or CSV, gzipped or not) with a column of that species and one of human symbols.
+        Table of orthologs (TSV or CSV, gzipped or not) with columns of gene symbols named `mouse` or as
+        `ortholog_columns` says; None for human sections.
+    ortholog_columns
+        Columns of the other species' symbol and of the human one; empty to take those whose names contain `mouse`
+        and `human` and, where there are several, `symbol`.
     mpp
         µm per px of the coordinate frame, where the spot pitch does not tell it.
     image, genes
         Whether to use the image and the counts.
     features
         Frozen features given as arrays: the branch (`spot_image`, `niche_image`, `spot_gene`, `niche_gene`) and a
-        `.npy` file, (n_obs, d), in the order of the table.
+        `.npy` file, (n_obs, d), in the order of the table, or `obsm:KEY`.
     """
 
     path: str
@@ -51,14 +57,17 @@ class SectionSpec:
     slide: str | None = None
     donor: str | None = None
     study: str | None = None
+    donor_key: str | None = None
     library_key: str | None = None
+    table_key: str | None = None
+    image_key: str | None = None
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     layer: str | None = None
     total_counts: str | None = None
     gene_key: str | None = None
-    species: str = "human"
     orthologs: str | None = None
+    ortholog_columns: tuple[str, ...] = ()
     mpp: float | None = None
     image: bool = True
     genes: bool = True
@@ -87,8 +96,12 @@ class DataConfig:
         Size of the vocabulary: the genes found in most sections, ties broken by detection and name.
     vocabulary
         File of further gene symbols (one a line, or the first column of a CSV or TSV) that the vocabulary must hold.
-    image_memory
-        `memory` keeps the pixels in RAM, `mmap` in a file on disk that all workers map.
+    encoders
+        Frozen encoders of branches whose features are computed once per section and cached: the branch and a name of
+        `stalign.encoders.list()`. Only for branches of kind `features`; `sections.features` goes first.
+    store
+        `memory` keeps the sections in RAM; `disk` writes pixels, counts and scores of each to the folder of the run
+        once, and maps them from there in all processes.
     on_error
         `stop` at a section that cannot be read, or `skip` it with its reason in the manifest.
     workers
@@ -103,7 +116,8 @@ class DataConfig:
     min_spots: int = 50
     max_genes: int = 20_000
     vocabulary: str | None = None
-    image_memory: Literal["memory", "mmap"] = "memory"
+    encoders: dict[str, str] = field(default_factory=dict)
+    store: Literal["memory", "disk"] = "memory"
     on_error: Literal["stop", "skip"] = "stop"
     workers: int = 0
 
@@ -120,11 +134,14 @@ class SamplerConfig:
         How many sections a batch mixes; 1 keeps every batch within one section.
     spots_per_section
         At most this many spots of a section are drawn in an epoch; 0 draws all.
+    mask_shared_niches
+        Whether spots whose niches have a spot in common are left out of each other's negatives. Neither paper does.
     """
 
     batch_size: int = 256
     sections_per_batch: int = 4
     spots_per_section: int = 0
+    mask_shared_niches: bool = False
 
 
 @dataclass(frozen=True)

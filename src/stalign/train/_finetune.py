@@ -1,0 +1,231 @@
+"""Adapting weights to the user's own sections, without labels."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from stalign._settings import logger, settings
+from stalign._validate import message, one_of
+from stalign.data.spots import Vocabulary
+from stalign.models.checkpoint import Checkpoint, load, save
+from stalign.models.weights import load_weights
+from stalign.train.callbacks import Best, Timing
+from stalign.train.config import (
+    AugmentConfig,
+    DataConfig,
+    OptimConfig,
+    RunConfig,
+    SamplerConfig,
+    SectionSpec,
+    TrainConfig,
+)
+from stalign.train.run import Run, wire
+from stalign.train.slides import Slide
+from stalign.train.store import open_store
+from stalign.train.trainer import make_trainer, own_randomness
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from anndata import AnnData
+    from numpy.typing import NDArray
+    from spatialdata import SpatialData
+
+    from stalign.train.store import StoredSection
+
+
+def finetune(
+    data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
+    weights: str | Path | Checkpoint = "stalign-mini",
+    *,
+    modality: str = "both",
+    epochs: float = 20,
+    max_seconds: float = 240,
+    lr: float = 2e-4,
+    temperature: float | None = None,
+    batch_size: int = 256,
+    held_out: float = 0.1,
+    patience: int = 4,
+    layer: str | None = None,
+    total_counts: str | None = None,
+    gene_key: str | None = None,
+    orthologs: Mapping[str, str] | None = None,
+    mpp: float | None = None,
+    library_key: str | None = None,
+    table_key: str | None = None,
+    image_key: str | None = None,
+    random_state: int | None = None,
+    out: str | Path | None = None,
+) -> Checkpoint:
+    """Adapt weights to one or more sections, without labels.
+
+    Parameters
+    ----------
+    data
+        One table, of one or more sections, or several. They are not changed.
+    weights
+        Name of packaged weights, folder of a checkpoint, or weights.
+    modality
+        `both`, `gene` or `image`: what to train with. A section that lacks one of them trains the other.
+    epochs
+        Passes over the spots at most.
+    max_seconds
+        Seconds after which training stops, whatever has been reached.
+    lr
+        Learning rate for 256 spots a step.
+    temperature
+        Temperature of the losses; None takes that of the weights.
+    batch_size
+        Spots a step.
+    held_out
+        Share of the spots that is not trained on; their loss decides when to stop and which state is kept.
+    patience
+        Epochs without a lower held-out loss after which training stops.
+    layer, total_counts, gene_key, orthologs, mpp, library_key, table_key, image_key
+        As in `tl.embed`.
+    random_state
+        Seed; None for `settings.seed`.
+    out
+        Folder to write the weights to as well.
+
+    Returns
+    -------
+    The weights, for `tl.embed(weights=...)`. `meta["finetune"]` has the held-out loss before and after.
+
+    Reads
+    -----
+    - `.X` or `layers[layer]`, (n_obs, n_vars): raw counts
+    - `obsm["spatial"]`, (n_obs, 2) float: x and y in px of the full-resolution image
+    - `uns["spatial"]`: image and scale factors of each section
+
+    Raises
+    ------
+    ValueError
+        If `modality` is unknown, `held_out` is not between 0 and 0.5, or no section has enough spots.
+    RuntimeError
+        If a section cannot be read.
+    FloatingPointError
+        If the loss is not finite any more.
+
+    Notes
+    -----
+    The criterion is the loss of the weights' own objective on spots that are held out: whether a spot's image still
+    finds its genes, and a spot its niche. It needs no labels.
+
+    Examples
+    --------
+    >>> import stalign as st
+    >>> adata = st.datasets.toy(n_rows=12)
+    >>> mine = st.train.finetune(adata, "stalign-mini", epochs=1)  # doctest: +SKIP
+    >>> st.tl.embed(adata, weights=mine)  # doctest: +SKIP
+    """
+    one_of(modality, ("both", "gene", "image"), name="modality")
+    if not 0 < held_out < 0.5:
+        raise ValueError(message("Expected `held_out` between 0 and 0.5", found=held_out))
+    seed = settings.seed if random_state is None else random_state
+    before = load_weights(weights)
+    spec = SectionSpec(
+        "data",
+        library_key=library_key,
+        table_key=table_key,
+        image_key=image_key,
+        layer=layer,
+        total_counts=total_counts,
+        gene_key=gene_key,
+        mpp=mpp,
+        image=modality != "gene",
+        genes=modality != "image",
+    )
+    tables = list(data) if isinstance(data, (list, tuple)) else [data]
+    slides = [Slide(replace(spec, path=f"table {i}"), table, orthologs=orthologs) for i, table in enumerate(tables)]
+    config = TrainConfig(
+        name=before.config.name,
+        seed=seed,
+        data=DataConfig(min_spots=20),
+        sampler=SamplerConfig(batch_size=batch_size),
+        augment=AugmentConfig(),
+        optim=OptimConfig(lr=lr, warmup_epochs=min(1.0, epochs / 4), weight_decay=0.0, weight_decay_end=0.0),
+        run=RunConfig(epochs=epochs, strategy="auto", precision="32-true", tensorboard=False, **_device()),
+    )
+    loss = before.config.loss if temperature is None else replace(before.config.loss, temperature=temperature)
+    loss = replace(loss, negatives="in_batch")
+    with own_randomness():
+        vocabulary = Vocabulary(before.vocabulary, before.ensembl)
+        store = open_store(slides, config.data, before.config.input, vocabulary=vocabulary, seed=seed)
+        train, validation = _hold_out(store.sections, held_out, seed)
+        network = copy.deepcopy(before.network).train()
+        run = wire(config, store, network, train, validation, loss=loss)
+        best = _train(run, patience=patience, max_seconds=max_seconds)
+    record = {
+        "weights": before.config.name,
+        "sha256": before.sha256,
+        "sections": [s.name for s in store.sections],
+        "modality": modality,
+        "temperature": loss.temperature,
+        "step": best.step,
+        "held_out_loss": [best.first, best.value],
+        "random_state": seed,
+    }
+    meta = {**before.meta, "finetune": record}
+    logger.info("Held-out loss %.4f before, %.4f after %d steps.", best.first, best.value, best.step)
+    network = network.cpu().eval()
+    if out is not None:
+        ensembl = before.ensembl or None
+        return load(save(out, network, vocabulary=before.vocabulary, ensembl=ensembl, meta=meta, fp16=False))
+    return Checkpoint(network, before.vocabulary, before.ensembl, meta, sha256=_hash(network))
+
+
+def _train(run: Run, *, patience: int, max_seconds: float) -> Best:
+    """Train until the held-out loss stops falling, and put the best state back."""
+    best = Best(patience=patience)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = make_trainer(
+            run, callbacks=[best, Timing()], loggers=[], out=Path(folder), max_time={"seconds": max_seconds}
+        )
+        trainer.validate(run.module, datamodule=run.data, verbose=False)
+        best.first = best.value
+        trainer.fit(run.module, datamodule=run.data)
+    run.module.load_state_dict(best.state)
+    return best
+
+
+def _hold_out(
+    sections: Sequence[StoredSection], share: float, seed: int
+) -> tuple[
+    tuple[list[StoredSection], list[NDArray[np.intp]]],
+    tuple[list[StoredSection], list[NDArray[np.intp]]],
+]:
+    """Split the spots of each section at random."""
+    rng = np.random.default_rng(seed)
+    kept, held = [], []
+    for section in sections:
+        rows = rng.permutation(section.rows)
+        n = max(2, round(share * len(rows)))
+        held.append(np.sort(rows[:n]))
+        kept.append(np.sort(rows[n:]))
+    return (list(sections), kept), (list(sections), held)
+
+
+def _device() -> dict[str, Any]:
+    """Say in Lightning's words where `settings.device` is."""
+    if settings.device is None:
+        return {"accelerator": "auto", "devices": 1}
+    device = torch.device(settings.device)
+    accelerator = "gpu" if device.type == "cuda" else device.type
+    return {"accelerator": accelerator, "devices": 1 if device.index is None else f"{device.index},"}
+
+
+def _hash(network: torch.nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,160 @@
+"""Pretraining: from slides and a configuration to a folder of weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from stalign._settings import logger
+from stalign._validate import message
+from stalign.models.checkpoint import save
+from stalign.train.callbacks import Checkpoints, Timing, found, latest
+from stalign.train.run import assemble
+from stalign.train.trainer import make_trainer, own_randomness
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from stalign.train.config import TrainConfig
+    from stalign.train.run import Run
+
+
+def fit(slides: Iterable[Any] | None, config: TrainConfig, *, resume: bool = False) -> Path:
+    """Train a network from its beginning.
+
+    Parameters
+    ----------
+    slides
+        AnnData, SpatialData, paths or `SectionSpec`; None takes those that `config.data` names.
+    config
+        The run.
+    resume
+        Go on from the last sound checkpoint in `config.out`, where there is one.
+
+    Returns
+    -------
+    The folder of the weights, `weights` in `config.out`, which `tl.embed(weights=...)` takes.
+
+    Raises
+    ------
+    FileExistsError
+        If `config.out` holds checkpoints and `resume` is False.
+    ValueError
+        If no section can be used, with the reason for each; or the checkpoint to resume is of another run.
+    RuntimeError
+        If a section cannot be read, or no checkpoint is sound.
+    FloatingPointError
+        If the loss is not finite any more; the last checkpoint is from before.
+    OSError
+        If a checkpoint cannot be written; those before it are kept.
+
+    Notes
+    -----
+    A run that is killed and resumed goes on exactly as it would have: batches, augmentation, dropout and schedules
+    follow from the seed and the step, and everything else is in the checkpoint.
+    """
+    out = Path(config.out)
+    folder = out / "checkpoints"
+    if found(folder) and not resume:
+        raise FileExistsError(
+            message(f"Expected no checkpoints in {str(out)!r}", found="some", hint="Resume, or name another `out`")
+        )
+    with own_randomness():
+        run = assemble(slides, config)
+        ckpt = _resumed(run, folder) if resume else None
+        _write(out / "manifest.csv", run.store.manifest().to_csv(index=False))
+        _write(out / "config.json", json.dumps(config.to_dict(), indent=1) + "\n")
+        timing = Timing()
+        checkpoints = Checkpoints(folder, every=config.run.checkpoint_every, keep=config.run.keep)
+        trainer = make_trainer(run, callbacks=[checkpoints, timing], loggers=_loggers(config), out=out)
+        if run.data.start < run.steps:
+            trainer.fit(run.module, datamodule=run.data, ckpt_path=ckpt, weights_only=True)
+        elif ckpt is not None:
+            run.module.load_state_dict(torch.load(ckpt, map_location="cpu", weights_only=True)["state_dict"])
+    if trainer.is_global_zero:
+        metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if np.isfinite(float(v))}
+        export(run, out / "weights", metrics=metrics)
+        logger.info("Trained %d steps, %.0f spots per second: %s.", run.steps, timing.rate, out / "weights")
+    return out / "weights"
+
+
+def export(run: Run, folder: Path, *, metrics: dict[str, float]) -> Path:
+    """Write the weights of a run.
+
+    Parameters
+    ----------
+    run
+        The run.
+    folder
+        Where to.
+    metrics
+        Last losses.
+
+    Returns
+    -------
+    The folder.
+    """
+    config = run.config
+    sections = [
+        {"section": s.name, "donor": s.donor, "study": s.study, "spots": len(s.rows), "inputs": s.stratum}
+        for s in run.data.train[0]
+    ]
+    meta = {
+        "name": config.name,
+        "licence": config.card.licence,
+        "description": config.card.description,
+        "training_data": sections,
+        "recipe": config.to_dict(),
+        "steps": run.steps,
+        "temperature": float(run.module.loss.temperature),
+        "metrics": metrics,
+    }
+    vocabulary = run.store.vocabulary
+    ensembl = vocabulary.ensembl or None
+    return save(folder, run.module.network, vocabulary=vocabulary.symbols, ensembl=ensembl, meta=meta)
+
+
+def _resumed(run: Run, folder: Path) -> Path | None:
+    last = latest(folder)
+    if last is None:
+        logger.info("No checkpoint in %s; starting from the beginning.", folder)
+        return None
+    path, content = last
+    before, now = content.get("stalign", {}), run.module.fingerprint
+    different = [_difference(before.get(key), now[key], key) for key in now if before.get(key) != now[key]]
+    if different:
+        hint = "Resume with the configuration and sections of that run, or start in another `out`"
+        raise ValueError(message(f"Expected {str(path)!r} to be of this run", found="; ".join(different), hint=hint))
+    run.data.start = int(content["global_step"])
+    logger.info("Going on from step %d of %d.", run.data.start, run.steps)
+    return path
+
+
+def _difference(before: Any, now: Any, where: str) -> str:
+    """Name the first key in which two nested values differ."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in {**before, **now}:
+            if before.get(key) != now.get(key):
+                return _difference(before.get(key), now.get(key), f"{where}.{key}")
+    if isinstance(before, list) and isinstance(now, list):
+        return f"{where} differs"
+    return f"{where} was {before!r} and is {now!r}"
+
+
+def _loggers(config: TrainConfig) -> list[Any]:
+    out = Path(config.out)
+    n_starts = len(list((out / "logs").glob("start-*")))
+    csv = CSVLogger(out, name="logs", version=f"start-{n_starts}", flush_logs_every_n_steps=config.run.log_every)
+    return [csv, TensorBoardLogger(out, name="tensorboard", version="")] if config.run.tensorboard else [csv]
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".saving-{path.name}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

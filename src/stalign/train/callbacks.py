@@ -1,0 +1,218 @@
+"""Checkpoints that a kill cannot spoil, the best state of a short run, and where the time goes."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as pl
+import torch
+
+from stalign._settings import logger
+from stalign._validate import message
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+_PATTERN = "step-*.ckpt"
+
+
+class Checkpoints(pl.Callback):
+    """Write a checkpoint every so many steps under a temporary name, move it into place, and keep the last few.
+
+    Parameters
+    ----------
+    folder
+        Where to.
+    every
+        Steps between checkpoints.
+    keep
+        How many are kept.
+    """
+
+    def __init__(self, folder: Path, *, every: int, keep: int) -> None:
+        self.folder = folder
+        self.every = every
+        self.keep = keep
+        self._due = False
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        """Save after every `every` steps, or after the validation where one follows this step."""
+        step = trainer.global_step
+        self._due = step % self.every == 0 or step == trainer.num_training_batches
+        if self._due and not _validates(trainer):
+            self._save(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save what was put off until the validation was logged."""
+        if self._due and not trainer.sanity_checking:
+            self._save(trainer)
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        self._due = False
+        for log in trainer.loggers:  # so that no checkpoint is ahead of the loss curve on disk
+            log.save()
+        final = self.folder / f"step-{trainer.global_step:08d}.ckpt"
+        temporary = self.folder / f".saving-{trainer.global_step:08d}"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            trainer.save_checkpoint(temporary, weights_only=False)
+            if trainer.is_global_zero:
+                with temporary.open("rb+") as file:
+                    os.fsync(file.fileno())
+                temporary.replace(final)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            kept = ", ".join(p.name for p in found(self.folder)) or "none"
+            hint = f"Make room and resume; checkpoints that are sound: {kept}"
+            msg = message(f"Cannot write the checkpoint {str(final)!r}", found=str(error), hint=hint)
+            raise OSError(error.errno, msg) from error
+        if trainer.is_global_zero:
+            for old in found(self.folder)[self.keep :]:
+                old.unlink(missing_ok=True)
+
+
+def _validates(trainer: pl.Trainer) -> bool:
+    """Say whether a validation follows the batch that has just ended."""
+    every = trainer.val_check_batch
+    if not trainer.enable_validation or not trainer.val_dataloaders or not isinstance(every, int):
+        return False
+    return trainer.global_step % every == 0
+
+
+def found(folder: Path) -> list[Path]:
+    """List checkpoints, the last first.
+
+    Parameters
+    ----------
+    folder
+        Where they are.
+
+    Returns
+    -------
+    The files.
+    """
+    return sorted(folder.glob(_PATTERN), reverse=True)
+
+
+def latest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """Find the last checkpoint that can be read; a truncated one falls back to the one before.
+
+    Parameters
+    ----------
+    folder
+        Where they are.
+
+    Returns
+    -------
+    The file and what is in it, or None where there is no checkpoint.
+
+    Raises
+    ------
+    RuntimeError
+        If there are checkpoints and none can be read; the message gives the cause for each.
+    """
+    causes = []
+    for path in found(folder):
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            content["state_dict"], content["global_step"]
+        except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            causes.append(f"{path.name}: {reason}")
+            logger.warning("The checkpoint %s cannot be read (%s); trying the one before.", path, reason)
+            continue
+        return path, content
+    if causes:
+        raise RuntimeError(message(f"Expected a sound checkpoint in {str(folder)!r}", found="; ".join(causes)))
+    return None
+
+
+class Best(pl.Callback):
+    """Remember the weights with the lowest validation loss, and stop once it has not improved for a while.
+
+    Parameters
+    ----------
+    patience
+        Validations without improvement after which the run stops.
+    monitor
+        Name of the loss.
+    """
+
+    def __init__(self, *, patience: int, monitor: str = "val/total") -> None:
+        self.patience = patience
+        self.monitor = monitor
+        self.value = self.first = float("inf")
+        self.step = 0
+        self.state: dict[str, Tensor] = {}
+        self._waited = 0
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Compare the loss with the best so far."""
+        if self.monitor not in trainer.callback_metrics:
+            return
+        value = float(trainer.callback_metrics[self.monitor])
+        if value < self.value:
+            self.value, self.step, self._waited = value, trainer.global_step, 0
+            self.state = {k: v.detach().clone() for k, v in pl_module.state_dict().items()}
+        elif not trainer.sanity_checking:
+            self._waited += 1
+            trainer.should_stop = self._waited >= self.patience
+
+
+class Timing(pl.Callback):
+    """Measure how long steps take and how much of it is spent waiting for data.
+
+    Parameters
+    ----------
+    skip
+        First steps that are not counted.
+    """
+
+    def __init__(self, skip: int = 1) -> None:
+        self.skip = skip
+        self.steps = 0
+        self.spots = 0
+        self.seconds = 0.0
+        self.waited = 0.0
+        self._seen = 0
+        self._end = time.perf_counter()
+        self._start = self._end
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self._end = time.perf_counter()
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        """Note when a batch has come."""
+        self._start = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Note when a step has ended."""
+        if trainer.strategy.root_device.type == "cuda":
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        if self._seen >= self.skip:
+            self.steps += 1
+            self.spots += len(batch) * trainer.world_size
+            self.seconds += now - self._end
+            self.waited += self._start - self._end
+            values = {"spots_per_second": self.rate, "share_waiting": self.share_waiting}
+            pl_module.log_dict(values, batch_size=len(batch))
+        self._seen += 1
+        self._end = now
+
+    @property
+    def rate(self) -> float:
+        """Spots per second over all processes."""
+        return self.spots / self.seconds if self.seconds else 0.0
+
+    @property
+    def share_waiting(self) -> float:
+        """Share of the time in which the training loop waited for data."""
+        return self.waited / self.seconds if self.seconds else 0.0

@@ -1,0 +1,93 @@
+"""The command line: `stalign-train config.toml --resume --dry-run key.sub=value`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from stalign.train.dryrun import Estimate
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line.
+
+    Returns
+    -------
+    The parser.
+    """
+    top = argparse.ArgumentParser(
+        prog="stalign-train",
+        description="Train a network on the sections that a configuration names. On several GPUs: "
+        "`torchrun --nproc-per-node 4 -m stalign.train.cli config.toml run.devices=4`, or `run.devices=4` alone.",
+    )
+    top.add_argument("config", type=Path, help="a TOML file")
+    top.add_argument("overrides", nargs="*", metavar="key.sub=value", help="what to change in it")
+    top.add_argument("--resume", action="store_true", help="go on from the last sound checkpoint")
+    top.add_argument("--dry-run", action="store_true", help="measure a few steps and say what the run would cost")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    arguments
+        The arguments; None for those of the process.
+
+    Returns
+    -------
+    0, or 1 after an error that was said.
+    """
+    from rich.console import Console
+
+    from stalign._optional import require
+
+    given = parser().parse_intermixed_args(arguments)
+    console, errors = Console(), Console(stderr=True)
+    try:
+        require("lightning.pytorch", purpose="Training")
+        from stalign.train.parse import load_config
+
+        config = load_config(given.config, given.overrides)
+        if given.dry_run:
+            from stalign.train.dryrun import dry_run
+
+            _show(dry_run(None, config), console)
+            return 0
+        from stalign.train._fit import fit
+
+        weights = fit(None, config, resume=given.resume)
+    except (ValueError, KeyError, RuntimeError, OSError, FloatingPointError, ImportError) as error:
+        cause = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+        errors.print("error:", style="bold red", end=" ")
+        errors.print(cause, markup=False, highlight=False)
+        return 1
+    console.print(f"Weights: {weights}", highlight=False)
+    return 0
+
+
+def _show(estimate: Estimate, console: Console) -> None:
+    from rich.table import Table
+
+    table = Table(show_header=False, title="Dry run: nothing was written")
+    for name, value in estimate.lines():
+        table.add_row(name, value)
+    console.print(table)
+    dropped = estimate.manifest[~estimate.manifest["kept"]]
+    if len(dropped):
+        reasons = Table("Left out", "Why")
+        for row in dropped.itertuples():
+            reasons.add_row(str(row.section or row.slide), str(row.why))
+        console.print(reasons)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,279 @@
+"""Which slides of a public collection a run may see: curators of STimage-1K4M and HEST folders."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from stalign._settings import logger
+from stalign._validate import message
+from stalign.io._stimage import read_table
+from stalign.train.config import SectionSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+COLUMNS = (
+    "slide",
+    "format",
+    "root",
+    "species",
+    "technology",
+    "tissue",
+    "donor",
+    "study",
+    "title",
+    "spots",
+    "kept",
+    "why",
+)
+
+
+def curate_stimage(
+    root: str | Path,
+    out: str | Path | None = None,
+    *,
+    species: Sequence[str] = ("human",),
+    technology: Sequence[str] = ("Visium",),
+    min_spots: int = 50,
+    exclude: Sequence[str] = (),
+    donors: Mapping[str, str] | None = None,
+    images: bool = True,
+) -> pd.DataFrame:
+    """Choose slides of an STimage-1K4M copy.
+
+    Parameters
+    ----------
+    root
+        The collection's folder, with `meta`, `ST`, `Visium` and `VisiumHD`.
+    out
+        CSV to write the manifest to, for `data.manifest` of a training configuration.
+    species, technology
+        Values of the table's columns `species` and `tech` to keep; empty keeps all.
+    min_spots
+        Slides with fewer spots are dropped.
+    exclude
+        Patterns (`fnmatch`) of slide names, donors, PubMed ids and titles that may not be used.
+    donors
+        Donor of each slide: the collection does not say.
+    images
+        Whether a slide has to have its image.
+
+    Returns
+    -------
+    The manifest, one row a slide: what was kept, what was dropped and why.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no metadata table.
+    ValueError
+        If the table lacks a column.
+
+    Notes
+    -----
+    The paper names 573 human Visium slides; the table of the collection has 531 with 1,301,755 spots, none of them
+    with fewer than 50.
+
+    Examples
+    --------
+    >>> import stalign as st
+    >>> table = st.train.curate_stimage("path/to/STimage-1K4M", "manifest.csv", exclude=["*Maynard*"])  # doctest: +SKIP
+    """
+    root = Path(root)
+    table = _table(root / "meta", "meta_all_gene*.csv", ("slide", "species", "tech"))
+    rows = []
+    for row in table.to_dict("records"):
+        slide, tech = str(row["slide"]), str(row["tech"])
+        where = root / tech
+        entry = {
+            "slide": slide,
+            "format": "stimage",
+            "species": row["species"],
+            "technology": tech,
+            "tissue": row.get("tissue"),
+            "donor": (donors or {}).get(slide),
+            "study": _pmid(row.get("pmid")),
+            "title": row.get("title"),
+            "spots": _number(row.get("spot_num")),
+        }
+        files = {"counts": f"gene_exp/{slide}_count.*", "coordinates": f"coord/{slide}_coord.*"}
+        if images:
+            files["image"] = f"image/{slide}.*"
+        missing = [what for what, pattern in files.items() if not any(where.glob(pattern))]
+        rows.append(_judge(entry, species, technology, min_spots, exclude, missing))
+    return _manifest(rows, root, out)
+
+
+def curate_hest(
+    root: str | Path,
+    out: str | Path | None = None,
+    *,
+    species: Sequence[str] = ("Homo sapiens",),
+    technology: Sequence[str] = ("Visium",),
+    min_spots: int = 50,
+    exclude: Sequence[str] = (),
+) -> pd.DataFrame:
+    """Choose samples of a HEST-1k copy.
+
+    Parameters
+    ----------
+    root
+        The collection's folder, with `HEST_v*.csv`, `st` and, where they were downloaded, `wsis`.
+    out
+        CSV to write the manifest to, for `data.manifest` of a training configuration.
+    species, technology
+        Values of the table's columns `species` and `st_technology` to keep; empty keeps all.
+    min_spots
+        Samples with fewer spots under tissue are dropped.
+    exclude
+        Patterns (`fnmatch`) of sample ids, patients, studies and subseries that may not be used. A donor is named
+        `study/patient`, as patient numbers are used more than once.
+
+    Returns
+    -------
+    The manifest, one row a sample: what was kept, what was dropped and why.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no metadata table.
+    ValueError
+        If the table lacks a column.
+
+    Examples
+    --------
+    >>> import stalign as st
+    >>> table = st.train.curate_hest("path/to/hest", "manifest.csv", exclude=["MISC*"])  # doctest: +SKIP
+    """
+    root = Path(root)
+    table = _table(root, "HEST_v*.csv", ("id", "species", "st_technology"))
+    rows = []
+    for row in table.to_dict("records"):
+        sample, study, patient = str(row["id"]), row.get("dataset_title"), row.get("patient")
+        entry = {
+            "slide": sample,
+            "format": "hest",
+            "species": row["species"],
+            "technology": row["st_technology"],
+            "tissue": row.get("organ"),
+            "donor": f"{study}/{patient}" if isinstance(patient, str) else None,
+            "study": study,
+            "title": row.get("subseries"),
+            "spots": _number(row.get("spots_under_tissue")),
+        }
+        missing = [] if (root / "st" / f"{sample}.h5ad").is_file() else ["counts"]
+        rows.append(_judge(entry, species, technology, min_spots, exclude, missing))
+    return _manifest(rows, root, out)
+
+
+def kept_slides(manifest: str | Path) -> list[SectionSpec]:
+    """Read a manifest back.
+
+    Parameters
+    ----------
+    manifest
+        CSV that a curator wrote.
+
+    Returns
+    -------
+    How each kept slide is read.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is no manifest.
+    """
+    path = Path(manifest)
+    if not path.is_file():
+        raise FileNotFoundError(message("Expected a manifest", found=f"no file {str(path)!r}"))
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    needed = {"slide", "format", "root", "kept"}
+    if not needed <= set(table.columns):
+        raise ValueError(message(f"Expected a manifest in {str(path)!r}", found=f"columns {', '.join(table)}"))
+    kept = table[table["kept"].str.casefold() == "true"]
+    return [
+        SectionSpec(
+            path=str(row["root"]),
+            format=row["format"],
+            slide=str(row["slide"]),
+            donor=str(row.get("donor") or "") or None,
+            study=str(row.get("study") or "") or None,
+        )
+        for row in table.loc[kept.index].to_dict("records")
+    ]
+
+
+def _table(folder: Path, pattern: str, columns: Iterable[str]) -> pd.DataFrame:
+    """Read the newest metadata table of a collection, whatever separates its cells, with or without a BOM."""
+    files = sorted(folder.glob(pattern), key=lambda file: (len(file.name), file.name))
+    if not files:
+        there = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+        raise FileNotFoundError(message(f"Expected {folder / pattern}", found="no such file", available=there))
+    table = read_table(files[-1], dtype=str)
+    missing = [c for c in columns if c not in table]
+    if missing:
+        name = files[-1].name
+        raise ValueError(message(f"Expected columns {', '.join(missing)} in {name}", available=table.columns))
+    return table.dropna(subset=[next(iter(columns))])
+
+
+def _judge(
+    entry: dict[str, Any],
+    species: Sequence[str],
+    technology: Sequence[str],
+    min_spots: int,
+    exclude: Sequence[str],
+    missing: Sequence[str],
+) -> dict[str, Any]:
+    names = {key: entry[key] for key in ("slide", "donor", "study", "title")}
+    banned = next(((kind, n) for kind, n in names.items() if isinstance(n, str) and _matches(n, exclude)), None)
+    why = ""
+    if species and entry["species"] not in species:
+        why = f"species is {entry['species']}"
+    elif technology and entry["technology"] not in technology:
+        why = f"technology is {entry['technology']}"
+    elif banned is not None:
+        why = f"excluded by its {banned[0]} {banned[1]!r}"
+    elif entry["spots"] is not None and entry["spots"] < min_spots:
+        why = f"{entry['spots']} spots, fewer than {min_spots}"
+    elif missing:
+        why = f"no {' and no '.join(missing)} on disk"
+    return {**entry, "kept": not why, "why": why}
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name.casefold(), pattern.casefold()) for pattern in patterns)
+
+
+def _manifest(rows: list[dict[str, Any]], root: Path, out: str | Path | None) -> pd.DataFrame:
+    table = pd.DataFrame(rows)
+    table["root"] = str(root.resolve())
+    table["spots"] = table["spots"].astype("Int64")
+    table = table[list(COLUMNS)]
+    kept = table["kept"]
+    logger.info("Kept %d of %d slides, %d spots.", kept.sum(), len(table), int(table.loc[kept, "spots"].sum()))
+    if out is not None:
+        path = Path(out)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".saving-{path.name}")
+        table.to_csv(temporary, index=False)
+        temporary.replace(path)
+    return table
+
+
+def _number(value: Any) -> int | None:
+    number = pd.to_numeric(value, errors="coerce")
+    return None if pd.isna(number) else int(number)
+
+
+def _pmid(value: Any) -> str | None:
+    """Write a PubMed id as text, also where missing ids of the column made floats of the others."""
+    if value is None or pd.isna(value):
+        return None
+    return str(value).removesuffix(".0")

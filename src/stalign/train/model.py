@@ -1,0 +1,53 @@
+"""The network that a training configuration describes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from stalign._validate import one_of
+from stalign.models.config import BRANCHES, CONFIGS, KINDS, ModelConfig
+from stalign.train.parse import build, update
+
+if TYPE_CHECKING:
+    from stalign.train.config import TrainConfig
+
+
+def model_config(config: TrainConfig) -> ModelConfig:
+    """Build the network's configuration.
+
+    Parameters
+    ----------
+    config
+        The run; `model.base` names the size to start from (`stalign-mini` where it is left out), other keys of `model`
+        and all of `loss` replace what it says. A branch with a `kind` is replaced as a whole.
+
+    Returns
+    -------
+    The configuration.
+
+    Raises
+    ------
+    ValueError
+        If a key is unknown or a value has the wrong type.
+
+    Examples
+    --------
+    >>> from stalign.train import TrainConfig
+    >>> from stalign.train.model import model_config
+    >>> config = TrainConfig(model={"base": "stalign-mini", "dropout": 0.2}, loss={"temperature": 0.5})
+    >>> shape = model_config(config)
+    >>> shape.dropout, shape.loss.temperature
+    (0.2, 0.5)
+    """
+    values: dict[str, Any] = dict(config.model)
+    base = values.pop("base", "stalign-mini")
+    one_of(base, CONFIGS, name="model.base")
+    for branch in BRANCHES:
+        spec = values.get(branch)
+        if isinstance(spec, dict) and "kind" in spec:
+            one_of(spec["kind"], KINDS, name=f"model.{branch}.kind")
+            rest = {key: value for key, value in spec.items() if key != "kind"}
+            values[branch] = build(KINDS[spec["kind"]], rest, where=f"model.{branch}")
+    shape = update(CONFIGS[base], values, where="model")
+    return replace(shape, name=config.name, loss=update(shape.loss, config.loss, where="loss"))

@@ -1,0 +1,178 @@
+"""The Lightning module: forward pass, gathered negatives, losses, optimiser and its schedules."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as pl
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_gather
+
+from stalign._validate import message
+from stalign.models.losses import AlignmentLoss, shared_niches
+from stalign.train.augment import augment
+from stalign.train.schedules import Schedule
+
+if TYPE_CHECKING:
+    from stalign.models.config import LossConfig
+    from stalign.models.network import STAlign
+    from stalign.train.config import OptimConfig
+    from stalign.train.dataset import StepBatch
+
+
+class AlignModule(pl.LightningModule):
+    """Trains a network on batches of spots and niches.
+
+    Parameters
+    ----------
+    network
+        The network.
+    optim
+        The optimiser and its schedules.
+    steps
+        Optimiser steps of the whole run.
+    warmup
+        Steps of the warm-up.
+    batch_size
+        Spots a step over all processes, which the learning rate is scaled by.
+    loss
+        Losses to train with; None takes those of the network's configuration.
+    seed
+        Seed of dropout.
+    fingerprint
+        What a resumed run has to have in common with this one.
+    """
+
+    def __init__(
+        self,
+        network: STAlign,
+        optim: OptimConfig,
+        *,
+        steps: int,
+        warmup: int,
+        batch_size: int,
+        loss: LossConfig | None = None,
+        seed: int = 0,
+        fingerprint: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.loss = AlignmentLoss(loss or network.config.loss)
+        self.optim = optim
+        self.seed = seed
+        self.fingerprint = fingerprint or {}
+        self.rate = Schedule(optim.lr * batch_size / optim.lr_batch, optim.min_lr, steps=steps, warmup=warmup)
+        self.decay = Schedule(optim.weight_decay, optim.weight_decay_end, steps=steps)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Make AdamW with one group of parameters that decay and one of those that don't."""
+        optim = self.optim
+        groups = parameter_groups(self, decay_gene_table=optim.decay_gene_table)
+        return torch.optim.AdamW(groups, lr=self.rate(0), betas=optim.betas, eps=optim.eps)
+
+    def on_train_batch_start(self, batch: StepBatch, batch_idx: int) -> None:
+        """Set what follows from the step alone: learning rate, weight decay and the random numbers of dropout."""
+        step = self.global_step
+        optimizer = self.optimizers()
+        for group in optimizer.param_groups:  # type: ignore[union-attr]
+            group["lr"] = self.rate(step)
+            group["weight_decay"] = self.decay(step) if group["decays"] else 0.0
+        # A Weyl sequence keeps the seeds of neighbouring steps and ranks far apart.
+        torch.manual_seed((self.seed * 0x9E3779B9 + step * 0x85EBCA6B + self.global_rank * 0xC2B2AE35) % 2**63)
+
+    def training_step(self, batch: StepBatch, batch_idx: int) -> Tensor:
+        """Return the loss of a batch.
+
+        Raises
+        ------
+        FloatingPointError
+            If a term is not finite, before it reaches the weights.
+        """
+        terms = self.terms(batch)
+        broken = [name for name, value in terms.items() if not torch.isfinite(value)]
+        if broken:
+            values = ", ".join(f"{name} {float(terms[name])}" for name in broken)
+            where = f"at step {self.global_step}, learning rate {self.rate(self.global_step):.3g}"
+            hint = "Lower `optim.lr`, set `optim.grad_clip`, or train in fp32; then resume from the last checkpoint"
+            expected = f"Expected a finite loss {where}, sections {', '.join(batch.sections)}"
+            raise FloatingPointError(message(expected, found=values, hint=hint))
+        for name, value in terms.items():
+            self.log(f"loss/{name}", value.detach(), batch_size=len(batch), prog_bar=name == "total", sync_dist=True)
+        schedule = {"lr": self.rate(self.global_step), "weight_decay": self.decay(self.global_step)}
+        self.log_dict({**schedule, "temperature": float(self.loss.temperature)}, batch_size=len(batch))
+        return terms["total"]
+
+    def validation_step(self, batch: StepBatch, batch_idx: int) -> None:
+        """Log the loss of a batch that is not trained on."""
+        for name, value in self.terms(batch).items():
+            self.log(f"val/{name}", value, batch_size=len(batch), on_epoch=True, sync_dist=True)
+
+    def terms(self, batch: StepBatch) -> dict[str, Tensor]:
+        """Return the terms of the loss.
+
+        Parameters
+        ----------
+        batch
+            The spots of this process.
+
+        Returns
+        -------
+        The terms by name, among them `total`. Each process compares its spots with those of all processes, and the
+        mean over processes is the loss of the whole batch.
+        """
+        spots = batch.batch if batch.draws is None else augment(batch.batch, batch.draws)
+        outputs = self.network(spots)
+        negatives = None if batch.negatives is None else self.network(batch.negatives)
+        keys, offset, members = outputs, 0, batch.members
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            offset = dist.get_rank() * len(batch)
+            keys = outputs.apply(_gather)
+            members = None if members is None else _gather_members(members)
+        exclude = None if members is None or batch.members is None else shared_niches(batch.members, members)
+        return self.loss(outputs, keys=keys, offset=offset, negatives=negatives, exclude=exclude)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Record what a resumed run has to have in common with this one."""
+        checkpoint["stalign"] = self.fingerprint
+
+
+def _gather(tensor: Tensor) -> Tensor:
+    """Join the tensors of all processes in the order of ranks, with gradients to each."""
+    if not tensor.requires_grad:
+        parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, tensor.contiguous())
+        return torch.cat(parts)
+    return torch.cat(all_gather(tensor))
+
+
+def _gather_members(members: Tensor) -> Tensor:
+    """Join niche members of all processes, whose widths may differ."""
+    width = torch.tensor(members.shape[1], device=members.device)
+    dist.all_reduce(width, dist.ReduceOp.MAX)
+    padded = nn.functional.pad(members, (0, int(width) - members.shape[1]), value=-1)
+    return _gather(padded)
+
+
+def parameter_groups(module: nn.Module, *, decay_gene_table: bool) -> list[dict[str, Any]]:
+    """Split trained parameters into those that weight decay acts on and those that it spares.
+
+    Parameters
+    ----------
+    module
+        The module.
+    decay_gene_table
+        Whether the table of gene vectors decays.
+
+    Returns
+    -------
+    Groups for the optimiser; `decays` says which is which.
+    """
+    decayed: list[nn.Parameter] = []
+    spared: list[nn.Parameter] = []
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            table = "gene_table" in name and not decay_gene_table
+            (spared if parameter.ndim < 2 or name.endswith(".bias") or table else decayed).append(parameter)
+    return [{"params": decayed, "decays": True}, {"params": spared, "decays": False}]

@@ -1,0 +1,176 @@
+"""A run before it starts: sections opened, network built, loaders and schedules wired."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from stalign._validate import message
+from stalign.models.network import STAlign
+from stalign.train.clusters import with_clusters
+from stalign.train.loaders import SpotData, make_sampler
+from stalign.train.model import model_config
+from stalign.train.module import AlignModule
+from stalign.train.slides import as_slides
+from stalign.train.store import open_store
+from stalign.train.trainer import world_size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from stalign.models.config import LossConfig
+    from stalign.train.config import TrainConfig
+    from stalign.train.loaders import Split
+    from stalign.train.store import SectionStore, StoredSection
+
+
+@dataclass
+class Run:
+    """Everything a run consists of, before it starts.
+
+    Parameters
+    ----------
+    config
+        The configuration.
+    store
+        The sections.
+    module
+        The network, its losses and its optimiser.
+    data
+        The loaders.
+    steps_per_epoch
+        Optimiser steps an epoch.
+    """
+
+    config: TrainConfig
+    store: SectionStore
+    module: AlignModule
+    data: SpotData
+    steps_per_epoch: int
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return self.data.steps
+
+
+def assemble(slides: Iterable[Any] | None, config: TrainConfig) -> Run:
+    """Open the sections and build the network of a run.
+
+    Parameters
+    ----------
+    slides
+        The sections, or None for those that the configuration names.
+    config
+        The run.
+
+    Returns
+    -------
+    The run.
+
+    Raises
+    ------
+    ValueError
+        If no section can be used.
+    RuntimeError
+        If a section cannot be read.
+    """
+    shape = model_config(config)
+    given = as_slides(_named(config) if slides is None else slides, root=config.data.root)
+    store = open_store(given, config.data, shape.input, seed=config.seed)
+    clusters = shape.loss.negatives == "cluster"
+    if clusters:
+        store.sections = [with_clusters(s, seed=config.seed) for s in store.sections]
+    train, validation = split(store.sections, config.data.validation)
+    torch.manual_seed(config.seed)
+    network = STAlign(shape, len(store.vocabulary.symbols))
+    return wire(config, store, network, train, validation, clusters=clusters)
+
+
+def wire(
+    config: TrainConfig,
+    store: SectionStore,
+    network: STAlign,
+    train: Split,
+    validation: Split | None,
+    *,
+    loss: LossConfig | None = None,
+    clusters: bool = False,
+) -> Run:
+    """Put a network and its sections together to a run.
+
+    Parameters
+    ----------
+    config
+        The run.
+    store
+        The sections.
+    network
+        The network.
+    train, validation
+        Sections and positions of their spots.
+    loss
+        Losses to train with; None takes those of the network's configuration.
+    clusters
+        Whether negatives come from other clusters of the same section.
+
+    Returns
+    -------
+    The run.
+    """
+    world = world_size(config.run)
+    per_epoch = make_sampler(train, config, world=world).steps_per_epoch
+    steps = config.run.steps or max(1, round(config.run.epochs * per_epoch))
+    # What a run has to have in common with the one it goes on from: all but how and where it runs.
+    kept = {k: v for k, v in config.to_dict().items() if k not in {"run", "out", "card"}}
+    kept["data"] = {k: v for k, v in kept["data"].items() if k not in {"root", "workers", "store"}}
+    module = AlignModule(
+        network,
+        config.optim,
+        steps=steps,
+        warmup=round(config.optim.warmup_epochs * per_epoch),
+        batch_size=config.sampler.batch_size * world,
+        loss=loss,
+        seed=config.seed,
+        fingerprint={"config": kept, "sections": store.fingerprint(), "steps": steps, "processes": world},
+    )
+    data = SpotData(config, train, validation, steps=steps, clusters=clusters)
+    return Run(config, store, module, data, per_epoch)
+
+
+def split(sections: Sequence[StoredSection], patterns: Sequence[str]) -> tuple[Split, Split | None]:
+    """Set the sections apart whose names match.
+
+    Parameters
+    ----------
+    sections
+        All sections.
+    patterns
+        Patterns of the names of those to validate on.
+
+    Returns
+    -------
+    Sections and spots to train on, and those to validate on or None.
+
+    Raises
+    ------
+    ValueError
+        If nothing is left to train on.
+    """
+    held = [s for s in sections if any(fnmatchcase(s.name, p) for p in patterns)]
+    kept = [s for s in sections if s not in held]
+    if not kept:
+        raise ValueError(message("Expected sections to train on", found="all of them held out by `data.validation`"))
+    return (kept, [s.rows for s in kept]), ((held, [s.rows for s in held]) if held else None)
+
+
+def _named(config: TrainConfig) -> list[Any]:
+    from stalign.train.curate import kept_slides
+
+    manifest = config.data.manifest
+    more = kept_slides(Path(config.data.root) / manifest) if manifest else []
+    return [*config.data.sections, *more]

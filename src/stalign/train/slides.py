@@ -1,0 +1,324 @@
+"""Slides on disk or in memory: opened, made ready, and left out with a reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from stalign._validate import message
+from stalign.data.sections import sections
+from stalign.data.table import table_of
+from stalign.pp._niches import niche_slots
+from stalign.pp._patches import window_slots
+from stalign.train.config import SectionSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from anndata import AnnData
+    from numpy.typing import NDArray
+    from scipy.sparse import csr_matrix
+
+    from stalign.data.sections import SectionView
+    from stalign.models.config import InputSpec
+
+
+@dataclass(frozen=True)
+class Slide:
+    """One table and how it is read.
+
+    Parameters
+    ----------
+    spec
+        How it is read.
+    data
+        AnnData or SpatialData that is in memory already; None to read `spec.path`.
+    root
+        Folder that relative paths start from.
+    orthologs
+        Human symbol of each gene of another species.
+    """
+
+    spec: SectionSpec
+    data: Any = None
+    root: Path = field(default_factory=Path)
+    orthologs: Mapping[str, str] | None = None
+
+    @property
+    def name(self) -> str:
+        """What messages and manifests call the slide."""
+        return f"{self.spec.path}/{self.spec.slide}" if self.spec.slide else self.spec.path
+
+    @property
+    def path(self) -> Path:
+        """Where the slide lies."""
+        return self.root / self.spec.path
+
+
+def as_slides(given: Iterable[Any], *, root: str | Path = ".") -> list[Slide]:
+    """Make slides of tables, paths and specifications.
+
+    Parameters
+    ----------
+    given
+        AnnData, SpatialData, paths, `SectionSpec`, or slides.
+    root
+        Folder that relative paths start from.
+
+    Returns
+    -------
+    The slides.
+
+    Raises
+    ------
+    FileNotFoundError
+        If an ortholog table does not exist.
+    """
+    slides: list[Slide] = []
+    tables: dict[tuple[str, tuple[str, ...]], Mapping[str, str]] = {}
+    for index, item in enumerate(given):
+        if isinstance(item, Slide):
+            slides.append(item)
+        elif isinstance(item, (str, Path)):
+            slides.append(Slide(SectionSpec(str(item)), root=Path(root)))
+        elif isinstance(item, SectionSpec):
+            key = (item.orthologs or "", item.ortholog_columns)
+            if item.orthologs and key not in tables:
+                tables[key] = read_orthologs(Path(root) / item.orthologs, item.ortholog_columns)
+            slides.append(Slide(item, root=Path(root), orthologs=tables.get(key)))
+        else:
+            slides.append(Slide(SectionSpec(f"table {index}"), data=item))
+    return slides
+
+
+def read_slide(slide: Slide) -> Any:
+    """Read a slide.
+
+    Parameters
+    ----------
+    slide
+        The slide.
+
+    Returns
+    -------
+    AnnData or SpatialData.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is nothing at the path.
+    ValueError
+        If the kind of file cannot be told.
+    """
+    if slide.data is not None:
+        return slide.data
+    if not slide.path.exists():
+        raise FileNotFoundError(message(f"Expected a slide at {str(slide.path)!r}", found="nothing"))
+    kind = slide.spec.format if slide.spec.format != "auto" else _kind(slide)
+    if kind == "spatialdata":
+        from spatialdata import read_zarr
+
+        return read_zarr(slide.path)
+    from stalign import io
+
+    if kind == "h5ad":
+        return io.read_h5ad(slide.path, image=slide.spec.image)
+    if kind == "visium":
+        return io.read_visium(slide.path)
+    if slide.spec.slide is None:
+        raise ValueError(message(f"Expected the `slide` to read from {str(slide.path)!r}", found="none"))
+    return (io.read_stimage if kind == "stimage" else io.read_hest)(slide.path, slide.spec.slide)
+
+
+def _kind(slide: Slide) -> str:
+    path = slide.path
+    if path.suffix == ".h5ad":
+        return "h5ad"
+    if path.suffix == ".zarr":
+        return "spatialdata"
+    if path.is_dir() and (path / "spatial").is_dir():
+        return "visium"
+    raise ValueError(
+        message(
+            f"Expected {str(path)!r} to be an h5ad file, a zarr store or a Space Ranger folder",
+            hint="Name its `format`",
+        )
+    )
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A slide that has been read.
+
+    Parameters
+    ----------
+    slide
+        How it is read.
+    data
+        AnnData or SpatialData.
+    table
+        Its table.
+    views
+        Its sections.
+    graph
+        Niches of the table, CSR (n_obs, n_obs).
+    windows
+        Spot and niche windows, (n_obs, 4) each in px of the image; None where no section has an image.
+    """
+
+    slide: Slide
+    data: Any
+    table: AnnData
+    views: list[SectionView]
+    graph: csr_matrix
+    windows: tuple[NDArray[np.floating], NDArray[np.floating]] | None
+
+
+def open_slide(slide: Slide, spec: InputSpec) -> Opened:
+    """Read a slide, find its niches and lay its windows. A table that is in memory already is not changed.
+
+    Parameters
+    ----------
+    slide
+        The slide.
+    spec
+        What the network reads.
+
+    Returns
+    -------
+    The opened slide.
+
+    Raises
+    ------
+    OSError, ValueError, KeyError, TypeError
+        If it cannot be read.
+    """
+    data = read_slide(slide)
+    given = slide.spec
+    keys: dict[str, Any] = {"library_key": given.library_key, "table_key": given.table_key}
+    table = table_of(data, given.table_key)
+    views = sections(data, image_key=given.image_key, mpp=given.mpp, image=given.image, **keys)
+    slots: dict[str, dict[str, Any]] = {"obs": {}, "obsm": {}, "obsp": {}, "uns": {}}
+    graph = niche_slots(table, views, spec.n_neighbors, include_self=spec.include_self, into=slots)
+    windows = None
+    if any(view.image is not None for view in views):
+        windows = window_slots(table, views, graph, into=slots)
+    return Opened(slide, data, table, views, graph, windows)
+
+
+def left_out(slide: Slide, section: str, donor: str | None, exclude: Iterable[str]) -> str | None:
+    """Say why a section may not be used, if it may not.
+
+    Parameters
+    ----------
+    slide
+        Its slide.
+    section
+        Its name.
+    donor
+        Who it is from.
+    exclude
+        Patterns of section, slide, donor and study names.
+
+    Returns
+    -------
+    The reason, or None.
+    """
+    spec = slide.spec
+    if spec.include and not _matches(section, spec.include):
+        return "not among those to include"
+    if _matches(section, spec.exclude):
+        return "excluded by its table's `exclude`"
+    names = {"section": section, "slide": spec.slide, "donor": donor or spec.donor, "study": spec.study}
+    for kind, name in names.items():
+        if name is not None and _matches(name, exclude):
+            return f"excluded by its {kind} {name!r}"
+    return None
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name.casefold(), pattern.casefold()) for pattern in patterns)
+
+
+def donor_of(adata: Any, view: SectionView, slide: Slide) -> str | None:
+    """Name the donor of a section.
+
+    Parameters
+    ----------
+    adata
+        The table.
+    view
+        The section.
+    slide
+        Its slide.
+
+    Returns
+    -------
+    The donor, or None where nothing says who it is.
+
+    Raises
+    ------
+    KeyError
+        If `donor_key` is no column of obs.
+    ValueError
+        If the section's spots come from several donors.
+    """
+    key = slide.spec.donor_key
+    if key is None:
+        return slide.spec.donor
+    if key not in adata.obs:
+        raise KeyError(message("Expected `donor_key` to name an obs column", found=repr(key), available=adata.obs))
+    donors = adata.obs[key].iloc[np.asarray(view.rows)].astype(str).unique()
+    if len(donors) != 1:
+        raise ValueError(message(f"Expected one donor in section {view.library!r}", found=", ".join(donors)))
+    return str(donors[0])
+
+
+def read_orthologs(path: Path, columns: tuple[str, ...] = ()) -> dict[str, str]:
+    """Read a table of orthologs.
+
+    Parameters
+    ----------
+    path
+        TSV or CSV with a header, gzipped or not.
+    columns
+        Columns of the other species' symbol and the human one; empty to find them by name.
+
+    Returns
+    -------
+    Human symbol of each symbol of the other species; of several the first in the table.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the columns cannot be told.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(message("Expected a table of orthologs", found=f"no file {str(path)!r}"))
+    table = pd.read_csv(path, sep=None, engine="python", dtype=str, comment=None)
+    if len(columns) == 2:
+        other, human = columns
+    else:
+        other, human = _symbol_column(table, "mouse"), _symbol_column(table, "human")
+    if other not in table or human not in table:
+        raise ValueError(
+            message(
+                f"Expected columns of symbols in {str(path)!r}",
+                available=table.columns,
+                hint='Name them in `ortholog_columns = ["other", "human"]`',
+            )
+        )
+    pairs = table[[other, human]].dropna().drop_duplicates(other)
+    return dict(zip(pairs[other], pairs[human], strict=True))
+
+
+def _symbol_column(table: pd.DataFrame, species: str) -> str:
+    named = [c for c in table.columns if species in c.casefold()]
+    return next((c for c in named if "symbol" in c.casefold()), named[0] if len(named) == 1 else "")

@@ -1,0 +1,140 @@
+"""Lightning's trainer, set up for a run."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as pl
+import torch
+
+from stalign._settings import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from stalign.train.config import RunConfig
+    from stalign.train.run import Run
+
+
+def make_trainer(run: Run, *, callbacks: list[pl.Callback], loggers: list[Any], out: Path, **more: Any) -> pl.Trainer:
+    """Make the trainer of a run: one pass over a loader that holds all steps.
+
+    Parameters
+    ----------
+    run
+        The run.
+    callbacks, loggers
+        Of Lightning.
+    out
+        Folder of the run.
+    more
+        Further arguments of `Trainer`.
+
+    Returns
+    -------
+    The trainer.
+    """
+    config = run.config.run
+    every = max(1, min(run.steps, round(config.validate_every * run.steps_per_epoch)))
+    arguments: dict[str, Any] = {
+        **_placement(config),
+        "precision": precision(config),
+        "sync_batchnorm": config.sync_batchnorm and world_size(config) > 1,
+        "max_epochs": 1,
+        "val_check_interval": every,
+        "num_sanity_val_steps": 0,
+        "limit_val_batches": 1.0 if run.data.validation else 0,
+        "gradient_clip_val": run.config.optim.grad_clip or None,
+        "log_every_n_steps": config.log_every,
+        "use_distributed_sampler": False,
+        "enable_checkpointing": False,
+        "enable_model_summary": False,
+        "enable_progress_bar": settings.show_progress,
+        "callbacks": callbacks,
+        "logger": loggers,
+        "default_root_dir": out,
+    }
+    with quiet():
+        return pl.Trainer(**{**arguments, **more})
+
+
+def world_size(config: RunConfig) -> int:
+    """Return how many processes a run has.
+
+    Parameters
+    ----------
+    config
+        How it runs.
+
+    Returns
+    -------
+    The number.
+    """
+    return _processes(_placement(config))
+
+
+def precision(config: RunConfig) -> str:
+    """Return the precision of a run: bf16 on CUDA unless the configuration says otherwise.
+
+    Parameters
+    ----------
+    config
+        How it runs.
+
+    Returns
+    -------
+    The name that Lightning knows.
+    """
+    if config.precision != "auto":
+        return config.precision
+    cuda = config.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return "bf16-mixed" if cuda else "32-true"
+
+
+def _placement(config: RunConfig) -> dict[str, Any]:
+    placement: dict[str, Any] = {
+        "accelerator": config.accelerator,
+        "devices": config.devices,
+        "num_nodes": config.num_nodes,
+        "strategy": config.strategy,
+    }
+    if config.strategy == "auto" and _processes(placement) > 1:
+        # A batch without images leaves the image encoders out.
+        placement["strategy"] = "ddp_find_unused_parameters_true"
+    return placement
+
+
+def _processes(placement: dict[str, Any]) -> int:
+    with quiet():
+        return pl.Trainer(**placement, logger=False, enable_checkpointing=False).world_size
+
+
+@contextmanager
+def own_randomness() -> Iterator[None]:
+    """Leave the caller's random state as it was."""
+    devices = list(range(torch.cuda.device_count()))
+    with torch.random.fork_rng(devices=devices), quiet():
+        yield
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Lightning's advertisements and hints out of the log."""
+    names = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero")
+    levels = [logging.getLogger(name).level for name in names]
+    for name in names:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+        warnings.filterwarnings("ignore", message=".*module.s. in eval mode.*")
+        warnings.filterwarnings("ignore", message=".*is deprecated.*", module="lightning")
+        try:
+            yield
+        finally:
+            for name, level in zip(names, levels, strict=True):
+                logging.getLogger(name).setLevel(level)
