@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stalign._constants import Keys
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -104,7 +106,7 @@ def demo(arguments: argparse.Namespace) -> None:
             scores = stalign.tl.score(adata, truth)
             _save(lambda path: scores.to_csv(path, index=False), out / "scores.csv")
     predicted = None
-    if "X_stalign_image" in adata.obsm and adata.n_vars > 0:
+    if Keys.EMBED_IMAGE in adata.obsm and adata.n_vars > 0:
         with _step(console, f"Predict {min(arguments.genes, adata.n_vars)} genes from the image on held-out spots"):
             predicted = stalign.tl.predict_genes(
                 adata,
@@ -163,9 +165,9 @@ def _draw(adata: AnnData, predicted: AnnData | None, scores: Any, truth: str | N
 
     save("domains", pl.domains(adata, truth=truth, show=False))
     save("embedding", pl.embedding(adata, show=False))
-    if "niche_connectivities" in adata.obsp:
+    if Keys.NICHE_GRAPH in adata.obsp:
         save("niches", pl.niches(adata, show=False))
-    if "niche_window" in adata.obsm:
+    if Keys.NICHE_WINDOW in adata.obsm:
         save("patches", pl.patches(adata, show=False))
     if predicted is not None:
         best = list(predicted.var.sort_values("pearson", ascending=False).index[:2])
