@@ -6,6 +6,7 @@ import torch
 
 from stalign.models import MINI, ST_ALIGN, AEGene, Batch, ConvEncoder, Features, GeneTable, Head, STAlign
 
+torch.set_num_threads(1)  # small tensors, and other workers beside this one
 N_GENES = 30
 
 

@@ -3,10 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tests.models.literal import gelu, layer_norm, linear, literal_attention, literal_block
 
 from stalign.models.attention import Attention, Block
 from stalign.models.fusion import ABFN, Fusion
-from tests.models.literal import gelu, layer_norm, linear, literal_attention, literal_block
 
 B, S = 3, 2
 

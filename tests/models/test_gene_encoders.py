@@ -3,11 +3,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tests.models.literal import linear, literal_block
 
 from stalign.models import MINI, Features, GeneTable
 from stalign.models.gene_encoders import AEGeneEncoder, FeatureEncoder, Table, TableEncoder, from_basis, gene_encoder
 from stalign.models.tokens import Tokens
-from tests.models.literal import linear, literal_block
 
 
 @pytest.fixture(autouse=True)

@@ -131,6 +131,7 @@ def save(
             allow_nan=False,
         )
         config.write_text(text + "\n", encoding="utf-8")
+        weights.chmod(config.stat().st_mode)  # safetensors makes files that only their owner may read
         for path in (weights, config):
             _flush(path)
         weights.replace(folder / WEIGHTS_FILE)

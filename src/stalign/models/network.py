@@ -83,7 +83,7 @@ class STAlign(nn.Module):
         ValueError
             If a level has neither images nor genes, or a tensor has the wrong shape.
         """
-        projected = self.gene_table.project(batch.basis) if self.gene_table is not None else None
+        projected = self._projected(batch)
         spot = self._level(batch, "spot", projected)
         niche = self._level(batch, "niche", projected)
         return Outputs(
@@ -113,7 +113,7 @@ class STAlign(nn.Module):
             If the level is unknown or has neither images nor genes.
         """
         one_of(level, LEVELS, name="level")
-        projected = self.gene_table.project(batch.basis) if self.gene_table is not None else None
+        projected = self._projected(batch)
         return self._level(batch, level, projected)
 
     def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002
@@ -128,6 +128,12 @@ class STAlign(nn.Module):
         for module in self._frozen:
             module.eval()
         return self
+
+    def _projected(self, batch: Batch) -> Tensor | None:
+        basis = batch.basis
+        if basis is not None and (basis.ndim != 3 or basis.shape[2] != self.n_genes):
+            raise ValueError(message(f"Expected a `basis` (S, r, {self.n_genes})", found=f"shape {tuple(basis.shape)}"))
+        return None if self.gene_table is None else self.gene_table.project(basis)  # (S, r, V) -> (S, r, s * l)
 
     def _level(self, batch: Batch, level: str, projected: Tensor | None) -> Level:
         image = self._image_tokens(batch, level)  # (B, s, l)
@@ -183,8 +189,6 @@ class STAlign(nn.Module):
         return self.gene_encoders[level](genes)
 
     def _check_genes(self, genes: Tensor, basis: Tensor | None, level: str) -> None:
-        if basis is not None and basis.shape[2] != self.n_genes:
-            raise ValueError(message(f"Expected a `basis` (S, r, {self.n_genes})", found=f"shape {tuple(basis.shape)}"))
         width = self.n_genes if basis is None else basis.shape[1]
         if genes.ndim != 2 or genes.shape[1] != width:
             raise ValueError(message(f"Expected `{level}_gene` (B, {width})", found=f"shape {tuple(genes.shape)}"))
