@@ -31,7 +31,7 @@ def _split(name: str, value: torch.Tensor, pattern: str) -> dict[str, torch.Tens
 
 
 def _tokens(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    """Class token, positions, registers and patch embedding; a zero position for the class token where ours has none."""
+    """Class token, positions, registers and patch embedding; position zero for a class token without one."""
     pos = state["pos_embed"]
     patches = round((pos.shape[1] - 1) ** 0.5) ** 2 + 1
     if pos.shape[1] != patches:

@@ -1,4 +1,4 @@
-"""Features equal those of the implementations that the authors name, on random weights; skipped where these are absent."""
+"""Features equal those of the implementations that the authors name, on random weights; skipped where absent."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def test_scgpt_binning(scgpt_reference, monkeypatch):
     from typing import Optional, Union
 
     space = {"np": np, "torch": torch, "Optional": Optional, "Union": Union}
-    exec(compile(ast.Module(wanted, []), "reference", "exec"), space)  # noqa: S102
+    exec(compile(ast.Module(wanted, []), "reference", "exec"), space)
     rng = np.random.default_rng(0)
     for n in (1, 5, 300, 2000):
         counts = rng.negative_binomial(1, 0.3, n) + 1.0

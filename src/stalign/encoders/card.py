@@ -30,7 +30,7 @@ class Card:
     loader
         `module:function` (imported on first use) or a function that takes the card, the weights file or folder
         (None for random weights and for encoders without weights), the device, the precision and the seed, and
-        returns an object with `encode`.
+        returns an object with `encode`. Features of encoders that are given as functions are not cached.
     width
         Length of one pooled token of the encoder; `dim` is the length of what comes out.
     access

@@ -19,8 +19,6 @@ _BINS = 6
 class Colour:
     """Mean, spread, skewness and a histogram of six bins, of each of the three channels."""
 
-    identity = "none"
-
     def encode(self, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Describe the colours of patches.
 
@@ -43,8 +41,6 @@ class Colour:
 
 class Pixels:
     """The pixels themselves."""
-
-    identity = "none"
 
     def encode(self, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Flatten patches.

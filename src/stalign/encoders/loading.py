@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from stalign._settings import logger
 from stalign._validate import message
-from stalign.encoders.access import fetch
+from stalign.encoders.access import fetch, sha256_of
 from stalign.encoders.registry import get, loader_of
+from stalign.encoders.state import weight_files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,16 +26,16 @@ RANDOM = "random"
 class EncodesPatches(Protocol):
     """What an image encoder has."""
 
-    identity: str
-
     def encode(self, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(B, s, s, 3) uint8 to (B, dim) float32."""
 
 
 class EncodesCounts(Protocol):
-    """What a gene encoder has; `vocabulary` is empty where it takes a table's own genes."""
+    """What a gene encoder has; `vocabulary` is empty where it takes a table's own genes.
 
-    identity: str
+    With an attribute `whole` that is True it is given all rows at once, and with `normalises` also their `totals`.
+    """
+
     vocabulary: tuple[str, ...]
 
     def encode(self, counts: sp.csr_matrix, names: Sequence[str]) -> NDArray[np.float32]:
@@ -67,7 +68,7 @@ def load(
 
     Returns
     -------
-    An object with `encode` (see `EncodesPatches` and `EncodesCounts`) and `identity`.
+    An object with `encode`; see `EncodesPatches` and `EncodesCounts`.
 
     Raises
     ------
@@ -87,11 +88,59 @@ def load(
     (2, 27)
     """
     card = get(encoder)
-    path = None
-    if not card.needs_weights and weights is not None:
-        raise ValueError(message(f"Expected no weights: {card.name!r} has none", found=weights))
-    if card.needs_weights and weights == RANDOM:
-        logger.warning("%s has random weights: its features are good for checks of shape and speed only.", card.name)
-    elif card.needs_weights:
-        path = fetch(card, weights)
+    path = locate(card, weights)
     return loader_of(card)(card, path, device=device, precision=precision, seed=seed)
+
+
+def locate(card: Card, weights: str | Path | None) -> Path | None:
+    """Find the weights that a call asks for.
+
+    Parameters
+    ----------
+    card
+        The encoder.
+    weights
+        As for `load`.
+
+    Returns
+    -------
+    A path, or None for random parameters and encoders without weights.
+
+    Raises
+    ------
+    FileNotFoundError, PermissionError, ConnectionError
+        If the weights can't be had; see `stalign.encoders.fetch`.
+    ValueError
+        If weights are given to an encoder without any.
+    """
+    if not card.needs_weights:
+        if weights is not None:
+            raise ValueError(message(f"Expected no weights, as {card.name!r} has none", found=repr(str(weights))))
+        return None
+    if weights == RANDOM:
+        logger.warning("%s has random weights: its features are good for checks of shape and speed only.", card.name)
+        return None
+    return fetch(card, weights)
+
+
+def identify(card: Card, path: Path | None, *, seed: int = 0) -> str:
+    """Say which parameters an encoder has.
+
+    Parameters
+    ----------
+    card
+        The encoder.
+    path
+        What `locate` found.
+    seed
+        Of random parameters.
+
+    Returns
+    -------
+    sha256 of the weights and of the vocabulary beside them, `random:` and the seed, or `none`.
+    """
+    if path is None:
+        return f"random:{seed}" if card.needs_weights else "none"
+    folder = path if path.is_dir() else path.parent
+    beside = [folder / name for name in ("args.json", "vocab.json")] if card.modality == "gene" else []
+    return sha256_of(*weight_files(path), *(file for file in beside if file.is_file()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import scipy.sparse as sp
 
 from stalign._optional import require
 from stalign._validate import message
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    import scipy.sparse as sp
     from numpy.typing import NDArray
 
     from stalign.encoders.card import Card
@@ -28,14 +28,16 @@ class ScanpyPCA:
         `n_comps`, `n_top_genes`, `target_sum` (counts per spot after normalisation) and `seed`.
     """
 
-    identity = "none"
     vocabulary = ()
     whole = True  # the rows are encoded together
+    normalises = True  # total counts over all genes make a difference
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self.options = dict(options)
 
-    def encode(self, counts: sp.csr_matrix, names: Sequence[str]) -> NDArray[np.float32]:
+    def encode(
+        self, counts: sp.csr_matrix, names: Sequence[str], totals: NDArray[np.float64] | None = None
+    ) -> NDArray[np.float32]:
         """Reduce counts to principal components.
 
         Parameters
@@ -44,6 +46,8 @@ class ScanpyPCA:
             Raw counts, CSR (n, n_genes).
         names
             Names of the rows, (n,).
+        totals
+            Total counts over all genes, (n,), where `counts` holds only some of the genes.
 
         Returns
         -------
@@ -60,7 +64,11 @@ class ScanpyPCA:
             raise ValueError(message("Expected at least two spots with counts", found=int(filled.sum())))
         table = sc.AnnData(counts[filled].astype(np.float32))
         table.obs_names = [name for name, keep in zip(names, filled, strict=True) if keep]
-        sc.pp.normalize_total(table, target_sum=self.options["target_sum"])
+        if totals is None:
+            sc.pp.normalize_total(table, target_sum=self.options["target_sum"])
+        else:
+            scale = self.options["target_sum"] / np.maximum(totals[filled], 1e-12)
+            table.X = sp.csr_matrix(sp.diags_array(scale.astype(np.float32)) @ table.X)
         sc.pp.log1p(table)
         if table.n_vars > self.options["n_top_genes"]:
             sc.pp.highly_variable_genes(table, n_top_genes=self.options["n_top_genes"])

@@ -53,7 +53,6 @@ def register(card: Card, *, replace: bool = False) -> Card:
     >>> import stalign
     >>> from stalign.encoders import Card
     >>> class Mean:
-    ...     identity = "none"
     ...     def encode(self, patches):
     ...         return patches.mean((1, 2)).astype(np.float32)
     >>> card = Card("mean-rgb", "image", lambda card, path, **rest: Mean(), width=3, input_px=8)

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from stalign._validate import message, one_of
-from stalign.encoders.access import sha256_of
 from stalign.encoders.runtime import PRECISIONS, pick_device
 from stalign.encoders.scgpt import ScGPT, ScGPTConfig, embed
-from stalign.encoders.state import assign, read_state, weight_files
+from stalign.encoders.state import assign, read_state
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,8 +49,6 @@ class ScGPTEncoder:
         Where it runs.
     precision
         `fp32` or `bf16`.
-    identity
-        Hash of the weights and the vocabulary, or `random` and the seed.
     """
 
     def __init__(
@@ -62,7 +59,6 @@ class ScGPTEncoder:
         options: Mapping[str, Any],
         device: torch.device,
         precision: str,
-        identity: str,
     ) -> None:
         self.model = model.eval().requires_grad_(requires_grad=False).to(device)
         self.vocabulary = tuple(vocabulary)
@@ -70,7 +66,6 @@ class ScGPTEncoder:
         self.options = dict(options)
         self.device = device
         self.precision = precision
-        self.identity = identity
 
     def encode(self, counts: sp.csr_matrix, names: Sequence[str]) -> NDArray[np.float32]:
         """Embed cells, spots or niches.
@@ -138,15 +133,14 @@ def load(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = ScGPT(ScGPTConfig(_RANDOM_TOKENS))
-        return ScGPTEncoder(model, {}, identity=f"random:{seed}", **kwargs)
+        return ScGPTEncoder(model, {}, **kwargs)
     folder = path if path.is_dir() else path.parent
     state = renamed(read_state(path))
     vocabulary, cls_id = read_vocabulary(folder, len(state.get("encoder.embedding.weight", ())))
     with torch.device("meta"):
         model = ScGPT(read_config(folder, n_tokens=len(state["encoder.embedding.weight"]), cls_id=cls_id))
     assign(model, state, ignore=_OTHER_PARTS, name=card.name)
-    identity = sha256_of(*weight_files(path), folder / "vocab.json")
-    return ScGPTEncoder(model, vocabulary, identity=identity, **kwargs)
+    return ScGPTEncoder(model, vocabulary, **kwargs)
 
 
 def renamed(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -12,10 +12,9 @@ from torch import nn
 
 from stalign._optional import require
 from stalign._validate import message, one_of
-from stalign.encoders.access import sha256_of
 from stalign.encoders.rename import IGNORED, LAYOUTS
 from stalign.encoders.runtime import PRECISIONS, autocast, pick_device
-from stalign.encoders.state import assign, read_state, weight_files
+from stalign.encoders.state import assign, read_state
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -167,15 +166,12 @@ class ImageEncoder:
         Where it runs.
     precision
         `fp32` or `bf16`.
-    identity
-        Hash of the weights, or `random` and the seed.
     """
 
-    def __init__(self, card: Card, network: nn.Module, *, device: torch.device, precision: str, identity: str) -> None:
+    def __init__(self, card: Card, network: nn.Module, *, device: torch.device, precision: str) -> None:
         self.card = card
         self.device = device
         self.precision = precision
-        self.identity = identity
         self.network = network.eval().requires_grad_(requires_grad=False).to(device)
         if card.architecture in ("resnet50", "ctranspath"):
             self.network = self.network.to(memory_format=torch.channels_last)
@@ -250,9 +246,8 @@ def load(
     one_of(precision, PRECISIONS, name="precision")
     chosen = pick_device(device)
     if path is not None:
-        identity = sha256_of(*weight_files(path))
-        return ImageEncoder(card, load_network(card, path), device=chosen, precision=precision, identity=identity)
+        return ImageEncoder(card, load_network(card, path), device=chosen, precision=precision)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = build(card)
-    return ImageEncoder(card, network, device=chosen, precision=precision, identity=f"random:{seed}")
+    return ImageEncoder(card, network, device=chosen, precision=precision)

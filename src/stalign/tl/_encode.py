@@ -1,0 +1,196 @@
+"""Features of frozen encoders for spots and niches."""
+
+from __future__ import annotations
+
+import warnings
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stalign._constants import N_NEIGHBORS, Keys
+from stalign._settings import logger
+from stalign._validate import message, one_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+    from stalign.encoders import Card
+
+LEVELS = ("spot", "niche", "native")
+
+
+def encode(
+    data: AnnData | SpatialData,
+    encoder: str | Card,
+    *,
+    level: str = "spot",
+    weights: str | Path | None = None,
+    layer: str | None = None,
+    total_counts: str | None = None,
+    gene_key: str | None = None,
+    orthologs: Mapping[str, str] | None = None,
+    batch_size: int = 32,
+    device: str | None = None,
+    precision: str = "fp32",
+    cache: bool = True,
+    key_added: str | None = None,
+    mpp: float | Mapping[str, float] | None = None,
+    spot_diameter: float | None = None,
+    library_key: str | None = None,
+    table_key: str | None = None,
+    image_key: str | Mapping[str, str] | None = None,
+    copy: bool = False,
+) -> AnnData | SpatialData | None:
+    """Encode spots or niches with a registered encoder.
+
+    Parameters
+    ----------
+    data
+        AnnData, or SpatialData with a table.
+    encoder
+        Name of an encoder, see `stalign.encoders.list()`, or its card with other options, such as
+        `stalign.encoders.get("virchow2", pool="cls")`.
+    level
+        `spot`: the spot's own patch, one spot diameter wide, or its own counts; `niche`: the patch that covers the spot
+        and its neighbours, or the mean of their counts; `native`: a patch as wide as those that the encoder was
+        trained on, around the spot, for image encoders.
+    weights
+        File or folder with the encoder's weights; None for the published ones, from the hub's cache or the hub;
+        `random` for random ones, which are good for checks of shape and speed only.
+    layer
+        Layer of the raw counts; None for `.X`.
+    total_counts
+        obs column with each spot's total count over all genes, for a table that holds only some of the genes.
+    gene_key
+        var column of gene symbols or Ensembl ids; None for the index of var.
+    orthologs
+        Human symbol of each gene of another species. Without it, genes match without regard to case.
+    batch_size
+        Patches in the network at once.
+    device
+        Torch device; None for the one in the settings, CUDA where there is one, else the CPU.
+    precision
+        `fp32`, or `bf16` for matrix products in bfloat16.
+    cache
+        Whether to keep features in `settings.cache_dir` and to take them from there. They are found by the content of
+        patches or counts, so that a run that was interrupted goes on where it stopped.
+    key_added
+        Key in obsm; by default `X_<encoder>_<level>`.
+    mpp
+        µm per px of the coordinates, one for all sections or one per section; by default as stated or derived.
+    spot_diameter
+        Diameter of a spot in µm; by default that of the technology.
+    library_key
+        Column of obs that tells the sections of an AnnData apart.
+    table_key, image_key
+        Table and image of a SpatialData, or the image of an AnnData.
+    copy
+        Whether to return a changed copy and leave `data` as it is.
+
+    Returns
+    -------
+    None, or the changed copy.
+
+    Reads
+    -----
+    - `obsm["spatial"]`, (n_obs, 2) float, and `uns["spatial"]` or the images of a SpatialData, by image encoders
+    - `.X` or `layers[layer]`, (n_obs, n_vars): raw counts, by gene encoders
+    - `obsp["niche_connectivities"]`, (n_obs, n_obs) CSR, at level `niche`; niches of 3 neighbours where it is absent
+
+    Writes
+    ------
+    - `obsm["X_<encoder>_<level>"]`, (n_obs, dim) float32: features; NaN for spots without position, image or counts
+    - `uns["stalign"]["encode"]["X_<encoder>_<level>"]`: encoder, options, sha256 of the weights, precision, and for
+      each section image, scale and window
+
+    Raises
+    ------
+    KeyError
+        If encoder, layer, column, image or table do not exist.
+    ValueError
+        If the level is unknown or not for this kind of encoder, no section has an image, counts are negative, no gene
+        is known, or the weights do not fit.
+    FileNotFoundError, PermissionError, ConnectionError
+        If the weights can't be had; the message says how to get them.
+    TypeError
+        If `data` is neither AnnData nor SpatialData.
+
+    Warns
+    -----
+    UserWarning
+        If spots could not be encoded.
+
+    Examples
+    --------
+    >>> import stalign
+    >>> adata = stalign.datasets.toy()
+    >>> stalign.tl.encode(adata, "colour", level="niche")
+    >>> adata.obsm["X_colour_niche"].shape == (adata.n_obs, 27)
+    True
+    """
+    from stalign.data.slots import write
+    from stalign.data.table import table_of
+    from stalign.encoders import get
+    from stalign.tl._encode_genes import encode_genes
+    from stalign.tl._encode_images import encode_images
+    from stalign.tl._encode_run import Run
+
+    card = get(encoder)
+    one_of(level, LEVELS, name="level")
+    if level == "native" and card.modality == "gene":
+        raise ValueError(message("Expected `level` to be `spot` or `niche` for a gene encoder", found="'native'"))
+    if batch_size < 1:
+        raise ValueError(message("Expected `batch_size` to be at least 1", found=batch_size))
+    table = table_of(data, table_key)
+    run = Run.start(card, weights, device=device, precision=precision, cache=cache, batch_size=batch_size)
+    where: dict[str, Any] = {"library_key": library_key, "table_key": table_key}
+    if card.modality == "image":
+        features, record = encode_images(
+            run, data, table, level=level, image_key=image_key, mpp=mpp, spot_diameter=spot_diameter, **where
+        )
+    else:
+        features, record = encode_genes(
+            run, data, table, level=level, layer=layer, total_counts=total_counts, gene_key=gene_key,
+            orthologs=orthologs, **where,
+        )  # fmt: skip
+    key = key_added or f"X_{card.name}_{level}"
+    missing = int((~np.isfinite(features).all(axis=1)).sum())
+    if missing:
+        text = f"{missing} of {table.n_obs} spots could not be encoded by {card.name!r}; their rows are NaN."
+        warnings.warn(text, UserWarning, stacklevel=2)
+    entry = {"level": level, "version": version("stalign"), **run.record(), **record}
+    before = dict(table.uns.get(Keys.UNS, {}).get("encode", {}))
+    slots: dict[str, dict[str, Any]] = {"obsm": {key: features}, "uns": {Keys.UNS: {"encode": {**before, key: entry}}}}
+    changed = write(data, slots, copy=copy, table_key=table_key)
+    logger.info("Encoded %d spots with %s: added obsm[%r].", table.n_obs - missing, card.name, key)
+    return changed
+
+
+def niche_graph_of(data: AnnData | SpatialData, table: AnnData, **where: Any) -> Any:
+    """Get the niche graph of a table, or make it.
+
+    Parameters
+    ----------
+    data
+        AnnData or SpatialData.
+    table
+        Its table; it is not changed.
+    where
+        `library_key` and `table_key`.
+
+    Returns
+    -------
+    (n_obs, n_obs) CSR float32, rows sum to 1.
+    """
+    from stalign.data.sections import sections
+    from stalign.pp._niches import niche_slots
+
+    graph = table.obsp.get(Keys.NICHE_GRAPH)
+    if graph is not None:
+        return graph
+    return niche_slots(table, sections(data, image=False, **where), N_NEIGHBORS, into={})
