@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,7 +65,10 @@ def read_hest(path: str | Path, sample: str, *, image: str | None = None) -> Ann
     if image is not None:
         one_of(image, ["wsi", "downscaled"], name="image")
     root = folder(path)
-    adata = anndata.read_h5ad(first(root / "st", [f"{sample}.h5ad"], what="the counts"))
+    file = first(root / "st", [f"{sample}.h5ad"], what="the counts")
+    with warnings.catch_warnings():  # repeated symbols are dealt with below
+        warnings.filterwarnings("ignore", "Variable names are not unique", UserWarning)
+        adata = anndata.read_h5ad(file)
     if Keys.SPATIAL not in adata.obsm:
         raise KeyError(message(f"Expected obsm[{Keys.SPATIAL!r}] in sample {sample!r}", available=adata.obsm.keys()))
     adata.obsm[Keys.SPATIAL] = np.asarray(adata.obsm[Keys.SPATIAL], dtype=np.float64)

@@ -144,20 +144,17 @@ def _technology(root: Path, slide: str) -> tuple[Path, str]:
 
 def _counts(file: Path) -> AnnData:
     from anndata import AnnData
+    from anndata.utils import make_index_unique
 
     blocks, names = [], []
-    genes = None
     for chunk in read_table(file, index_col=0, chunksize=_CHUNK):
-        genes = chunk.columns if genes is None else genes
         names.extend(chunk.index.astype(str))
         blocks.append(sparse.csr_matrix(chunk.to_numpy(dtype=np.float32)))
-    if genes is None:
+    if not blocks:
         raise ValueError(message(f"Expected spots in {file}", found="an empty table"))
     header = _header(file)
-    var = pd.DataFrame({"gene_name": header}, index=pd.Index(header))
-    adata = AnnData(X=sparse.vstack(blocks, format="csr"), obs=pd.DataFrame(index=pd.Index(names)), var=var)
-    adata.var_names_make_unique()
-    return adata
+    var = pd.DataFrame({"gene_name": header}, index=make_index_unique(pd.Index(header)))
+    return AnnData(X=sparse.vstack(blocks, format="csr"), obs=pd.DataFrame(index=pd.Index(names)), var=var)
 
 
 def _header(file: Path) -> list[str]:

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import folders
+import numpy as np
+import pytest
+from PIL import Image
+
+import stalign
+from stalign.data import sections
+
+
+def stored(path, name="images/a.png", key="hires"):
+    adata = folders.toy()
+    adata.var_names_make_unique()
+    pixels = adata.uns["spatial"]["toy"].pop("images")["hires"]
+    adata.uns["spatial"]["toy"]["metadata"] = {"image_file": name, "image_key": key}
+    (path / "images").mkdir()
+    Image.fromarray(pixels).save(path / "images" / "a.png")
+    adata.write_h5ad(path / "a.h5ad")
+    return pixels
+
+
+@pytest.mark.parametrize("small", [True, False])
+def test_images_beside_the_file(tmp_path, small, monkeypatch):
+    if not small:
+        monkeypatch.setattr("stalign.io._h5ad.SMALL_PX", 100)
+    pixels = stored(tmp_path)
+    adata = stalign.io.read_h5ad(tmp_path / "a.h5ad")
+    entry = adata.uns["spatial"]["toy"]
+    assert ("hires" in entry.get("images", {})) == small
+    assert entry["metadata"]["source_image_path"] == str(tmp_path / "images" / "a.png")
+    view = sections(adata)[0]
+    assert (view.image.key, view.image.scale) == ("hires", 0.25)
+    np.testing.assert_array_equal(view.image.pixels(), pixels)
+    adata.write_h5ad(tmp_path / "images" / "b.h5ad")
+    again = sections(stalign.io.read_h5ad(tmp_path / "images" / "b.h5ad"))[0]
+    np.testing.assert_array_equal(again.image.pixels(), pixels)
+
+
+def test_images_that_are_gone_or_not_wanted(tmp_path, log):
+    stored(tmp_path, name="gone.png")
+    adata = stalign.io.read_h5ad(tmp_path / "a.h5ad")
+    assert "gone.png" in log.text
+    assert sections(adata)[0].image is None
+    log.clear()
+    stalign.io.read_h5ad(tmp_path / "a.h5ad", image=False)
+    assert "gone.png" not in log.text
+
+
+REAL = {  # µm per px of the image, by the README of the shared data
+    "colon-mouse/d0.h5ad": ("d0", 0.97, (5986, 6185), "visium"),
+    "dlpfc/151673.h5ad": ("151673", 16.2, (600, 600), "visium"),
+    "dlpfc/151675.h5ad": ("151675", 16.2, (600, 600), "visium"),
+    "dlpfc/151510.h5ad": ("151510", 16.2, (600, 600), "visium"),
+    "mob/rep1.h5ad": ("rep1", 2.76, (2483, 2318), "st"),
+    "mob/rep2.h5ad": ("rep2", 2.75, (2478, 2324), "st"),
+}
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("file", list(REAL))
+def test_real_sections(shared_data, file):
+    library, mpp, shape, technology = REAL[file]
+    adata = stalign.io.read_h5ad(shared_data / file)
+    (view,) = sections(adata)
+    assert (view.library, view.technology, view.image.shape) == (library, technology, shape)
+    assert view.image.mpp == pytest.approx(mpp, rel=0.015)
+    assert view.valid.all()
+    adata.uns["spatial"][library]["metadata"].pop("um_per_px", None)
+    assert sections(adata)[0].image.mpp == pytest.approx(mpp, rel=0.015)
+
+
+@pytest.mark.real
+def test_real_her2st(shared_data):
+    adata = stalign.io.read_h5ad(shared_data / "her2st/her2st.h5ad")
+    with pytest.raises(KeyError, match="library_key='section'"):
+        sections(adata)
+    views = {view.library: view for view in sections(adata, library_key="section")}
+    assert len(views) == 30
+    assert sum(len(view.rows) for view in views.values()) == adata.n_obs
+    assert {name for name, view in views.items() if view.image} == {"A1", "A2", "B4", "C2", "C3", "C4", "C5", "C6"}
+    assert {view.technology for view in views.values()} == {"st"}
+    assert views["A1"].image.mpp == pytest.approx(3.2, rel=0.01)
+    assert views["B4"].image.mpp == pytest.approx(0.69, rel=0.01)
+    assert views["B4"].image.shape == (9923, 9272)
+    for entry in adata.uns["spatial"].values():
+        del entry["metadata"]["um_per_px"]
+    for view in sections(adata, library_key="section", image=False):
+        assert view.coord_mpp == pytest.approx(views[view.library].coord_mpp, rel=0.03)

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import folders
+import numpy as np
+import pandas as pd
+import pytest
+
+import stalign
+from stalign.data import sections
+
+
+@pytest.mark.parametrize(("tab", "bom"), [(False, True), (True, True), (False, False)])
+def test_a_slide_with_all_its_quirks(tmp_path, tab, bom):
+    made, slide = folders.write_stimage(tmp_path, tab=tab, bom=bom)
+    adata = stalign.io.read_stimage(tmp_path, slide)
+    np.testing.assert_array_equal(adata.X.toarray(), made.X.toarray())
+    np.testing.assert_allclose(adata.obsm["spatial"], made.obsm["spatial"] / 4)
+    assert list(adata.obs["barcode"]) == list(made.obs_names)
+    assert list(adata.var["gene_name"]) == list(made.var_names)
+    assert adata.var_names.is_unique
+    view = sections(adata)[0]
+    assert view.library == slide
+    assert (view.image.key, view.image.scale) == ("fullres", 1.0)
+    assert view.image.mpp == pytest.approx(2.0, rel=1e-3)
+    np.testing.assert_array_equal(view.image.pixels(), made.uns["spatial"]["toy"]["images"]["hires"])
+    metadata = adata.uns["spatial"][slide]["metadata"]
+    assert (metadata["species"], metadata["tissue"]) == ("human", "brain")
+    assert "pmid" not in metadata
+    assert adata.uns["spatial"][slide]["scalefactors"]["spot_diameter_fullres"] == 32.5
+
+
+def test_the_folder_of_one_technology_and_no_image(tmp_path):
+    _, slide = folders.write_stimage(tmp_path)
+    adata = stalign.io.read_stimage(tmp_path / "Visium", slide, image=False)
+    assert sections(adata)[0].image is None
+    assert adata.uns["spatial"][slide]["metadata"]["species"] == "human"
+
+
+def test_spots_without_a_position_stay(tmp_path):
+    made, slide = folders.write_stimage(tmp_path)
+    file = tmp_path / "Visium" / "coord" / f"{slide}_coord.csv"
+    table = pd.read_csv(file, index_col=0)
+    table[table.index != f"{slide}_{made.obs_names[5]}"].to_csv(file)
+    adata = stalign.io.read_stimage(tmp_path, slide)
+    assert adata.n_obs == made.n_obs
+    assert np.flatnonzero(np.isnan(adata.obsm["spatial"][:, 0])).tolist() == [5]
+
+
+def test_visium_hd_needs_mpp(tmp_path):
+    _, slide = folders.write_stimage(tmp_path, technology="VisiumHD")
+    with pytest.raises(ValueError, match="`mpp` for the Visium HD slide"):
+        stalign.io.read_stimage(tmp_path, slide)
+
+
+def test_what_is_missing_is_named(tmp_path):
+    made, slide = folders.write_stimage(tmp_path)
+    with pytest.raises(FileNotFoundError, match=f"nope_count.csv.*{slide}"):
+        stalign.io.read_stimage(tmp_path, "nope")
+    base = tmp_path / "Visium"
+    (base / "image" / f"{slide}.png").unlink()
+    with pytest.raises(FileNotFoundError, match="the image.*image=False"):
+        stalign.io.read_stimage(tmp_path, slide)
+    file = base / "coord" / f"{slide}_coord.csv"
+    table = pd.read_csv(file, index_col=0)
+    table.rename(columns={"r": "radius"}).to_csv(file)
+    with pytest.raises(ValueError, match="yaxis, xaxis and r.*radius"):
+        stalign.io.read_stimage(tmp_path, slide)
+    table.rename(index=lambda name: "x" + name).to_csv(file)
+    with pytest.raises(ValueError, match="none of them"):
+        stalign.io.read_stimage(tmp_path, slide)
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match="the coordinates"):
+        stalign.io.read_stimage(tmp_path, slide)
+    assert made.n_obs == 99
