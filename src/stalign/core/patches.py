@@ -103,8 +103,8 @@ def cut(image: Any, windows: NDArray[np.floating], size: int) -> NDArray[np.uint
 
     Resampling is separable and antialiased: a triangle filter whose support grows with the scale when a window is
     shrunk, and plain bilinear interpolation when it is enlarged, as `PIL.Image.Image.resize` does for `BILINEAR` with a
-    `box`. The centres of output pixels beyond the border are moved to the border. A patch depends on its own window
-    only, not on the others in the call.
+    `box`. Parts of a window outside the image repeat the pixels at its border. A patch depends on its own window only,
+    not on the others in the call.
 
     Parameters
     ----------
@@ -177,19 +177,19 @@ def _check(image: Any, windows: NDArray[np.floating], size: int) -> NDArray[np.f
 def _extent(
     low: NDArray[np.floating], high: NDArray[np.floating], size: int, length: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.floating], NDArray[np.floating]]:
-    """First pixel (b,), number of pixels (b,), output centres (b, size) and filter scale (b,), all px, on one axis."""
+    """First pixel and number of pixels, (b,), centres and filter scales of output pixels, (b, size), px of one axis."""
     side = np.maximum(high - low, 1.0)
     step = side / size  # input px per output px
     centre = ((low + high - side) / 2)[:, None] + (np.arange(size) + 0.5) * step[:, None]
-    centre = np.clip(centre, 0.5, length - 0.5)
-    scale = np.maximum(step, 1.0)
-    taps = np.ceil(centre[:, -1] - centre[:, 0] + 2 * scale).astype(np.intp) + 1
+    taps = np.ceil(side - step + 2 * np.maximum(step, 1.0)).astype(np.intp) + 1
     # Rounded up to a few sizes, by the window alone, so that equal sizes share a matrix product and a patch does not
     # depend on what else is cut.
     quantum = 2.0 ** np.floor(np.log2(taps)) / _STEPS
     taps = np.minimum(np.ceil(np.ceil(taps / quantum) * quantum).astype(np.intp), length)
-    start = np.floor(centre[:, 0] - scale).astype(np.intp)
-    return np.clip(start, 0, length - taps), taps, centre, scale
+    start = np.floor(centre[:, 0] - np.maximum(step, 1.0)).astype(np.intp)
+    outside = (centre < 0) | (centre > length)  # these get the pixel at the border and nothing else
+    scale = np.where(outside, 1.0, np.maximum(step, 1.0)[:, None])
+    return np.clip(start, 0, length - taps), taps, np.where(outside, np.clip(centre, 0.5, length - 0.5), centre), scale
 
 
 def _groups(
@@ -224,7 +224,7 @@ def _weights(
     offset = (centre - start[:, None] - 0.5).astype(np.float32)
     weights: NDArray[np.float32] = np.arange(taps, dtype=np.float32) - offset[:, :, None]
     np.abs(weights, out=weights)
-    weights *= (-1 / scale).astype(np.float32)[:, None, None]
+    weights *= (-1 / scale).astype(np.float32)[:, :, None]
     weights += 1
     np.maximum(weights, 0, out=weights)
     return np.divide(weights, weights.sum(axis=-1, keepdims=True), out=weights)
