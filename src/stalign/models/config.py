@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from stalign._constants import N_NEIGHBORS
 from stalign._validate import message, one_of
+from stalign.models.parse import build, mapping, plain
 
 
 @dataclass(frozen=True)
@@ -215,7 +216,7 @@ class ModelConfig:
             spec = getattr(self, branch)
             kind = next(name for name, cls in KINDS.items() if type(spec) is cls)
             result[branch] = {"kind": kind, **result[branch]}
-        return _lists(result)
+        return plain(result)
 
     @classmethod
     def from_dict(cls, data: Any) -> ModelConfig:
@@ -231,57 +232,17 @@ class ModelConfig:
         ValueError
             If a key is unknown or lacking, or a value impossible; the message names the key.
         """
-        data = dict(_mapping(data, "config"))
+        data = dict(mapping(data, "config"))
         for branch in BRANCHES:
             if branch in data:
-                spec = dict(_mapping(data[branch], branch))
+                spec = dict(mapping(data[branch], branch))
                 kind = spec.pop("kind", None)
                 one_of(kind, KINDS, name=f"{branch}.kind")
-                data[branch] = _build(KINDS[kind], spec, branch)
+                data[branch] = build(KINDS[kind], spec, branch)
         for name, part in (("head", Head), ("input", InputSpec), ("loss", LossConfig)):
             if name in data:
-                data[name] = _build(part, data[name], name)
-        return _build(cls, data, "config")
-
-
-def _mapping(data: Any, where: str) -> dict[str, Any]:
-    if not isinstance(data, dict):
-        raise ValueError(message(f"Expected a table of keys and values for `{where}`", found=repr(data)))
-    return data
-
-
-def _build(cls: type, data: Any, where: str) -> Any:
-    data = _mapping(data, where)
-    known = [f.name for f in fields(cls)]
-    unknown = [key for key in data if key not in known]
-    if unknown:
-        raise ValueError(
-            message(f"Expected only keys of `{where}`", found=", ".join(map(repr, unknown)), available=known)
-        )
-    for f in fields(cls):
-        if f.name in data and not _fits(data[f.name], str(f.type)):
-            raise ValueError(message(f"Expected `{where}.{f.name}` to be {f.type}", found=repr(data[f.name])))
-    try:
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in data.items()})
-    except TypeError as error:
-        raise ValueError(message(f"Expected complete values for `{where}`", found=str(error))) from error
-
-
-def _fits(value: Any, annotation: str) -> bool:
-    """Return whether a value read from JSON or TOML is of the annotated kind; only plain annotations are checked."""
-    if annotation.startswith("tuple["):
-        item = annotation.removeprefix("tuple[").split(",")[0].rstrip("]")
-        return isinstance(value, list | tuple) and all(_fits(each, item) for each in value)
-    plain: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
-    if annotation not in plain:
-        return True
-    return isinstance(value, plain[annotation]) and (annotation == "bool" or not isinstance(value, bool))
-
-
-def _lists(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _lists(item) for key, item in value.items()}
-    return [_lists(item) for item in value] if isinstance(value, tuple) else value
+                data[name] = build(part, data[name], name)
+        return build(cls, data, "config")
 
 
 def _positive(config: Any, *names: str) -> None:
@@ -305,6 +266,8 @@ MINI = ModelConfig(
     residual=True,
 )
 
+# The authors' code puts a batch norm and a 3x3 convolution in front of UNI; they are left out, since UNI would then see
+# colours that it was not trained on. It has no heads for the niche's image and genes either, which eq. 10 needs.
 ST_ALIGN = ModelConfig(
     name="st-align",
     spot_image=ConvEncoder(
