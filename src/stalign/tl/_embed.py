@@ -128,7 +128,8 @@ def embed(
     from stalign.data.slots import write
     from stalign.data.table import table_of
     from stalign.models.weights import load_weights
-    from stalign.pp import niches, patches
+    from stalign.pp._niches import niche_slots
+    from stalign.pp._patches import window_slots
 
     if not image and not genes:
         raise ValueError(message("Expected at least one of `image` and `genes` to be True", found="both False"))
@@ -145,7 +146,14 @@ def embed(
     slots: dict[str, dict[str, Any]] = {"obs": {}, "obsm": {}, "obsp": {}, "uns": {}}
     graph = table.obsp.get(Keys.NICHE_GRAPH)
     if graph is None:
-        graph = niche_slots(table, views, spec.n_neighbors, include_self=spec.include_self, into=slots)
+        graph = niche_slots(
+            table,
+            views,
+            spec.n_neighbors,
+            include_self=spec.include_self,
+            library_key=library_key,
+            into=slots,
+        )
     windows = None
     if any(view.image is not None for view in views):
         windows = (table.obsm.get(Keys.SPOT_WINDOW), table.obsm.get(Keys.NICHE_WINDOW))
