@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +9,7 @@ import pytest
 import stalign
 from stalign.core.patches import cut
 from stalign.data import levels, sections
+from stalign.datasets._toy_spatialdata import to_spatialdata
 
 spatialdata = pytest.importorskip("spatialdata")
 
@@ -24,9 +27,14 @@ from spatialdata.transformations import (  # noqa: E402
 )
 
 
+@cache
+def made():
+    return stalign.datasets.toy(n_rows=10)
+
+
 @pytest.fixture
 def both():
-    return stalign.datasets.toy(n_rows=10), stalign.datasets.toy(n_rows=10, spatialdata=True)
+    return made().copy(), to_spatialdata([made().copy()], ["toy"])
 
 
 def windows(view, half=17.3):

@@ -251,6 +251,7 @@ def test_an_image_of_full_resolution_under_the_name_of_a_smaller_one(toy):
     adata = toy.copy()
     adata.obsm["spatial"] *= 0.25
     entry(adata)["scalefactors"]["tissue_hires_scalef"] = 4.0
+    entry(adata)["scalefactors"]["spot_diameter_fullres"] *= 0.25
     with pytest.raises(ValueError, match="a factor of 1 = 1 image px"):
         sections(adata)
 
@@ -299,6 +300,13 @@ def test_stated_scales(toy):
     with pytest.warns(UserWarning, match="2 µm per px"):
         sections(adata)
     assert sections(toy, spot_diameter=70.0)[0].spot_diameter_um == 70.0
+
+
+def test_coordinates_in_px_of_a_smaller_image_are_noticed(toy):
+    adata = toy.copy()
+    adata.obsm["spatial"] *= 0.25
+    with pytest.warns(UserWarning, match="50 px apart, but 130 px wide"):
+        sections(adata)
 
 
 @pytest.mark.parametrize("where", ["scale factors", "barcodes"])

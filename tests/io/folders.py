@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import TYPE_CHECKING
 
 import h5py
@@ -23,9 +24,14 @@ FACTORS = {
 }
 
 
+@cache
+def _toy():
+    return stalign.datasets.toy(n_rows=10)[:, :30].copy()
+
+
 def toy():
     """A section of 99 spots whose genes hold two of one name."""
-    adata = stalign.datasets.toy(n_rows=10)[:, :30].copy()
+    adata = _toy().copy()
     adata.obs_names = [f"{'ACGT' * 3}{i:04d}-1" for i in range(adata.n_obs)]
     names = adata.var_names.to_numpy(dtype=object)
     names[7] = names[3]
@@ -98,7 +104,7 @@ def write_visium(root: Path, *, version="2", images=("hires", "lowres"), factors
 
 def full_image(adata):
     hires = Image.fromarray(adata.uns["spatial"]["toy"]["images"]["hires"])
-    return hires.resize((hires.width * 4, hires.height * 4))
+    return hires.resize((hires.width * 4, hires.height * 4), Image.Resampling.NEAREST)
 
 
 def write_stimage(root: Path, *, slide="Human_Brain_Toy_01012020_Visium_A1", technology="Visium", tab=False, bom=True):

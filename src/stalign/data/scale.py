@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _SAMPLE = 5000  # spots whose neighbours are looked at; more do not sharpen the estimate
+_SPOT_PER_PITCH = (0.35, 1.0)  # Visium has 0.55 to 0.7, the older arrays 0.5; others are coordinates in other px
 _TOLERANCE = 0.05  # relative difference between a stated scale and the pitch that is worth a warning
 
 
@@ -170,7 +171,8 @@ def resolve(
     Warns
     -----
     UserWarning
-        If a given or stated scale and the pitch of the spots differ by more than 5 %.
+        If a given or stated scale and the pitch of the spots differ by more than 5 %, or the coordinates are in other
+        px than the stated spot diameter.
     """
     for name, value in (("mpp", mpp), ("spot_diameter", spot_diameter), ("um_per_px", stated.mpp)):
         if value is not None and not (np.isfinite(value) and value > 0):
@@ -194,6 +196,17 @@ def resolve(
                 f"Expected the scale of section {library!r} to fit the pitch of its spots",
                 found=f"{value:.4g} µm per px ({origin}), where the {label} of {pitch_um:g} µm gives {derived:.4g}",
                 hint="Check `mpp=` and the units of the coordinates",
+            ),
+            UserWarning,
+            stacklevel=4,
+        )
+    ratio = stated.spot_px / pitch_px if stated.spot_px and technology in {"visium", "st"} else _SPOT_PER_PITCH[1]
+    if not _SPOT_PER_PITCH[0] <= ratio <= _SPOT_PER_PITCH[1]:
+        warnings.warn(
+            message(
+                f"Expected the coordinates of section {library!r} in px of the full-resolution image",
+                found=f"spots {pitch_px:.4g} px apart, but {stated.spot_px:.4g} px wide by the scale factors",
+                hint="Divide the coordinates by the scale factor that they were multiplied with",
             ),
             UserWarning,
             stacklevel=4,

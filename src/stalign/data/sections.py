@@ -138,7 +138,16 @@ def sections(
     Warns
     -----
     UserWarning
-        If a stated scale does not fit the pitch, or a few spots lie outside the image; these become invalid.
+        If a stated scale does not fit the pitch, the coordinates do not fit the spot diameter, or a few spots lie
+        outside the image; these become invalid.
+
+    Examples
+    --------
+    >>> import stalign
+    >>> from stalign.data import sections
+    >>> view = sections(stalign.datasets.toy(n_rows=8))[0]
+    >>> view.library, view.technology, round(view.coord_mpp, 2), view.image.key
+    ('toy', 'visium', 0.5, 'hires')
     """
     table = table_of(data, table_key)
     parts = groups(data, table_key=table_key, library_key=library_key)

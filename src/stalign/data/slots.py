@@ -48,6 +48,15 @@ def write(
     ValueError
         If a slot is unknown, a value does not have a row per spot (or per gene), or it is a pandas object with another
         index.
+
+    Examples
+    --------
+    >>> import stalign
+    >>> from stalign.data import write
+    >>> adata = stalign.datasets.toy(n_rows=8)
+    >>> other = write(adata, {"obs": {"number": range(adata.n_obs)}}, copy=True)
+    >>> "number" in other.obs, "number" in adata.obs
+    (True, False)
     """
     table = table_of(data, table_key)
     for slot, values in slots.items():

@@ -61,6 +61,14 @@ def table_of(data: AnnData | SpatialData, table_key: str | None = None) -> AnnDa
         If the table is backed by a file.
     KeyError
         If the table is not there or `table_key` is needed to choose.
+
+    Examples
+    --------
+    >>> import stalign
+    >>> from stalign.data import table_of
+    >>> adata = stalign.datasets.toy(n_rows=8)
+    >>> table_of(adata) is adata
+    True
     """
     if isinstance(data, AnnData):
         table = data
@@ -141,7 +149,7 @@ def library_column(table: AnnData, library_key: str | None) -> tuple[list[str], 
 
 
 def label_columns(table: AnnData) -> list[str]:
-    """List the columns of obs that could name libraries or labels: categorical, text or boolean.
+    """List the columns of obs that could name libraries or labels: categorical or text.
 
     Parameters
     ----------
@@ -208,6 +216,14 @@ def read_counts(
     -----
     UserWarning
         If the counts are not whole numbers.
+
+    Examples
+    --------
+    >>> import stalign
+    >>> from stalign.data import read_counts
+    >>> counts, totals = read_counts(stalign.datasets.toy(n_rows=8))
+    >>> counts.dtype, totals is None
+    (dtype('float32'), True)
     """
     where = "X" if layer is None else f"layers[{layer!r}]"
     if not has_counts(table, layer):
@@ -307,6 +323,14 @@ def gene_ids(table: AnnData, gene_key: str | None = None) -> tuple[list[str], st
     ------
     KeyError
         If `gene_key` is not a column of var.
+
+    Examples
+    --------
+    >>> import stalign
+    >>> from stalign.data import gene_ids
+    >>> ids, kind = gene_ids(stalign.datasets.toy(n_rows=8))
+    >>> kind
+    'symbol'
     """
     if gene_key is not None:
         if gene_key not in table.var:

@@ -124,15 +124,15 @@ def read_visium(
 def _counts(root: Path, counts_file: str, library_id: str | None) -> tuple[AnnData, str]:
     file = first(root, [counts_file, f"*_{counts_file}"], what="the counts", hint="Pass `counts_file=`")
     library = library_id or _library(file) or (root.parent.name if root.name == "outs" else root.name)
-    if file.is_dir():
-        import scanpy
+    with warnings.catch_warnings():  # repeated symbols are dealt with below
+        warnings.filterwarnings("ignore", "Variable names are not unique", UserWarning)
+        if file.is_dir():
+            import scanpy
 
-        adata = scanpy.read_10x_mtx(file, var_names="gene_symbols", make_unique=False)
-    else:
-        import squidpy
+            adata = scanpy.read_10x_mtx(file, var_names="gene_symbols", make_unique=False)
+        else:
+            import squidpy
 
-        with warnings.catch_warnings():  # repeated symbols are dealt with below
-            warnings.filterwarnings("ignore", "Variable names are not unique", UserWarning)
             adata = squidpy.read.visium(root, counts_file=file.name, library_id=library, load_images=False)
     adata.var["gene_name"] = adata.var_names.astype(str)
     adata.var_names_make_unique()
