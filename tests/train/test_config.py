@@ -39,7 +39,7 @@ def test_reads_toml_with_overrides(tmp_path):
         ("[augment]\nthinning = [0.9]\n", "thinning"),
         ("[[data.sections]]\nlayer = 'counts'\n", "Expected the key `path`"),
         ("[[data.sections]]\npath = 'a'\nformat = 'vsium'\n", "Did you mean 'visium'"),
-        ("[data]\nimage_memory = 'disc'\n", "image_memory"),
+        ("[data]\nstore = 'disc'\n", "store.*Did you mean 'disk'"),
         ("seed = 1.5\n", "seed to be int"),
         ("[sampler]\nbatch_size = 1\n", "sampler.batch_size"),
         ("seed 1\n", "to be TOML"),

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from stalign._settings import logger
 from stalign._validate import message
 from stalign.models.checkpoint import save
+from stalign.train._history import COLUMNS
 from stalign.train.callbacks import Checkpoints, Timing, found, latest
 from stalign.train.run import assemble
 from stalign.train.trainer import make_trainer, own_randomness
@@ -111,7 +113,7 @@ def export(run: Run, folder: Path, *, metrics: dict[str, float]) -> Path:
         "training_data": sections,
         "recipe": config.to_dict(),
         "steps": run.steps,
-        "temperature": float(run.module.loss.temperature),
+        "temperature": float(torch.as_tensor(run.module.loss.temperature).detach()),
         "metrics": metrics,
     }
     vocabulary = run.store.vocabulary
@@ -150,6 +152,8 @@ def _loggers(config: TrainConfig) -> list[Any]:
     out = Path(config.out)
     n_starts = len(list((out / "logs").glob("start-*")))
     csv = CSVLogger(out, name="logs", version=f"start-{n_starts}", flush_logs_every_n_steps=config.run.log_every)
+    if getattr(rank_zero_only, "rank", 0) == 0:
+        csv.experiment.metrics_keys = list(COLUMNS)  # so that a new column never makes it write the file anew
     return [csv, TensorBoardLogger(out, name="tensorboard", version="")] if config.run.tensorboard else [csv]
 
 

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from pathlib import Path
 
 import pandas as pd
 
 from stalign._validate import message
+
+_TERMS = ("total", "spot", "niche", "cross")
+COLUMNS = (
+    "step",
+    *(f"loss/{term}" for term in _TERMS),
+    *(f"val/{term}" for term in _TERMS),
+    "lr",
+    "weight_decay",
+    "temperature",
+    "spots_per_second",
+    "share_waiting",
+    "epoch",
+)
 
 
 def history(out: str | Path) -> pd.DataFrame:
@@ -28,12 +42,14 @@ def history(out: str | Path) -> pd.DataFrame:
         If nothing was logged there.
     """
     files = sorted(Path(out).glob("logs/start-*/metrics.csv"), key=lambda f: int(f.parent.name.split("-")[1]))
-    tables = [pd.read_csv(file) for file in files if file.stat().st_size]
+    # A killed run may leave half a line at the end.
+    texts = [file.read_text(encoding="utf-8").rpartition("\n")[0] for file in files]
+    tables = [pd.read_csv(StringIO(text)) for text in texts if text.count("\n")]
     if not tables:
         raise FileNotFoundError(message(f"Expected the log of a run in {str(out)!r}", found="none"))
     # Entries of one step come in several rows: training and validation are logged apart.
-    merged = [table.groupby("step", as_index=False).last() for table in tables]
+    merged = [table.drop(columns="epoch").groupby("step", as_index=False).last() for table in tables]
     joined = merged[0]
     for later in merged[1:]:
         joined = pd.concat([joined[joined["step"] < later["step"].min()], later], ignore_index=True)
-    return joined
+    return joined.dropna(axis=1, how="all")

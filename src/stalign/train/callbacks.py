@@ -23,6 +23,9 @@ _PATTERN = "step-*.ckpt"
 class Checkpoints(pl.Callback):
     """Write a checkpoint every so many steps under a temporary name, move it into place, and keep the last few.
 
+    A checkpoint is moved into place once what was logged up to its step is on disk, so that no checkpoint is ever
+    ahead of the loss curve.
+
     Parameters
     ----------
     folder
@@ -37,50 +40,55 @@ class Checkpoints(pl.Callback):
         self.folder = folder
         self.every = every
         self.keep = keep
-        self._due = False
+        self._written: tuple[Path, Path] | None = None
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        """Save after every `every` steps, or after the validation where one follows this step."""
+        """Write after every `every` steps and after the last one."""
         step = trainer.global_step
-        self._due = step % self.every == 0 or step == trainer.num_training_batches
-        if self._due and not _validates(trainer):
-            self._save(trainer)
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save what was put off until the validation was logged."""
-        if self._due and not trainer.sanity_checking:
-            self._save(trainer)
-
-    def _save(self, trainer: pl.Trainer) -> None:
-        self._due = False
-        for log in trainer.loggers:  # so that no checkpoint is ahead of the loss curve on disk
-            log.save()
-        final = self.folder / f"step-{trainer.global_step:08d}.ckpt"
-        temporary = self.folder / f".saving-{trainer.global_step:08d}"
+        if step % self.every and step != trainer.num_training_batches:
+            return
+        final = self.folder / f"step-{step:08d}.ckpt"
+        temporary = self.folder / f".saving-{step:08d}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             trainer.save_checkpoint(temporary, weights_only=False)
             if trainer.is_global_zero:
                 with temporary.open("rb+") as file:
                     os.fsync(file.fileno())
+        except OSError as error:
+            raise self._failed(error, temporary, final) from error
+        self._written = (temporary, final)
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Move what the step before wrote into place."""
+        self._publish(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Move what the last step wrote into place."""
+        self._publish(trainer)
+
+    def _publish(self, trainer: pl.Trainer) -> None:
+        if self._written is None:
+            return
+        temporary, final = self._written
+        self._written = None
+        try:
+            for log in trainer.loggers:
+                log.save()
+            if trainer.is_global_zero:
                 temporary.replace(final)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
-            kept = ", ".join(p.name for p in found(self.folder)) or "none"
-            hint = f"Make room and resume; checkpoints that are sound: {kept}"
-            msg = message(f"Cannot write the checkpoint {str(final)!r}", found=str(error), hint=hint)
-            raise OSError(error.errno, msg) from error
+            raise self._failed(error, temporary, final) from error
         if trainer.is_global_zero:
             for old in found(self.folder)[self.keep :]:
                 old.unlink(missing_ok=True)
 
-
-def _validates(trainer: pl.Trainer) -> bool:
-    """Say whether a validation follows the batch that has just ended."""
-    every = trainer.val_check_batch
-    if not trainer.enable_validation or not trainer.val_dataloaders or not isinstance(every, int):
-        return False
-    return trainer.global_step % every == 0
+    def _failed(self, error: OSError, temporary: Path, final: Path) -> OSError:
+        temporary.unlink(missing_ok=True)
+        kept = ", ".join(p.name for p in found(self.folder)) or "none"
+        hint = f"Make room and resume; checkpoints that are sound: {kept}"
+        msg = message(f"Cannot write the checkpoint {str(final)!r}", found=str(error), hint=hint)
+        return OSError(error.errno, msg)
 
 
 def found(folder: Path) -> list[Path]:

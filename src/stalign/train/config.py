@@ -215,7 +215,7 @@ class RunConfig:
     precision
         `auto` is bf16 on CUDA and fp32 on the CPU.
     sync_batchnorm
-        Share the statistics of batch norms between processes.
+        Share the statistics of batch norms between processes; torch can on GPUs only.
     log_every
         Steps between log entries.
     checkpoint_every

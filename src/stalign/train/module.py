@@ -93,15 +93,16 @@ class AlignModule(pl.LightningModule):
         terms = self.terms(batch)
         broken = [name for name, value in terms.items() if not torch.isfinite(value)]
         if broken:
-            values = ", ".join(f"{name} {float(terms[name])}" for name in broken)
+            values = ", ".join(f"{name} {float(terms[name].detach())}" for name in broken)
             where = f"at step {self.global_step}, learning rate {self.rate(self.global_step):.3g}"
             hint = "Lower `optim.lr`, set `optim.grad_clip`, or train in fp32; then resume from the last checkpoint"
             expected = f"Expected a finite loss {where}, sections {', '.join(batch.sections)}"
             raise FloatingPointError(message(expected, found=values, hint=hint))
         for name, value in terms.items():
             self.log(f"loss/{name}", value.detach(), batch_size=len(batch), prog_bar=name == "total", sync_dist=True)
+        temperature = float(torch.as_tensor(self.loss.temperature).detach())
         schedule = {"lr": self.rate(self.global_step), "weight_decay": self.decay(self.global_step)}
-        self.log_dict({**schedule, "temperature": float(self.loss.temperature)}, batch_size=len(batch))
+        self.log_dict({**schedule, "temperature": temperature}, batch_size=len(batch))
         return terms["total"]
 
     def validation_step(self, batch: StepBatch, batch_idx: int) -> None:

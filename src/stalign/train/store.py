@@ -275,7 +275,7 @@ def _with_features(one: Opened, config: DataConfig) -> tuple[Opened, dict[str, s
         if branch not in found and key not in table.obsm:
             from stalign import tl
 
-            keys = {"library_key": given.library_key, "table_key": given.table_key}
+            keys: dict[str, Any] = {"library_key": given.library_key, "table_key": given.table_key}
             encoded = tl.encode(one.data, encoder, level=level, copy=True, **keys)
             arrays[key] = table_of(encoded, given.table_key).obsm[key]
         found.setdefault(branch, key)

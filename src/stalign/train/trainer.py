@@ -43,7 +43,7 @@ def make_trainer(run: Run, *, callbacks: list[pl.Callback], loggers: list[Any], 
     arguments: dict[str, Any] = {
         **_placement(config),
         "precision": precision(config),
-        "sync_batchnorm": config.sync_batchnorm and world_size(config) > 1,
+        "sync_batchnorm": config.sync_batchnorm and torch.cuda.is_available() and world_size(config) > 1,
         "max_epochs": 1,
         "val_check_interval": every,
         "num_sanity_val_steps": 0,

@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import stalign as st
+from stalign.models.checkpoint import load
+from stalign.train import fit, history
+from stalign.train.callbacks import found, latest
+from stalign.train.config import AugmentConfig, DataConfig, SectionSpec
+from stalign.train.module import AlignModule
+from stalign.train.slides import Slide
+
+LOSSES = ["loss/cross", "loss/niche", "loss/spot", "loss/total"]
+
+# Each run is a child of one process that has imported everything and computed nothing, and ends by SIGKILL.
+KILLED = """
+import json, os, signal, sys, time
+from pathlib import Path
+import anndata, lightning.pytorch as pl, torch
+import stalign as st
+from stalign.train import fit
+from stalign.train.callbacks import found
+from stalign.train.config import SectionSpec, TrainConfig
+from stalign.train.module import AlignModule
+from stalign.train.parse import build
+from stalign.train.slides import Slide
+
+torch.set_num_threads(1)
+st.settings.show_progress = False
+config = build(TrainConfig, json.loads(sys.argv[1]))
+step, save = AlignModule.training_step, pl.Trainer.save_checkpoint
+
+def run(moment, at):
+    def training_step(self, batch, index):
+        if moment == "step" and self.global_step == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(self, batch, index)
+
+    def save_checkpoint(self, path, **more):
+        if moment == "save" and self.global_step == at:
+            path.write_bytes(b"half a checkpoint")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return save(self, path, **more)
+
+    AlignModule.training_step, pl.Trainer.save_checkpoint = training_step, save_checkpoint
+    data = anndata.read_h5ad(sys.argv[2])
+    fit([Slide(SectionSpec("toy.h5ad", library_key="library", study="toy study"), data)], config, resume=True)
+
+folder = Path(config.out) / "checkpoints"
+for moment, at in json.loads(sys.argv[3]):
+    child = os.fork()
+    if not child:
+        run(moment, at)
+        os._exit(0)
+    if moment == "any":
+        while not any(int(p.stem[5:]) >= at for p in found(folder)):
+            time.sleep(0.001)
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    print([p.name for p in found(folder)], os.WTERMSIG(status), flush=True)
+"""
+
+
+def killed(config, moments, data):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", KILLED, json.dumps(config.to_dict()), str(data), json.dumps(moments)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=170, check=False)
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(moments) and all(line.endswith(" 9") for line in lines), done.stdout + done.stderr
+    return lines
+
+
+def test_weights_that_embed_takes(slides, toy2, tiny):
+    config = tiny(data=DataConfig(min_spots=20, validation=("toy_2",)), run={"validate_every": 1.0})
+    before = toy2.copy()
+    weights = fit(slides, config)
+    pd.testing.assert_frame_equal(toy2.obs, before.obs)
+    assert set(toy2.obsm) == set(before.obsm) and set(toy2.uns) == set(before.uns) and not toy2.obsp
+    checkpoint = load(weights)
+    assert checkpoint.config.name == "tiny" and not checkpoint.network.training
+    assert [s["section"] for s in checkpoint.meta["training_data"]] == ["toy_1"]
+    assert checkpoint.meta["recipe"]["sampler"]["batch_size"] == 64
+    log = history(config.out)
+    assert np.isfinite(log[LOSSES]).all().all()
+    assert log["val/total"].notna().sum() == 2
+    manifest = pd.read_csv(f"{config.out}/manifest.csv")
+    assert manifest["kept"].all() and manifest["study"].tolist() == ["toy study"] * 2
+    query = st.datasets.toy(n_rows=10)
+    st.tl.embed(query, weights=weights)
+    assert query.obsm["X_stalign"].shape == (query.n_obs, 32)
+    with pytest.raises(FileExistsError, match="Expected no checkpoints"):
+        fit(slides, config)
+
+
+def test_loss_falls(slides, tiny):
+    config = tiny(augment=AugmentConfig(thinning=(1.0, 1.0), stain=0.0), run={"epochs": 10, "checkpoint_every": 1000})
+    config = replace(config, optim=replace(config.optim, lr=2e-2, warmup_epochs=1))
+    fit(slides, config)
+    loss = history(config.out)["loss/total"]
+    assert loss[-5:].mean() < loss[:5].mean() - 0.1
+
+
+def test_killed_and_resumed_goes_on_exactly(slides, toy2, tiny, tmp_path):
+    data = tmp_path / "toy.h5ad"
+    toy2.write_h5ad(data)
+    validation = DataConfig(min_spots=20, validation=("toy_2",))
+    whole = tiny(out=str(tmp_path / "whole"), data=validation, run={"epochs": 6, "validate_every": 2.0})
+    fit(slides, whole)
+    config = replace(whole, out=str(tmp_path / "killed"))
+    expected = history(whole.out)
+    n_steps = len(expected)
+    assert n_steps >= 12
+    # Between two checkpoints; half way through writing one, right after a validation; whenever the signal comes.
+    lines = killed(config, [["step", 5], ["save", 8], ["any", 8]], data)
+    assert "step-00000006" in lines[1] and "step-00000008" not in lines[1]
+    fit(slides, config, resume=True)
+    resumed = history(config.out)
+    columns = ["step", "lr", "weight_decay", *LOSSES, "val/total"]
+    pd.testing.assert_frame_equal(resumed[columns], expected[columns], check_exact=True)
+    a, b = load(f"{whole.out}/weights"), load(f"{config.out}/weights")
+    assert a.sha256 == b.sha256
+
+
+def test_truncated_checkpoint_falls_back(slides, tiny, tmp_path):
+    config = tiny(run={"epochs": 3})
+    fit(slides, config)
+    expected = history(config.out)
+    last, before = found(tmp_path / "run" / "checkpoints")
+    last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
+    step = latest(tmp_path / "run" / "checkpoints")[1]["global_step"]
+    assert before.name == f"step-{step:08d}.ckpt"
+    fit(slides, config, resume=True)
+    pd.testing.assert_frame_equal(history(config.out)[LOSSES], expected[LOSSES], check_exact=True)
+    for path in found(tmp_path / "run" / "checkpoints"):
+        path.write_bytes(b"")
+    with pytest.raises(RuntimeError, match=r"Expected a sound checkpoint.*step-.*step-"):
+        fit(slides, config, resume=True)
+
+
+def test_resume_refuses_another_run(slides, tiny):
+    config = tiny(run={"epochs": 1})
+    fit(slides, config)
+    other = replace(config, optim=replace(config.optim, lr=1.0))
+    with pytest.raises(ValueError, match=r"config.optim.lr was 0.0005 and is 1.0"):
+        fit(slides, other, resume=True)
+
+
+def test_nan_loss_stops_before_it_reaches_the_weights(slides, tiny, monkeypatch, tmp_path):
+    terms = AlignModule.terms
+
+    def broken(self, batch):
+        out = terms(self, batch)
+        return {k: v * float("nan") for k, v in out.items()} if self.global_step == 3 else out
+
+    monkeypatch.setattr(AlignModule, "terms", broken)
+    with pytest.raises(FloatingPointError, match=r"at step 3, .*toy_.*Found: .*total nan.*Lower `optim.lr`"):
+        fit(slides, tiny())
+    last = latest(tmp_path / "run" / "checkpoints")[1]
+    assert last["global_step"] == 2
+    assert all(torch.isfinite(v).all() for v in last["state_dict"].values())
+    assert not (tmp_path / "run" / "weights").exists()
+
+
+def test_full_disk_keeps_what_is_there(slides, tiny, tmp_path):
+    config = tiny(run={"epochs": 1})
+    fit(slides, config)
+    folder = tmp_path / "run" / "checkpoints"
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    size = min(len(content) for content in before.values())
+    longer = replace(config, out=config.out, run=replace(config.run, epochs=1))
+    for path in found(folder)[:1]:  # so that there is a step left to do
+        path.unlink()
+        before.pop(path.name)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, limit[1]))  # writing more fails as on a full disk
+    try:
+        with pytest.raises(OSError, match=r"Cannot write the checkpoint .*checkpoints that are sound: step-"):
+            fit(slides, longer, resume=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+
+
+def test_unreadable_section_stops_with_its_cause(slides, tiny, tmp_path):
+    (tmp_path / "broken.h5ad").write_bytes(b"not hdf5")
+    given = [*slides, Slide(SectionSpec(str(tmp_path / "broken.h5ad")))]
+    with pytest.raises(RuntimeError, match=r"Cannot read slide .*broken.h5ad.*on_error"):
+        fit(given, tiny())
+    config = tiny(data=DataConfig(min_spots=20, on_error="skip"))
+    fit(given, config)
+    manifest = pd.read_csv(f"{config.out}/manifest.csv").set_index("slide")
+    assert not manifest.loc[str(tmp_path / "broken.h5ad"), "kept"]
+    assert "cannot be read" in manifest.loc[str(tmp_path / "broken.h5ad"), "why"]
+
+
+def test_no_usable_section_says_why_for_each(slides, toy2, tiny, tmp_path):
+    config = tiny(data=DataConfig(min_spots=10_000, exclude=("toy_1",)))
+    nothing = toy2[:, :0].copy()
+    nothing.uns["spatial"] = {}
+    del nothing.uns["spatial"]
+    one = nothing[nothing.obs["library"] == "toy_1"].copy()
+    given = [*slides, Slide(SectionSpec("empty.h5ad"), one)]
+    with pytest.raises(ValueError, match=r"toy_1: excluded by its section 'toy_1'; toy_2: \d+ spots, fewer than 10000"):
+        fit(given, config)
+    with pytest.raises(ValueError, match="neither an image nor counts"):
+        fit([Slide(SectionSpec("empty.h5ad"), one)], tiny())
+    with pytest.raises(ValueError, match="no slide was given"):
+        fit([], tiny())
+
+
+def test_every_loss_option_trains(slides, tiny, tmp_path):
+    for i, loss in enumerate(
+        (
+            {"negatives": "cluster", "symmetric": False},
+            {"positive_in_denominator": False, "learn_temperature": True},
+        )
+    ):
+        config = tiny(out=str(tmp_path / str(i)), loss=loss, run={"steps": 2})
+        config = replace(config, sampler=replace(config.sampler, mask_shared_niches=not i))
+        fit(slides, config)
+        log = history(config.out)
+        assert np.isfinite(log[LOSSES]).all().all()
+        if i == 0:  # one positive against five negatives on random features
+            assert 0.8 < log["loss/spot"].iloc[0] < 3.5
+        else:
+            assert log["temperature"].iloc[1] != 0.1 or log["temperature"].iloc[0] == pytest.approx(0.1)
+
+
+def test_same_seed_same_weights_and_random_state_left_alone(slides, tiny, tmp_path):
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    hashes = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        config = tiny(out=str(tmp_path / name), seed=seed, run={"steps": 2})
+        hashes.append(load(fit(slides, config)).sha256)
+    assert hashes[0] == hashes[1] != hashes[2]
+    assert torch.equal(torch.get_rng_state(), state)
