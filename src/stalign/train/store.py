@@ -270,21 +270,40 @@ def _with_features(one: Opened, config: DataConfig) -> tuple[Opened, dict[str, s
                 expected = f"Expected {table.n_obs} rows of features for {branch!r} in {where!r}"
                 raise ValueError(message(expected, found=len(values)))
     for branch, encoder in config.encoders.items():
+        if branch in found:
+            continue
         level = branch.split("_")[0]
-        key = f"X_{encoder}_{level}"
-        if branch not in found and key not in table.obsm:
-            from stalign import tl
-
-            keys: dict[str, Any] = {"library_key": given.library_key, "table_key": given.table_key}
-            encoded = tl.encode(one.data, encoder, level=level, copy=True, **keys)
-            arrays[key] = table_of(encoded, given.table_key).obsm[key]
-        found.setdefault(branch, key)
+        found[branch] = f"X_{encoder}_{level}"
+        if found[branch] not in table.obsm:
+            arrays[found[branch]] = _encoded(one, encoder, level, found[branch])
     if arrays:
         slim = AnnData(X=table.X, obs=table.obs, var=table.var, layers=dict(table.layers))
         slim.obsm.update({key: table.obsm[key] for key in found.values() if key in table.obsm})
         slim.obsm.update(arrays)
         one = replace(one, table=slim)
     return one, found
+
+
+def _encoded(one: Opened, encoder: str, level: str, key: str) -> NDArray[np.float32]:
+    from stalign import tl
+
+    given = one.slide.spec
+    encoded = tl.encode(
+        one.data,
+        encoder,
+        level=level,
+        layer=given.layer,
+        total_counts=given.total_counts,
+        gene_key=given.gene_key,
+        orthologs=one.slide.orthologs,
+        mpp=given.mpp,
+        library_key=given.library_key,
+        table_key=given.table_key,
+        image_key=given.image_key,
+        key_added=key,
+        copy=True,
+    )
+    return table_of(encoded, given.table_key).obsm[key]
 
 
 def _unique(sections: list[StoredSection]) -> list[StoredSection]:

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import stalign as st
+from stalign.train import curate_hest, curate_stimage
+from stalign.train.config import DataConfig
+from stalign.train.curate import kept_slides
+from stalign.train.slides import as_slides
+from stalign.train.store import open_store
+
+
+def stimage_slide(root, name, tech="Visium", n_rows=10, suffix="png", separator=",", bom=False):
+    """Write a slide as the collection has it: y before x, prefixed spot names, images under the wrong suffix."""
+    from PIL import Image
+
+    adata = st.datasets.toy(n_rows=n_rows)
+    spots = [f"{name}_{i}x{i}" for i in range(adata.n_obs)]
+    folder = root / tech
+    for part in ("image", "coord", "gene_exp"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    scale = 0.25
+    x, y = adata.obsm["spatial"].T * scale
+    coords = pd.DataFrame({"yaxis": y, "xaxis": x, "r": 13.75}, index=spots)
+    text = ("\ufeff" if bom else "") + coords.to_csv(sep=separator)
+    (folder / "coord" / f"{name}_coord.csv").write_text(text, encoding="utf-8")
+    counts = pd.DataFrame(adata.X.toarray()[:, :60], index=spots, columns=adata.var_names[:60])
+    counts.to_csv(folder / "gene_exp" / f"{name}_count.csv", sep=separator)
+    pixels = adata.uns["spatial"]["toy"]["images"]["hires"]
+    Image.fromarray(pixels).save(folder / "image" / f"{name}.{suffix}", format="jpeg")
+    return adata.n_obs
+
+
+@pytest.fixture
+def stimage(tmp_path):
+    root = tmp_path / "STimage-1K4M"
+    rows = []
+    for name, species, tech, pmid, title, options in (
+        ("GSE1_GSM1", "human", "Visium", "100", "One", {}),
+        ("GSE1_GSM2", "human", "Visium", "100", "One", {"separator": "\t", "bom": True}),
+        ("Human_Brain_Maynard_02082021_Visium_151673", "human", "Visium", "200", "Cortex", {"suffix": "tif"}),
+        ("Mouse_Kidney_X", "mouse", "Visium", None, "Mouse", {}),
+        ("Human_Breast_Andersson_ST_A1", "human", "ST", "300", "Breast", {}),
+        ("GSE2_GSM9", "human", "Visium", "400", "Small", {}),
+    ):
+        n = stimage_slide(root, name, tech, **options)
+        n = 40 if name == "GSE2_GSM9" else n
+        rows.append(
+            {
+                "slide": name,
+                "species": species,
+                "tissue": "brain",
+                "pmid": pmid,
+                "title": title,
+                "tech": tech,
+                "spot_num": n,
+            }
+        )
+    rows.append({**rows[0], "slide": "GSE3_GSM1"})  # in the table and not on disk
+    (root / "meta").mkdir()
+    pd.DataFrame(rows[:2]).to_csv(root / "meta" / "meta_all_gene.csv", index=False)
+    table = pd.DataFrame(rows).to_csv(index=False, sep="\t")
+    (root / "meta" / "meta_all_gene02122025.csv").write_text("\ufeff" + table, encoding="utf-8")
+    return root
+
+
+def test_stimage_keeps_and_says_why_not(stimage, tmp_path):
+    out = tmp_path / "manifest.csv"
+    table = curate_stimage(stimage, out, exclude=["*Maynard*"]).set_index("slide")
+    assert table.index[table["kept"]].tolist() == ["GSE1_GSM1", "GSE1_GSM2"]
+    assert table["why"].to_dict() == {
+        "GSE1_GSM1": "",
+        "GSE1_GSM2": "",
+        "Human_Brain_Maynard_02082021_Visium_151673": (
+            "excluded by its slide 'Human_Brain_Maynard_02082021_Visium_151673'"
+        ),
+        "Mouse_Kidney_X": "species is mouse",
+        "Human_Breast_Andersson_ST_A1": "technology is ST",
+        "GSE2_GSM9": "40 spots, fewer than 50",
+        "GSE3_GSM1": "no counts and no coordinates and no image on disk",
+    }
+    assert table.loc["GSE1_GSM1", "study"] == "100"
+    specs = kept_slides(out)
+    assert [(s.slide, s.format, s.study) for s in specs] == [
+        ("GSE1_GSM1", "stimage", "100"),
+        ("GSE1_GSM2", "stimage", "100"),
+    ]
+    store = open_store(as_slides(specs), DataConfig(), st.models.MINI.input)
+    assert [s.name for s in store.sections] == ["GSE1_GSM1", "GSE1_GSM2"]
+    assert {s.stratum for s in store.sections} == {"both"}
+    a, b = (s.reader for s in store.sections)
+    np.testing.assert_array_equal(a.expression.scores, b.expression.scores)  # one slide under two separators
+
+
+def test_stimage_excludes_by_study_and_donor(stimage):
+    table = curate_stimage(stimage, exclude=["100"], donors={"GSE2_GSM9": "Br1"}, min_spots=1).set_index("slide")
+    assert table.index[table["kept"]].tolist() == ["Human_Brain_Maynard_02082021_Visium_151673", "GSE2_GSM9"]
+    assert table.loc["GSE1_GSM1", "why"] == "excluded by its study '100'"
+    table = curate_stimage(stimage, exclude=["br1"], donors={"GSE2_GSM9": "Br1"}, min_spots=1).set_index("slide")
+    assert table.loc["GSE2_GSM9", "why"] == "excluded by its donor 'Br1'"
+
+
+def test_no_table_and_wrong_columns(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"meta_all_gene\*.csv"):
+        curate_stimage(tmp_path)
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta" / "meta_all_gene.csv").write_text("slide,spot_num\nA,1\n")
+    with pytest.raises(ValueError, match="Expected columns species, tech"):
+        curate_stimage(tmp_path)
+    (tmp_path / "manifest.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match="Expected a manifest"):
+        kept_slides(tmp_path / "manifest.csv")
+    with pytest.raises(FileNotFoundError, match="Expected a manifest"):
+        kept_slides(tmp_path / "none.csv")
+
+
+def test_hest_keeps_and_says_why_not(tmp_path):
+    root = tmp_path / "hest"
+    (root / "st").mkdir(parents=True)
+    toy = st.datasets.toy(n_rows=10)
+    image = toy.uns["spatial"]["toy"]["images"]["hires"]
+    toy.uns["spatial"] = {
+        "ST": {
+            "images": {"downscaled_fullres": image},
+            "scalefactors": {"spot_diameter_fullres": 110.0, "tissue_downscaled_fullres_scalef": 0.25},
+        }
+    }
+    rows = []
+    for sample, species, tech, patient in (
+        ("TENX1", "Homo sapiens", "Visium", "Patient 1"),
+        ("TENX2", "Homo sapiens", "Visium", "Patient 2"),
+        ("MISC4", "Homo sapiens", "Visium", None),
+        ("TENX3", "Mus musculus", "Visium", "Patient 1"),
+        ("TENX4", "Homo sapiens", "Xenium", "Patient 1"),
+        ("GONE", "Homo sapiens", "Visium", "Patient 3"),
+    ):
+        if sample != "GONE":
+            toy.write_h5ad(root / "st" / f"{sample}.h5ad")
+        rows.append(
+            {
+                "id": sample,
+                "species": species,
+                "st_technology": tech,
+                "patient": patient,
+                "dataset_title": "A study",
+                "organ": "Brain",
+                "spots_under_tissue": float(toy.n_obs),
+            }
+        )
+    text = pd.DataFrame(rows).to_csv(index=False)
+    (root / "HEST_v1_1_0.csv").write_text("\ufeff" + text, encoding="utf-8")
+    out = tmp_path / "manifest.csv"
+    table = curate_hest(root, out, exclude=["MISC*", "A study/Patient 2"]).set_index("slide")
+    assert table["why"].to_dict() == {
+        "TENX1": "",
+        "TENX2": "excluded by its donor 'A study/Patient 2'",
+        "MISC4": "excluded by its slide 'MISC4'",
+        "TENX3": "species is Mus musculus",
+        "TENX4": "technology is Xenium",
+        "GONE": "no counts on disk",
+    }
+    store = open_store(as_slides(kept_slides(out)), DataConfig(), st.models.MINI.input)
+    assert [(s.name, s.stratum, s.donor) for s in store.sections] == [("TENX1", "both", "A study/Patient 1")]

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import pytest
+
+from stalign.models.config import MINI, ST_ALIGN, ConvEncoder, Features
+from stalign.train.config import TrainConfig
+from stalign.train.model import model_config
+from stalign.train.module import parameter_groups
+
+
+def test_base_and_what_replaces_it():
+    shape = model_config(TrainConfig(name="mine", model={"dropout": 0, "head": {"hidden": 5}}))
+    assert shape.name == "mine" and shape.dropout == 0.0
+    assert shape.head.hidden == 5 and shape.head.out == MINI.head.out
+    paper = model_config(TrainConfig(model={"base": "st-align", "niche_image": {"dim": 512}}))
+    assert paper.niche_image == Features(dim=512) and paper.spot_image == ST_ALIGN.spot_image
+    conv = model_config(TrainConfig(model={"niche_image": {"kind": "conv", "channels": [1, 2, 3, 4]}}))
+    assert conv.niche_image == ConvEncoder(channels=(1, 2, 3, 4))
+    assert model_config(TrainConfig(loss={"lambda_spot": 0.3})).loss.lambda_spot == 0.3
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"model": {"base": "st-alinge"}}, "model.base"),
+        ({"model": {"droput": 0.1}}, "Did you mean 'dropout'"),
+        ({"model": {"head": {"hiden": 1}}}, "model.head.*Did you mean 'hidden'"),
+        ({"model": {"niche_image": {"kind": "vit"}}}, "model.niche_image.kind"),
+        ({"model": {"niche_image": {"kind": "timm", "features": 3}}}, "Expected the key `name`"),
+        ({"loss": {"temprature": 0.1}}, "Did you mean 'temperature'"),
+        ({"loss": {"negatives": "all"}}, "negatives"),
+        ({"model": {"fusion": 3}}, "fusion to be str"),
+    ],
+)
+def test_wrong_keys_are_named(changes, expected):
+    with pytest.raises(ValueError, match=expected):
+        model_config(TrainConfig(**changes))
+
+
+def test_biases_norms_and_the_gene_table_are_spared_by_weight_decay():
+    from stalign.models.network import STAlign
+
+    network = STAlign(MINI, 40)
+    names = {id(p): n for n, p in network.named_parameters()}
+    decayed, spared = (
+        {names[id(p)] for p in group["params"]} for group in parameter_groups(network, decay_gene_table=False)
+    )
+    assert decayed | spared == set(names.values()) and not decayed & spared
+    assert "gene_table.weight" in spared
+    assert all(network.get_parameter(n).ndim > 1 and not n.endswith("bias") for n in decayed)
+    assert not any("norm" in n for n in decayed)
+    groups = parameter_groups(network, decay_gene_table=True)
+    assert "gene_table.weight" in {names[id(p)] for p in groups[0]["params"]}
