@@ -7,11 +7,16 @@ from PIL import Image
 from stalign.core.patches import cut
 from stalign.data import images
 from stalign.data.images import SectionImage, file_levels, full_scale, read_file, to_rgb
-from stalign.data.tiles import Tiles
+from stalign.data.tiles import Tiles, halve
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (90, 120, 3), dtype=np.uint8)
 WINDOWS = np.array([[-5.5, -7.0, 20.0, 18.5], [30.2, 40.7, 58.2, 68.7], [100.0, 70.0, 130.0, 100.0], [0.0, 0, 120, 90]])
+
+
+def reference(windows=WINDOWS, size=14):
+    """Patches of an 8-bit image in memory."""
+    return section(PIXELS).patches(windows, size)
 
 
 def section(source, shape=(90, 120), **options):
@@ -47,7 +52,7 @@ def test_every_storage_gives_the_same_patches(kind):
             import zarr
 
             source = zarr.array(source, chunks=(3, 32, 32))
-    np.testing.assert_array_equal(section(source, **options).patches(WINDOWS, 14), cut(PIXELS, WINDOWS, 14))
+    np.testing.assert_array_equal(section(source, **options).patches(WINDOWS, 14), reference())
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
@@ -56,11 +61,33 @@ def test_an_image_too_large_for_memory_is_read_in_tiles_with_the_same_result(mon
     source = np.moveaxis((PIXELS.astype(np.float64) * factor).astype(dtype), -1, 0)
     monkeypatch.setattr(images, "_IN_MEMORY", 1000)
     image = section(source, channels_first=True)
-    np.testing.assert_array_equal(image.patches(WINDOWS, 14), cut(PIXELS, WINDOWS, 14))
+    np.testing.assert_array_equal(image.patches(WINDOWS, 14), reference())
     assert image._rgb is None
     small, factor = image.thumbnail(30)
     assert small.shape == (22, 30, 3)
     assert factor == 0.25
+
+
+def test_small_windows_are_cut_as_they_are_and_large_ones_from_halved_copies():
+    np.testing.assert_array_equal(reference(WINDOWS[:3]), cut(PIXELS, WINDOWS[:3], 14))
+    smooth = np.asarray(Image.fromarray(PIXELS[:12, :15]).resize((121, 91), Image.Resampling.BICUBIC))
+    windows = np.array([[3.0, 2.0, 119.0, 90.0], [0.0, 0.0, 121.0, 91.0]])
+    large = section(smooth, (91, 121)).patches(windows, 5)
+    difference = np.abs(large.astype(int) - cut(smooth, windows, 5))
+    assert difference.mean() < 2  # of a spread of 30 grey levels
+    assert difference.max() <= 12  # at the border, whose odd last row counts twice
+    alone = section(smooth, (91, 121)).patches(windows[1:], 5)
+    np.testing.assert_array_equal(alone[0], large[1])
+
+
+def test_halving_in_tiles_is_halving_of_the_whole():
+    odd = PIXELS[:89, :119]
+    tiles = Tiles((89, 119), lambda y0, y1, x0, x1: odd[y0:y1, x0:x1], budget=10**6, edge=16)
+    once = halve(odd)
+    assert once.shape == (45, 60, 3)
+    np.testing.assert_array_equal(once[0, 0], np.floor(odd[:2, :2].astype(float).mean(axis=(0, 1)) + 0.5))
+    np.testing.assert_array_equal(tiles.halved()[0:45, 0:60], once)
+    np.testing.assert_array_equal(tiles.halved().halved()[0:23, 0:30], halve(once))
 
 
 def test_tiles_read_each_tile_once_and_keep_few():
@@ -83,7 +110,7 @@ def test_a_file_is_read_when_first_needed_and_only_once(tmp_path, monkeypatch):
     path = stored(tmp_path / "a.png")
     image = section(path)
     assert image._rgb is None
-    np.testing.assert_array_equal(image.patches(WINDOWS, 14), cut(PIXELS, WINDOWS, 14))
+    np.testing.assert_array_equal(image.patches(WINDOWS, 14), reference())
     path.unlink()
     np.testing.assert_array_equal(image.pixels(), PIXELS)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from stalign._validate import message
 from stalign.core.patches import cut
-from stalign.data.tiles import Tiles
+from stalign.data.tiles import Tiles, halve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,8 +64,7 @@ class SectionImage:
     frame: int = 0
     _rgb: NDArray[np.uint8] | None = field(default=None, repr=False, init=False)
     _full_scale: float | None = field(default=None, repr=False, init=False)
-    _tiles: Tiles | None = field(default=None, repr=False, init=False)
-    _levels: dict[int, NDArray[np.uint8]] = field(default_factory=dict, repr=False, init=False)
+    _levels: dict[int, NDArray[np.uint8] | Tiles] = field(default_factory=dict, repr=False, init=False)
 
     def to_pixels(self, coords: NDArray[np.float64]) -> NDArray[np.float64]:
         """Convert coordinates to px of this image.
@@ -104,31 +103,24 @@ class SectionImage:
         if not np.isfinite(windows).all():
             bad = int((~np.isfinite(windows)).any(axis=1).sum())
             raise ValueError(message("Expected finite windows", found=f"{bad} of {len(windows)} with NaN"))
-        if not self._fits() and self._tiles is None:
-            self._tiles = Tiles(self.shape, self._region, budget=_IN_MEMORY)
-        if self._tiles is not None:
-            return cut(self._tiles, windows, size)
         shortest = np.minimum(windows[:, 2] - windows[:, 0], windows[:, 3] - windows[:, 1])
         halvings = np.floor(np.log2(np.maximum(shortest / (2 * size), 1))).astype(np.intp)
         patches = np.empty((len(windows), size, size, 3), dtype=np.uint8)
-        for n in np.unique(halvings):
-            rows = halvings == n
-            patches[rows] = cut(self._halved(int(n)), windows[rows] / 2**n, size)
+        for times in np.unique(halvings):
+            rows = halvings == times
+            patches[rows] = cut(self._halved(int(times)), windows[rows] / 2**times, size)
         return patches
 
-    def _halved(self, times: int) -> NDArray[np.uint8]:
+    def _halved(self, times: int) -> NDArray[np.uint8] | Tiles:
         """Get the image halved by 2 x 2 means; a large window is cut from such a level with no loss that shows."""
-        if times == 0:
+        if times == 0 and self._fits():
             return self.pixels()
         if times not in self._levels:
-            larger = self._halved(times - 1)
-            height, width = larger.shape[:2]
-            even = np.pad(larger, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-            total = even[::2, ::2].astype(np.uint16)
-            total += even[1::2, ::2]
-            total += even[::2, 1::2]
-            total += even[1::2, 1::2]
-            self._levels[times] = ((total + 2) >> 2).astype(np.uint8)
+            if times == 0:
+                self._levels[0] = Tiles(self.shape, self._region, budget=_IN_MEMORY)
+            else:
+                larger = self._halved(times - 1)
+                self._levels[times] = larger.halved() if isinstance(larger, Tiles) else halve(larger)
         return self._levels[times]
 
     def pixels(self) -> NDArray[np.uint8]:

@@ -42,6 +42,7 @@ class Tiles:
         self.dtype = np.dtype(np.uint8)
         self._read = read
         self._edge = edge
+        self._budget = budget
         self._keep = max(1, budget // (3 * edge**2))
         self._tiles: OrderedDict[tuple[int, int], NDArray[np.uint8]] = OrderedDict()
 
@@ -68,3 +69,37 @@ class Tiles:
                 self._tiles.popitem(last=False)
         self._tiles.move_to_end(where)
         return self._tiles[where]
+
+    def halved(self) -> Tiles:
+        """Get the image at half the size, as `halve` makes it; its tiles are made of these ones.
+
+        Returns
+        -------
+        The image, with a quarter of the budget.
+        """
+        height, width = (self.shape[0] + 1) // 2, (self.shape[1] + 1) // 2
+        return Tiles((height, width), self._read_halved, budget=self._budget // 4, edge=self._edge)
+
+    def _read_halved(self, y0: int, y1: int, x0: int, x1: int) -> NDArray[np.uint8]:
+        return halve(self[2 * y0 : 2 * y1, 2 * x0 : 2 * x1])
+
+
+def halve(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Halve an image by the means of 2 x 2 px.
+
+    Parameters
+    ----------
+    pixels
+        RGB, (H, W, 3) uint8.
+
+    Returns
+    -------
+    RGB, (ceil(H / 2), ceil(W / 2), 3) uint8; a last odd row or column counts twice.
+    """
+    height, width = pixels.shape[:2]
+    even = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    total = even[::2, ::2].astype(np.uint16)
+    total += even[1::2, ::2]
+    total += even[::2, 1::2]
+    total += even[1::2, 1::2]
+    return ((total + 2) >> 2).astype(np.uint8)
