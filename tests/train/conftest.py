@@ -35,6 +35,11 @@ def _quiet_and_single_threaded():
 
 
 @pytest.fixture(scope="session")
+def tiny_model():
+    return TINY
+
+
+@pytest.fixture(scope="session")
 def toy2():
     """Two sections of the toy, 12 rows each."""
     return st.datasets.toy(n_rows=12, n_sections=2)

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import stalign as st
+from stalign.models.checkpoint import load, save
+from stalign.models.network import STAlign
+from stalign.train import TrainConfig, finetune
+from stalign.train.model import model_config
+
+
+@pytest.fixture(scope="module")
+def weights(toy2, tiny_model, tmp_path_factory):
+    """Weights of a tiny network that has not been trained."""
+    torch.manual_seed(0)
+    network = STAlign(model_config(TrainConfig(name="tiny", model=tiny_model)), toy2.n_vars)
+    return save(tmp_path_factory.mktemp("weights"), network, vocabulary=toy2.var_names, meta={"licence": "MIT"})
+
+
+@pytest.mark.parametrize("modality", ["both", "gene", "image"])
+def test_lowers_the_held_out_loss(toy2, weights, modality, tmp_path):
+    before = toy2.copy()
+    out = tmp_path / "mine" if modality == "gene" else None
+    mine = finetune(
+        toy2,
+        weights,
+        modality=modality,
+        epochs=4,
+        lr=2e-2,
+        batch_size=64,
+        library_key="library",
+        random_state=0,
+        out=out,
+    )
+    record = mine.meta["finetune"]
+    assert record["held_out_loss"][1] < record["held_out_loss"][0]
+    assert record["sections"] == ["toy_1", "toy_2"] and record["modality"] == modality
+    assert mine.meta["licence"] == "MIT" and mine.vocabulary == tuple(toy2.var_names)
+    assert set(toy2.obsm) == set(before.obsm) and list(toy2.obs) == list(before.obs)
+    one, other = load(weights).network.state_dict(), mine.network.state_dict()
+    changed = {name for name in one if not torch.equal(one[name], other[name])}
+    assert any("image_encoders" in n for n in changed) == (modality != "gene")
+    assert any("gene_table" in n for n in changed) == (modality != "image")
+    st.tl.embed(toy2, weights=mine, library_key="library", image=modality != "gene", genes=modality != "image")
+    embedding = toy2.obsm.pop("X_stalign")
+    assert np.isfinite(embedding).all()
+    if out is not None:
+        st.tl.embed(toy2, weights=out, library_key="library", image=False)
+        np.testing.assert_array_equal(toy2.obsm["X_stalign"], embedding)
+        assert load(out).sha256 == mine.sha256
+    for slot in ("obsm", "obs", "uns"):
+        for key in set(getattr(toy2, slot)) - set(getattr(before, slot)):
+            del getattr(toy2, slot)[key]
+    toy2.obsp.clear()
+
+
+def test_same_seed_same_weights_and_the_best_state_is_kept(toy2, weights):
+    options = {"modality": "gene", "batch_size": 64, "library_key": "library"}
+    a, b = (finetune(toy2, weights, epochs=2, random_state=1, **options) for _ in range(2))
+    assert a.sha256 == b.sha256 != load(weights).sha256
+    # A learning rate that destroys the weights: the state from before is what is left.
+    c = finetune(toy2, weights, epochs=3, lr=1e3, patience=1, random_state=1, **options)
+    assert c.meta["finetune"]["step"] == 0
+    one, other = load(weights).network.state_dict(), c.network.state_dict()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_time_is_kept(toy2, weights):
+    mine = finetune(
+        toy2, weights, modality="gene", epochs=10_000, patience=10_000, max_seconds=1, library_key="library"
+    )
+    assert mine.meta["finetune"]["step"] < 5_000
+
+
+def test_takes_several_tables(toy2, weights):
+    tables = [toy2[toy2.obs["library"] == name].copy() for name in ("toy_1", "toy_2")]
+    mine = finetune(tables, weights, modality="gene", epochs=1)
+    assert mine.meta["finetune"]["sections"] == ["toy_1", "toy_2"]
+
+
+def test_says_what_is_wrong(toy2, weights):
+    with pytest.raises(ValueError, match="modality"):
+        finetune(toy2, weights, modality="genes")
+    with pytest.raises(ValueError, match="held_out"):
+        finetune(toy2, weights, held_out=0.7)
+    with pytest.raises(RuntimeError, match="library_key"):
+        finetune(toy2, weights)
