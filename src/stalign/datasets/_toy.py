@@ -22,6 +22,7 @@ _EDGES = np.array(
 _MPP = 0.5  # µm per px of the full-resolution image
 _IMAGE_MPP = 2.0  # µm per px of the hires image
 _MARGIN_UM = 150.0
+_WELL_KNOWN = 3
 _TILT = np.deg2rad(0.6)  # of the array against the image
 
 
@@ -77,9 +78,9 @@ def _activity(rng: np.random.Generator, depth: np.ndarray, domain: np.ndarray, p
     neuron = np.clip(depth / 0.15, 0, 1) * (1 - 0.85 * white)
     wave = np.sin(place @ np.array([[2.1, -3.3], [1.7, 2.9]]) * 2 * np.pi + rng.uniform(0, 2 * np.pi, 2))
     cells = rng.dirichlet(np.full(5, 0.9), size=len(depth))  # the handful of cells under a spot is not the band's mean
-    mixed = 0.80 * bands + 0.65 * (cells - 0.2)
-    noise = rng.normal(0, (0.35, 0.5, 0.5), size=(len(depth), 3))
-    return np.column_stack([neuron + noise[:, 0], mixed, 0.5 * wave + noise[:, 1:]])
+    mixed = 0.80 * bands + 1.4 * (cells - 0.2)
+    noise = rng.normal(0, (0.35, 0.4, 0.4), size=(len(depth), 3))
+    return np.column_stack([neuron + noise[:, 0], mixed, 0.4 * wave + noise[:, 1:]])
 
 
 def _counts(
@@ -105,8 +106,10 @@ def _weights(rng: np.random.Generator, genes: list[str]) -> tuple[np.ndarray, np
     weights = rng.normal(0, 0.06, (len(_toy_genes.PROGRAMMES), len(genes)))
     for row, text in enumerate(_toy_genes.PROGRAMMES.values()):
         columns = [position[gene] for gene in text.split()]
-        weights[row, columns] += rng.gamma(4.0, 0.26, len(columns))
+        weights[row, columns] += rng.gamma(4.0, 0.24, len(columns))
         base[columns] = rng.normal(-0.4, 0.9, len(columns))
+        weights[row, columns[:_WELL_KNOWN]] += 1.2  # the first of each list are those that one sees by eye
+        base[columns[:_WELL_KNOWN]] = rng.normal(0.6, 0.4, _WELL_KNOWN)
     for names, level in ((_toy_genes.ribosomal(), 1.6), (_toy_genes.mitochondrial(), 2.8)):
         base[[position[gene] for gene in names]] += level
     return weights, base

@@ -1,9 +1,13 @@
-"""Plots of what tl wrote."""
+"""Plots of what tl wrote: they read, draw and change nothing."""
 
 from __future__ import annotations
 
 from stalign.pl._domains import domains
+from stalign.pl._embedding import embedding
+from stalign.pl._genes import genes
 from stalign.pl._niches import niches
 from stalign.pl._patches import patches
+from stalign.pl._scores import scores
+from stalign.pl._training import training
 
-__all__ = ["domains", "niches", "patches"]
+__all__ = ["domains", "embedding", "genes", "niches", "patches", "scores", "training"]

@@ -108,7 +108,7 @@ def domains(
     """
     table = table_of(data, table_key)
     columns = [default_key(table)] if key is None else [key] if isinstance(key, str) else list(key)
-    shown = _resolve(table, columns, truth, reference, palette)
+    shown = resolve(table, columns, truth, reference, palette)
     views = sections(
         data, table_key=table_key, image_key=image_key, library_key=library_key, mpp=mpp, image=image, want_mpp=4.0
     )
@@ -135,7 +135,7 @@ def domains(
     return finish(figure, axes, show=show, return_fig=return_fig)
 
 
-def _resolve(
+def resolve(
     table: AnnData, columns: Sequence[str], truth: str | None, reference: str | None, palette: Palette
 ) -> list[Labels]:
     """Labels of the panels, in order."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 NO_LABEL = "#B3B3B3"  # readable on black and on white
 _MANY = 100  # labels beyond which a column of numbers is no column of labels
+_NONE = ("", "nan", "None", "NA")  # what files write where there is no label
 Palette = str | Sequence[str] | Mapping[str, str] | None
 
 
@@ -110,13 +111,14 @@ def read_labels(table: AnnData, key: str, *, palette: Palette = None) -> Labels:
         raise KeyError(message("Expected a column of obs", found=repr(key), available=table.obs.columns))
     column = table.obs[key]
     if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.cat.remove_categories([name for name in column.cat.categories if str(name) in _NONE])
         values, codes = column.cat.categories, column.cat.codes.to_numpy().astype(np.intp)
         used = np.unique(codes[codes >= 0])
         names = [str(values[code]) for code in used]
         place = np.full(len(values) + 1, -1, dtype=np.intp)
         place[used] = np.arange(len(used))
         codes = place[codes]
-        stored = _stored(table, key, len(values), used)
+        stored = _stored(table, key, table.obs[key].cat.categories, names)
     else:
         numeric = pd.api.types.is_float_dtype(column) or pd.api.types.is_integer_dtype(column)
         if numeric and column.nunique() > _MANY:
@@ -128,9 +130,10 @@ def read_labels(table: AnnData, key: str, *, palette: Palette = None) -> Labels:
                 )
             )
         text = column.map(str, na_action="ignore")
+        text = text.mask(text.isin(_NONE))
         names = sorted(text.dropna().unique(), key=_natural)
         codes = pd.Index(names).get_indexer(text).astype(np.intp)
-        stored = _stored(table, key, len(names), np.arange(len(names)))
+        stored = _stored(table, key, names, names)
     return Labels(key, names, codes, _colors(names, palette, stored, key))
 
 
@@ -190,11 +193,13 @@ def _natural(name: str) -> list[Any]:
     return [(0, int(part), "") if part.isdigit() else (1, 0, part.lower()) for part in re.split(r"(\d+)", name) if part]
 
 
-def _stored(table: AnnData, key: str, n: int, used: NDArray[np.intp]) -> list[str] | None:
+def _stored(table: AnnData, key: str, categories: Sequence[Any], names: list[str]) -> list[str] | None:
+    """Colours in uns, which are in the order of the categories."""
     colors = table.uns.get(f"{key}_colors")
-    if colors is None or len(colors) < n:
+    if colors is None or len(colors) < len(categories):
         return None
-    return [str(colors[code]) for code in used]
+    by_name = {str(category): str(color) for category, color in zip(categories, colors, strict=False)}
+    return [by_name[name] for name in names]
 
 
 def _colors(names: list[str], palette: Palette, stored: list[str] | None, key: str) -> list[str]:

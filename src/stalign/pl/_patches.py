@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +13,8 @@ from stalign.pl._canvas import canvas, finish, panel_title
 from stalign.pl._labels import read_labels
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from anndata import AnnData
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
@@ -122,9 +123,9 @@ def patches(
     views = sections(
         data,
         table_key=table_key,
-        image_key=image_key if image_key is not None else recorded_images(table),
+        image_key=image_key if image_key is not None else recorded(table, "image_key") or None,
         library_key=library_key,
-        mpp=mpp,
+        mpp=mpp if mpp is not None else recorded(table, "coord_mpp") or None,
     )
     chosen = [_choose(table, view, spots, n, by) for view in views]
     if spots is not None and sum(map(len, chosen)) < len(spots):
@@ -154,27 +155,22 @@ def patches(
     return finish(figure, axes, show=show, return_fig=return_fig)
 
 
-def recorded_images(table: AnnData) -> Mapping[str, str] | str | None:
-    """Find the image that `pp.patches` cut its windows for.
+def recorded(table: AnnData, name: str) -> dict[str, Any]:
+    """Look up what `pp.patches` noted of each section.
 
     Parameters
     ----------
     table
         The table.
+    name
+        What to look up, such as `image_key`.
 
     Returns
     -------
-    A name per library, one name, or None where there is no record.
+    A value per section; empty where there is no record.
     """
-    record = table.uns.get(Keys.UNS, {}).get("patches", {})
-    found = record.get("image_key", record.get("sections"))
-    if isinstance(found, Mapping):
-        names = {
-            str(library): value.get("image_key") if isinstance(value, Mapping) else value
-            for library, value in found.items()
-        }
-        return {library: str(name) for library, name in names.items() if name}
-    return str(found) if found else None
+    noted = table.uns.get(Keys.UNS, {}).get("patches", {}).get("sections", {})
+    return {str(library): entry[name] for library, entry in noted.items() if name in entry}
 
 
 def _choose(table: AnnData, view: SectionView, spots: Sequence[str] | None, n: int, by: str | None) -> NDArray[np.intp]:

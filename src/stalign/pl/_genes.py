@@ -1,0 +1,193 @@
+"""Measured against predicted expression."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stalign._validate import message
+from stalign.core.scores import per_gene
+from stalign.data import sections, table_of
+from stalign.pl._canvas import canvas, finish, panel_title
+from stalign.pl._tissue import frame, spots, tissue
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+    from spatialdata import SpatialData
+
+TRUTH = "truth"  # layer of measured expression that tl.predict_genes writes
+_MISSING = (0.7, 0.7, 0.7, 1.0)
+
+
+def genes(
+    data: AnnData | SpatialData,
+    names: str | Sequence[str] | None = None,
+    *,
+    n: int = 3,
+    image: bool = False,
+    scale_bar: bool = True,
+    library_key: str | None = None,
+    table_key: str | None = None,
+    image_key: str | Mapping[str, str] | None = None,
+    mpp: float | Mapping[str, float] | None = None,
+    palette: str = "viridis",
+    size: float = 1.6,
+    alpha: float | None = None,
+    title: str | Sequence[str] | None = None,
+    ncols: int | None = None,
+    ax: Axes | Sequence[Axes] | None = None,
+    show: bool | None = None,
+    return_fig: bool = False,
+) -> Any:
+    """Draw predicted expression beside what was measured, on one colour scale.
+
+    Parameters
+    ----------
+    data
+        What `tl.predict_genes` returned. It is not changed.
+    names
+        One gene or several; None for the `n` that were predicted best, or vary most where nothing was measured.
+    n
+        How many genes, where `names` is None.
+    image
+        Whether to draw the image, where there is one.
+    scale_bar
+        Whether to draw a scale bar in µm, where the scale is known.
+    library_key
+        Column of obs that names the section of each spot; None for one section.
+    table_key, image_key
+        Table and image of a SpatialData object, or the image (`hires`, `lowres`) of an AnnData object.
+    mpp
+        µm per px of the full-resolution image; None derives it from the pitch of the spots.
+    palette
+        Name of a colour map.
+    size
+        Multiple of the true diameter of the spots; above 1 by default, to make a map that can be read.
+    alpha
+        Opacity of the spots.
+    title
+        One title for all panels or one per panel.
+    ncols
+        Panels in a row; None for one row per gene and section, or four in a row where nothing was measured.
+    ax
+        Axes to draw on, one per panel: gene by gene, section by section, measured before predicted.
+    show
+        Whether to show the figure; None shows it where the backend can.
+    return_fig
+        Whether to return the figure.
+
+    Returns
+    -------
+    None if the figure was shown, else its Axes (a list where there are several), or the figure if `return_fig`.
+
+    Reads
+    -----
+    - `.X`, (n_obs, n_genes) float: predicted expression
+    - `layers["truth"]`, (n_obs, n_genes) float: measured expression, where there is some
+    - `obsm["spatial"]`, `uns["spatial"]`
+
+    Raises
+    ------
+    KeyError
+        If a gene, column or table does not exist, or there are no coordinates.
+    ValueError
+        If there are no genes, the colour map is unknown, or `ax` has another number of panels.
+
+    Notes
+    -----
+    The scale runs from the 1st to the 99th percentile of both panels of a pair. Pearson's r in the title is that of the
+    section shown. Spots without a value are grey.
+
+    Examples
+    --------
+    >>> import stalign
+    >>> adata = stalign.datasets.toy()
+    >>> adata.layers["truth"] = adata.X
+    >>> measured, predicted = stalign.pl.genes(adata, "MOBP", show=False)
+    >>> predicted.get_title()
+    'MOBP predicted, r = 1.00'
+    """
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    table = table_of(data, table_key)
+    if palette not in colormaps:
+        raise ValueError(message("Expected `palette` to name a colour map", found=repr(palette)))
+    chosen = _pick(table, names, n)
+    columns = table.var_names.get_indexer(chosen)
+    kinds = [("measured", table.layers[TRUTH])] if TRUTH in table.layers else []
+    kinds.append(("predicted", table.X))
+    views = sections(
+        data, table_key=table_key, image_key=image_key, library_key=library_key, mpp=mpp, image=image, want_mpp=4.0
+    )
+    count = len(chosen) * len(views) * len(kinds)
+    ncols = ncols if ncols is not None else len(kinds) if len(kinds) > 1 else 4
+    figure, axes = canvas(count, ax=ax, ncols=ncols, height=3.3)
+    panels = iter(enumerate(axes))
+    for gene, column in zip(chosen, columns, strict=True):
+        for view in views:
+            values = [_dense(matrix, view.rows, int(column)) for _, matrix in kinds]
+            low, high = _limits(values)
+            scale = ScalarMappable(Normalize(low, high), palette)
+            place = tissue(view)
+            pair = []
+            for (kind, _), value in zip(kinds, values, strict=True):
+                index, panel = next(panels)
+                rgba = scale.to_rgba(np.nan_to_num(value))
+                rgba[~np.isfinite(value)] = _MISSING
+                frame(panel, place, image=image, bar=scale_bar)
+                spots(panel, place, rgba, size=size, alpha=alpha)
+                where = "" if len(views) == 1 else f"{view.library}: "
+                default = f"{where}{gene} {kind}{_correlation(values) if kind == 'predicted' else ''}"
+                panel.set_title(panel_title(title, default, index, count))
+                pair.append(panel)
+            figure.colorbar(scale, ax=pair, shrink=0.8, label="log expression" if len(kinds) > 1 else None)
+    return finish(figure, axes, show=show, return_fig=return_fig)
+
+
+def _pick(table: AnnData, names: str | Sequence[str] | None, n: int) -> list[str]:
+    if names is not None:
+        chosen = [names] if isinstance(names, str) else list(names)
+        unknown = [name for name in chosen if name not in table.var_names]
+        if unknown:
+            raise KeyError(message("Expected a gene", found=repr(unknown[0]), available=table.var_names))
+    elif "pearson" in table.var:
+        chosen = table.var["pearson"].sort_values(ascending=False, kind="stable").index[:n].tolist()
+    else:
+        mean = np.asarray(table.X.mean(axis=0)).ravel()
+        square = table.X.multiply(table.X) if hasattr(table.X, "multiply") else table.X**2
+        spread = np.asarray(square.mean(axis=0)).ravel() - mean**2
+        chosen = table.var_names[np.argsort(-spread, kind="stable")[:n]].tolist()
+    if not chosen:
+        raise ValueError(
+            message("Expected at least one gene", found="none", hint="Pass what tl.predict_genes returned")
+        )
+    return [str(name) for name in chosen]
+
+
+def _dense(matrix: Any, rows: NDArray[np.intp], column: int) -> NDArray[np.float64]:
+    values = matrix[rows][:, [column]]
+    values = values.toarray() if hasattr(values, "toarray") else np.asarray(values)
+    return values.astype(np.float64).ravel()
+
+
+def _limits(values: list[NDArray[np.float64]]) -> tuple[float, float]:
+    together = np.concatenate(values)
+    together = together[np.isfinite(together)]
+    if not len(together):
+        return 0.0, 1.0
+    low, high = np.percentile(together, (1, 99))
+    return float(low), float(high) if high > low else float(low) + 1.0
+
+
+def _correlation(values: list[NDArray[np.float64]]) -> str:
+    if len(values) < 2:
+        return ""
+    pearson = float(per_gene(values[0][:, None], values[1][:, None])["pearson"][0])
+    return f", r = {pearson:.2f}" if np.isfinite(pearson) else ", r undefined"
