@@ -58,8 +58,8 @@ def retrieve(
     -------
     A row per match: query (name in obs), rank from 1, match (name in obs of the reference) and similarity. In `attrs`:
     direction, n_query, n_reference and, where `reference` is None, recall: the share of spots whose own partner is
-    among the best 1, 5 and 10 per cent of all candidates (rounded up to whole candidates), such as ``{"1%": 0.04}``; chance
-    is 1, 5 and 10 per cent.
+    among the best 1, 5 and 10 per cent of all candidates (rounded up to whole candidates), such as ``{"1%": 0.04}``;
+    chance is 1, 5 and 10 per cent, also where all candidates are equally similar.
 
     Reads
     -----
@@ -74,8 +74,7 @@ def retrieve(
 
     Notes
     -----
-    Similarities are made in chunks of 16 million, so memory does not grow with the product of both sides. Of equally similar
-    candidates the one with the lower position comes first.
+    Similarities are made in chunks of 16 million, so memory does not grow with the product of both sides.
 
     Examples
     --------
@@ -134,19 +133,18 @@ def _unit(table: AnnData, use_rep: str) -> tuple[np.ndarray, np.ndarray]:
 def _search(
     left: np.ndarray, right: np.ndarray, n: int, partner: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Find the n best of `right` for each row of `left`, and how many beat the partner; -1 where there is no partner."""
+    """Find the n best of `right` for each row of `left`, and how many beat the partner (a tie by half), or -1."""
     best = np.empty((len(left), n), dtype=np.intp)
     similarity = np.empty((len(left), n), dtype=np.float32)
-    rank = np.full(len(left), -1, dtype=np.intp)
+    rank = np.full(len(left), -1.0)
     step = max(1, CHUNK // len(right))
     for start in range(0, len(left), step):
         part = slice(start, start + step)
         cosine = left[part] @ right.T
-        top = (
-            np.argpartition(-cosine, n - 1, axis=1)[:, :n]
-            if n < len(right)
-            else np.tile(np.arange(n), (len(cosine), 1))
-        )
+        if n < len(right):
+            top = np.argpartition(-cosine, n - 1, axis=1)[:, :n]
+        else:
+            top = np.broadcast_to(np.arange(n), cosine.shape)
         values = np.take_along_axis(cosine, top, axis=1)
         order = np.lexsort((top, -values), axis=1)
         best[part] = np.take_along_axis(top, order, axis=1)
@@ -154,11 +152,12 @@ def _search(
         if partner is not None:
             has = partner[part] >= 0
             own = cosine[np.flatnonzero(has), partner[part][has]][:, None]
-            rank[part][has] = (cosine[has] > own).sum(axis=1)
+            ties = (cosine[has] == own).sum(axis=1) - 1
+            rank[part][has] = (cosine[has] > own).sum(axis=1) + ties / 2
     return best, similarity, rank
 
 
 def _recall(rank: np.ndarray, n_candidates: int) -> dict[str, float]:
     """Share of spots with fewer better candidates than the cut-off allows."""
-    cut = {f"{share:.0%}": int(np.ceil(share * n_candidates)) for share in RECALL}
+    cut = {f"{share:.0%}": int(np.ceil(share * n_candidates - 1e-9)) for share in RECALL}
     return {name: float((rank < size).mean()) if len(rank) else float("nan") for name, size in cut.items()}

@@ -112,7 +112,7 @@ def score(
 def _libraries(
     data: AnnData | SpatialData, table: AnnData, *, library_key: str | None, table_key: str | None
 ) -> list[tuple[str, np.ndarray]]:
-    """Split into libraries; a table of several libraries can be scored as one, since scores do not need the sections."""
+    """Split into libraries; scores do not need the sections, so a table of several can be scored as one."""
     if library_key is None and len(table.uns.get(Keys.UNS_SPATIAL, {})) > 1:
         return [(OVERALL, np.arange(table.n_obs))]
     return list(groups(data, library_key=library_key, table_key=table_key))

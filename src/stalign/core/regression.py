@@ -1,0 +1,257 @@
+r"""Regression of expression on features, from sections to sections.
+
+A section differs from another in stain, scale and depth, so features are standardised section by section, and a
+prediction is the mean of the reference plus what the features explain within a section:
+:math:`\hat y = \bar y + s_g (x^T W)_g`. The penalty of :math:`W` and the factor :math:`0 \le s_g \le 1` of each gene
+are chosen on sections that were left out, so that a gene which cannot be predicted is predicted by its mean.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stalign._validate import message
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    Predictor = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+    Fitter = Callable[[NDArray[np.float64], NDArray[np.float64]], Predictor]
+
+ALPHAS = tuple(float(alpha) for alpha in 10.0 ** np.arange(-3.0, 3.1, 0.5))  # times the number of spots
+
+
+@dataclass(frozen=True)
+class Regression:
+    """A regression of expression on standardised features.
+
+    Parameters
+    ----------
+    mean
+        Mean of each gene over the spots it was fitted to, (g,).
+    low, high
+        Smallest and largest value of each gene there, (g,); predictions stay between them.
+    shrink
+        Factor of each gene, from 0 to 1, (g,).
+    predictor
+        Maps standardised features (n, f) to deviations from the mean, (n, g).
+    alpha
+        Penalty of a ridge regression, times the number of spots; NaN for other models.
+    """
+
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    shrink: np.ndarray
+    predictor: Predictor
+    alpha: float = float("nan")
+
+    def predict(self, features: np.ndarray, groups: np.ndarray | None = None) -> np.ndarray:
+        """Predict expression.
+
+        Parameters
+        ----------
+        features
+            Standardised features, (n, f).
+        groups
+            The section of each row, (n,), whose predictions get the reference's mean; None leaves them as they are.
+
+        Returns
+        -------
+        (n, g) float64.
+        """
+        deviation = np.asarray(self.predictor(np.asarray(features, dtype=np.float64)), dtype=np.float64)
+        if groups is not None:
+            deviation = centred(deviation, groups)
+        return np.clip(self.mean + self.shrink * deviation, self.low, self.high)
+
+
+def centred(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Take the mean of its group from each row.
+
+    Parameters
+    ----------
+    values
+        Values, (n, g).
+    groups
+        The group of each row, (n,).
+
+    Returns
+    -------
+    (n, g) float64.
+    """
+    values = np.asarray(values, dtype=np.float64).copy()
+    for group in np.unique(groups):
+        rows = groups == group
+        values[rows] -= values[rows].mean(axis=0)
+    return values
+
+
+def fit_ridge(
+    features: np.ndarray,
+    targets: np.ndarray,
+    groups: np.ndarray,
+    folds: np.ndarray,
+    *,
+    alphas: tuple[float, ...] = ALPHAS,
+) -> Regression:
+    """Fit a ridge regression whose penalty and shrinkage are chosen on held-out folds.
+
+    One penalty serves all genes: the one with the largest mean share of a gene's variance explained on held-out spots,
+    after shrinkage.
+
+    Parameters
+    ----------
+    features
+        Standardised features, (n, f).
+    targets
+        Expression, (n, g).
+    groups
+        The section of each spot, (n,); differences between sections are not fitted.
+    folds
+        The fold of each spot, (n,): whole sections, or regions of one.
+    alphas
+        Penalties to choose from, times the number of spots.
+
+    Returns
+    -------
+    The regression.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two spots or the lengths differ.
+    """
+    features, targets = _check(features, targets, groups, folds)
+    deviations = centred(targets, groups)
+    sums = np.zeros((2, len(alphas), len(np.unique(folds)), targets.shape[1]))
+    for number, (train, test, whole) in enumerate(_splits(groups, folds)):
+        solve = _ridge(features[train], deviations[train])
+        for position, alpha in enumerate(alphas):
+            predicted = features[test] @ solve(alpha)
+            sums[:, position, number] = _agreement(deviations[test], predicted, groups[test], whole)
+    variance = np.maximum((deviations**2).sum(axis=0), 1e-12)
+    gains = []
+    for position in range(len(alphas)):
+        hits, sizes = sums[:, position]
+        shrink = shrinkage(hits, sizes)
+        gains.append(((2 * shrink * hits.sum(axis=0) - shrink**2 * sizes.sum(axis=0)) / variance).mean())
+    best = int(np.argmax(gains))
+    coefficients = _ridge(features, deviations)(alphas[best])
+    return _regression(targets, shrinkage(*sums[:, best]), lambda x: x @ coefficients, alphas[best])
+
+
+def fit_model(
+    fit: Fitter, features: np.ndarray, targets: np.ndarray, groups: np.ndarray, folds: np.ndarray
+) -> Regression:
+    """Fit any model, with shrinkage chosen on held-out folds.
+
+    Parameters
+    ----------
+    fit
+        Takes features (m, f) and deviations of expression (m, g) and returns a function from features to deviations.
+        Called once for each fold and once for all spots.
+    features
+        Standardised features, (n, f).
+    targets
+        Expression, (n, g).
+    groups
+        The section of each spot, (n,).
+    folds
+        The fold of each spot, (n,).
+
+    Returns
+    -------
+    The regression.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two spots or the lengths differ.
+    """
+    features, targets = _check(features, targets, groups, folds)
+    deviations = centred(targets, groups)
+    sums = np.zeros((2, len(np.unique(folds)), targets.shape[1]))
+    for number, (train, test, whole) in enumerate(_splits(groups, folds)):
+        predicted = fit(features[train], deviations[train])(features[test])
+        sums[:, number] = _agreement(deviations[test], predicted, groups[test], whole)
+    return _regression(targets, shrinkage(*sums), fit(features, deviations))
+
+
+def shrinkage(hits: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    r"""Choose the factor of each gene from held-out predictions.
+
+    With :math:`h_f = \sum p y` and :math:`q_f = \sum p^2` of fold f, the best factor is
+    :math:`\hat s = \sum h_f / \sum q_f`, the slope of the truth on the prediction. One standard error of that ratio
+    over the folds is taken from it, since too large a factor costs more than too small a one.
+
+    Parameters
+    ----------
+    hits
+        Products of truth and prediction, summed in each fold, (folds, g).
+    sizes
+        Squared predictions, summed in each fold, (folds, g).
+
+    Returns
+    -------
+    (g,) from 0 to 1; 0 where there are not two folds to learn it from.
+    """
+    n = len(hits)
+    total = sizes.sum(axis=0)
+    if n < 2:
+        return np.zeros(hits.shape[1])
+    safe = np.maximum(total, 1e-12)
+    slope = hits.sum(axis=0) / safe
+    error = np.sqrt(((hits - slope * sizes) ** 2).sum(axis=0) * n / (n - 1)) / safe
+    return np.where(total > 1e-12, np.clip(slope - error, 0.0, 1.0), 0.0)
+
+
+def _check(
+    features: np.ndarray, targets: np.ndarray, groups: np.ndarray, folds: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    features, targets = np.asarray(features, dtype=np.float64), np.asarray(targets, dtype=np.float64)
+    if not len(features) == len(targets) == len(groups) == len(folds):
+        found = f"{len(features)} features, {len(targets)} targets, {len(groups)} groups, {len(folds)} folds"
+        raise ValueError(message("Expected a row of each for every spot", found=found))
+    if len(features) < 2:
+        raise ValueError(message("Expected at least two spots to fit to", found=str(len(features))))
+    return features, targets
+
+
+def _splits(groups: np.ndarray, folds: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, bool]]:
+    """Give, for each fold, the rows to fit, the rows held out, and whether these are whole sections."""
+    if len(np.unique(folds)) < 2:
+        return
+    for fold in np.unique(folds):
+        test = folds == fold
+        yield ~test, test, not np.isin(groups[~test], groups[test]).any()
+
+
+def _agreement(truth: np.ndarray, predicted: np.ndarray, groups: np.ndarray, whole: bool) -> np.ndarray:  # noqa: FBT001
+    """Sum truth times prediction, and prediction squared, over the rows, (2, g)."""
+    if whole:
+        predicted = centred(predicted, groups)
+    return np.stack([(truth * predicted).sum(axis=0), (predicted**2).sum(axis=0)])
+
+
+def _ridge(features: np.ndarray, targets: np.ndarray) -> Callable[[float], np.ndarray]:
+    """Prepare ridge regression for every penalty by one eigendecomposition, of the smaller of both Gram matrices."""
+    n, f = features.shape
+    gram = features.T @ features if f <= n else features @ features.T
+    values, vectors = np.linalg.eigh(gram)
+    values = np.maximum(values, 0.0)[:, None]
+    rotated = vectors.T @ (features.T @ targets if f <= n else targets)
+    back = vectors if f <= n else features.T @ vectors
+    return lambda alpha: back @ (rotated / (values + alpha * n))
+
+
+def _regression(
+    targets: np.ndarray, shrink: np.ndarray, predictor: Predictor, alpha: float = float("nan")
+) -> Regression:
+    mean, low, high = targets.mean(axis=0), targets.min(axis=0), targets.max(axis=0)
+    return Regression(mean, low, high, shrink, predictor, alpha)

@@ -1,0 +1,184 @@
+"""What gene prediction reads: features, expression, sections and positions, of one object or of several."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import sparse
+
+from stalign._constants import Keys
+from stalign._validate import message
+from stalign.core.expression import normalise
+from stalign.data.sections import groups
+from stalign.data.table import has_counts, read_counts, table_of
+from stalign.tl._domains import features_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+
+@dataclass(frozen=True)
+class Spots:
+    """Spots of one or more sections, ready to be regressed.
+
+    Parameters
+    ----------
+    features
+        Features, (n, f) float64; rows with NaN are spots without.
+    expression
+        log1p of counts per 10,000, CSR (n, g), or None where there are no counts.
+    measured
+        Whether a spot has any counts, (n,) bool.
+    genes
+        Name of each column, (g,) str.
+    groups
+        The section of each spot, (n,) intp.
+    coords
+        Centres, (n, 2), NaN where unknown; comparable within a section only.
+    """
+
+    features: np.ndarray
+    expression: sparse.csr_matrix | None
+    measured: np.ndarray
+    genes: np.ndarray
+    groups: np.ndarray
+    coords: np.ndarray
+
+    @property
+    def usable(self) -> np.ndarray:
+        """Spots with features, (n,) bool."""
+        return np.isfinite(self.features).all(axis=1)
+
+    def columns(self, names: np.ndarray) -> np.ndarray:
+        """Find genes: their columns, (m,) intp, with -1 for those that are not there."""
+        where = {name: position for position, name in enumerate(self.genes)}
+        return np.array([where.get(name, -1) for name in names], dtype=np.intp)
+
+    def values(self, names: np.ndarray) -> np.ndarray | None:
+        """Get the expression of genes, (n, m) float64, NaN where not measured; None where there are no counts."""
+        if self.expression is None:
+            return None
+        columns = self.columns(names)
+        values = np.full((len(self.measured), len(names)), np.nan)
+        values[:, columns >= 0] = self.expression[:, columns[columns >= 0]].toarray()
+        values[~self.measured] = np.nan
+        return values
+
+
+def read_spots(
+    data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
+    use_rep: Sequence[str],
+    *,
+    layer: str | None,
+    total_counts: str | None,
+    library_key: str | None,
+    table_key: str | None,
+) -> Spots:
+    """Read features and expression.
+
+    Parameters
+    ----------
+    data
+        One object, or several that are taken together.
+    use_rep
+        The obsm keys whose columns are the features.
+    layer
+        Layer of the raw counts; None for `.X`.
+    total_counts
+        obs column of each spot's total count; None for the row sums.
+    library_key
+        obs column that names the section of each spot.
+    table_key
+        Table of SpatialData objects.
+
+    Returns
+    -------
+    The spots of all objects, with the genes that all of them have, in the order of the first.
+
+    Raises
+    ------
+    KeyError
+        If an embedding, layer or column is missing.
+    ValueError
+        If counts are negative, gene names are not unique, or there is no object.
+    """
+    if not isinstance(data, list | tuple):
+        return _read(data, use_rep, layer, total_counts, library_key, table_key)
+    parts = [_read(item, use_rep, layer, total_counts, library_key, table_key) for item in data]
+    if not parts:
+        raise ValueError(message("Expected at least one reference section", found="an empty list"))
+    return _join(parts)
+
+
+def _read(
+    data: AnnData | SpatialData,
+    use_rep: Sequence[str],
+    layer: str | None,
+    total_counts: str | None,
+    library_key: str | None,
+    table_key: str | None,
+) -> Spots:
+    table = table_of(data, table_key)
+    features = np.concatenate([features_of(table, name) for name in use_rep], axis=1, dtype=np.float64)
+    section = np.zeros(table.n_obs, dtype=np.intp)
+    for number, (_, rows) in enumerate(groups(data, library_key=library_key, table_key=table_key)):
+        section[rows] = number
+    coords = np.full((table.n_obs, 2), np.nan)
+    if Keys.SPATIAL in table.obsm:
+        coords[:] = np.asarray(table.obsm[Keys.SPATIAL], dtype=np.float64)[:, :2]
+    expression, measured = None, np.zeros(table.n_obs, dtype=bool)
+    if has_counts(table, layer):
+        if not table.var_names.is_unique:
+            twice = table.var_names[table.var_names.duplicated()].unique()
+            hint = "Call `data.var_names_make_unique()`, or add them up"
+            raise ValueError(
+                message("Expected each gene once", found=f"{len(twice)} twice, such as {twice[0]!r}", hint=hint)
+            )
+        counts, totals = read_counts(table, layer=layer, total_counts=total_counts)
+        expression = normalise(counts, totals)
+        measured = np.asarray(counts.sum(axis=1)).ravel() > 0
+    return Spots(features, expression, measured, table.var_names.to_numpy().astype(str), section, coords)
+
+
+def _join(parts: list[Spots]) -> Spots:
+    """Take several objects together; their sections stay apart, and only genes of all of them are kept."""
+    widths = {part.features.shape[1] for part in parts}
+    if len(widths) > 1:
+        raise ValueError(message("Expected features of one width in all reference sections", found=str(sorted(widths))))
+    genes = parts[0].genes
+    for part in parts[1:]:
+        genes = genes[np.isin(genes, part.genes)]
+    matrices = [None if part.expression is None else part.expression[:, part.columns(genes)] for part in parts]
+    offsets = np.cumsum([0, *(part.groups.max(initial=0) + 1 for part in parts)])
+    return Spots(
+        np.concatenate([part.features for part in parts]),
+        None if any(matrix is None for matrix in matrices) else sparse.csr_matrix(sparse.vstack(matrices)),
+        np.concatenate([part.measured for part in parts]),
+        genes,
+        np.concatenate([part.groups + offset for part, offset in zip(parts, offsets[:-1], strict=True)]),
+        np.concatenate([part.coords for part in parts]),
+    )
+
+
+def most_variable(expression: sparse.csr_matrix, n_genes: int) -> np.ndarray:
+    """Find the genes with the largest variance.
+
+    Parameters
+    ----------
+    expression
+        Normalised expression, CSR (n, g).
+    n_genes
+        How many.
+
+    Returns
+    -------
+    Their columns, by decreasing variance, (min(n_genes, g),) intp; of equals the first.
+    """
+    mean = np.asarray(expression.mean(axis=0, dtype=np.float64)).ravel()
+    square = np.asarray(expression.multiply(expression).mean(axis=0, dtype=np.float64)).ravel()
+    return np.argsort(-(square - mean**2), kind="stable")[:n_genes]
