@@ -90,6 +90,30 @@ def test_halving_in_tiles_is_halving_of_the_whole():
     np.testing.assert_array_equal(tiles.halved().halved()[0:23, 0:30], halve(once))
 
 
+def test_windows_in_reading_order_read_each_tile_once(monkeypatch):
+    reads = []
+
+    class Slow:
+        shape, dtype = (3, 5000, 7000), np.dtype(np.uint8)
+
+        def __getitem__(self, where):
+            reads.append((where[1].start, where[2].start))
+            return np.zeros([3, *(part.stop - part.start for part in where[1:])], np.uint8)
+
+    rng = np.random.default_rng(0)
+    corner = rng.random((300, 2)) * [6900, 4900]
+    corner = corner[((corner % 2048 > 90) & (corner % 2048 < 1900)).all(axis=1)]
+    windows = np.hstack([corner, corner + 50])
+    image = section(Slow(), (5000, 7000), channels_first=True)
+    np.testing.assert_array_equal(image.reading_order(windows), np.arange(len(windows)))
+    monkeypatch.setattr(images, "_IN_MEMORY", 3 * 2048**2)  # one tile
+    order = image.reading_order(windows)
+    np.testing.assert_array_equal(np.sort(order), np.arange(len(windows)))
+    for start in range(0, len(order), 16):
+        image.patches(windows[order[start : start + 16]], 28)
+    assert len(reads) == len(set(reads)) == 12
+
+
 def test_tiles_read_each_tile_once_and_keep_few():
     reads = []
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from stalign._validate import message
 from stalign.core.patches import cut
-from stalign.data.tiles import Tiles, halve
+from stalign.data.tiles import EDGE, Tiles, halve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -110,6 +110,23 @@ class SectionImage:
             rows = halvings == times
             patches[rows] = cut(self._halved(int(times)), windows[rows] / 2**times, size)
         return patches
+
+    def reading_order(self, windows: NDArray[np.float64]) -> NDArray[np.intp]:
+        """Get the order in which windows are best cut in batches: each tile of a large image is then read once.
+
+        Parameters
+        ----------
+        windows
+            Windows (b, 4), x0 y0 x1 y1 in image px; may be NaN.
+
+        Returns
+        -------
+        A permutation of the windows, (b,); as they come where the image is in memory.
+        """
+        windows = np.asarray(windows, dtype=np.float64).reshape(-1, 4)
+        if self._fits():
+            return np.arange(len(windows))
+        return np.lexsort([*(windows[:, :2] // EDGE).T])
 
     def _halved(self, times: int) -> NDArray[np.uint8] | Tiles:
         """Get the image halved by 2 x 2 means; a large window is cut from such a level with no loss that shows."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_EDGE = 2048  # px
+EDGE = 2048  # px
 
 
 class Tiles:
@@ -36,7 +36,7 @@ class Tiles:
         read: Callable[[int, int, int, int], NDArray[np.uint8]],
         *,
         budget: int,
-        edge: int = _EDGE,
+        edge: int = EDGE,
     ) -> None:
         self.shape = (*shape, 3)
         self.dtype = np.dtype(np.uint8)
