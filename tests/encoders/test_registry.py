@@ -63,7 +63,7 @@ def test_contract_without_weights(name):
     check(name)
 
 
-@pytest.mark.parametrize("name", ["resnet50", "ctranspath"])
+@pytest.mark.parametrize("name", ["resnet50", "scgpt"])
 def test_contract_with_random_weights(name):
     check(name, "random")
 

@@ -153,7 +153,7 @@ def test_sampling_keeps_the_class_token_and_the_length():
 
 def test_packing_does_not_mix_cells(model, counts, monkeypatch):
     whole = embed(model, counts, NAMES)
-    monkeypatch.setattr("stalign.encoders.scgpt._TOKENS", 1)
+    monkeypatch.setattr("stalign.encoders.packed.TOKENS", 1)
     np.testing.assert_allclose(embed(model, counts, NAMES), whole, atol=1e-6)
 
 

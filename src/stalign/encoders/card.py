@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 Access = Literal["hub", "folder", "none"]
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard deviation of RGB in 0..1
+_PARTS = {"cls+mean": 2, "all": 4}  # tokens that a pooling puts side by side
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
 
@@ -117,7 +118,7 @@ class Card:
         """Length of an embedding."""
         if "n_comps" in self.options:
             return int(self.options["n_comps"])
-        return self.width * (2 if self.options.get("pool") == "cls+mean" else 1)
+        return self.width * _PARTS.get(self.options.get("pool", ""), 1)
 
     @property
     def needs_weights(self) -> bool:

@@ -15,10 +15,13 @@ GENE_CARDS = (
         "vocab.json) and pass its path as `weights=`. Counts must be raw.",
     ),
     Card(
-        "scfoundation", "gene", "stalign.encoders.scfoundation:load", width=3072, access="folder",
-        files=("models.ckpt",), n_parameters=0, licence="non-commercial research, revocable", commercial=False,
-        gated=True, citation="Hao et al. 2024, Nat Methods 21:1481", url="https://github.com/biomap-research/scFoundation",
-        note="Weights are handed out on a SharePoint page of its authors.",
+        "scfoundation", "gene", "stalign.encoders.scfoundation:load", width=768, access="folder",
+        files=("models.ckpt",), n_parameters=99_940_156, licence="non-commercial research, revocable", commercial=False,
+        gated=True, citation="Hao et al. 2024, Nat Methods 21:1481",
+        url="https://github.com/biomap-research/scFoundation",
+        options={"pool": "all", "depth": 4.0}, choices={"pool": ("all", "max")},
+        note="Its authors hand out models.ckpt on the SharePoint page that their README links; put "
+        "OS_scRNA_gene_index.19264.tsv of their repository beside it and pass the folder as `weights=`.",
     ),
     Card(
         "pca", "gene", "stalign.encoders.pca:load", width=50, licence="BSD-3-Clause", commercial=True, gated=False,

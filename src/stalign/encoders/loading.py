@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from stalign.encoders.card import Card
 
 RANDOM = "random"
+_BESIDE = ("args.json", "vocab.json", "OS_scRNA_gene_index.19264.tsv")  # decide the features as the weights do
 
 
 class EncodesPatches(Protocol):
@@ -142,5 +143,5 @@ def identify(card: Card, path: Path | None, *, seed: int = 0) -> str:
     if path is None:
         return f"random:{seed}" if card.needs_weights else "none"
     folder = path if path.is_dir() else path.parent
-    beside = [folder / name for name in ("args.json", "vocab.json")] if card.modality == "gene" else []
+    beside = [folder / name for name in _BESIDE] if card.modality == "gene" else []
     return sha256_of(*weight_files(path), *(file for file in beside if file.is_file()))

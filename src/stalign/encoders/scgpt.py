@@ -1,8 +1,4 @@
-"""scGPT, inference only (Cui et al. 2024): tokens of a cell, the transformer, the class token.
-
-Cells are packed end to end, so that no work is done on padding: linear layers run over all tokens of a batch at once,
-attention over runs of cells of equal length.
-"""
+"""scGPT, inference only (Cui et al. 2024): tokens of a cell, the transformer, the class token."""
 
 from __future__ import annotations
 
@@ -15,15 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from stalign.encoders.packed import Block, batches, find_runs
 from stalign.encoders.runtime import autocast
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     import scipy.sparse as sp
     from numpy.typing import NDArray
-
-_TOKENS = 16_384  # tokens packed into one forward pass; bounds memory at about 0.5 GB
 
 
 @dataclass(frozen=True)
@@ -57,48 +52,6 @@ class ScGPTConfig:
     max_value: float = 512.0
 
 
-class _Attention(nn.Module):
-    """Parameters of self-attention, named as in torch's own."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
-        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
-        self.out_proj = nn.Linear(width, width)
-        nn.init.xavier_uniform_(self.in_proj_weight)
-
-    def forward(self, x: torch.Tensor, runs: Sequence[tuple[int, int, int]], *, first_only: bool) -> torch.Tensor:
-        """Attend within each cell: x is (tokens, width), a run is (start, cells, tokens a cell)."""
-        parts = []
-        packed = F.linear(x, self.in_proj_weight, self.in_proj_bias)  # (tokens, 3 * width)
-        for start, n, length in runs:
-            qkv = packed[start : start + n * length].view(n, length, 3, self.heads, -1)
-            q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (n, heads, length, width / heads)
-            out = F.scaled_dot_product_attention(q[:, :, :1] if first_only else q, k, v)
-            parts.append(out.transpose(1, 2).reshape(-1, x.shape[1]))  # (n * queries, width)
-        return self.out_proj(torch.cat(parts))
-
-
-class _Block(nn.Module):
-    """A layer that normalises after each sum, with ReLU."""
-
-    def __init__(self, config: ScGPTConfig) -> None:
-        super().__init__()
-        self.self_attn = _Attention(config.embsize, config.nhead)
-        self.linear1 = nn.Linear(config.embsize, config.d_hid)
-        self.linear2 = nn.Linear(config.d_hid, config.embsize)
-        self.norm1 = nn.LayerNorm(config.embsize)
-        self.norm2 = nn.LayerNorm(config.embsize)
-
-    def forward(self, x: torch.Tensor, runs: Sequence[tuple[int, int, int]], *, first_only: bool) -> torch.Tensor:
-        attended = self.self_attn(x, runs, first_only=first_only)
-        if first_only:  # only the class tokens go on
-            x = torch.cat([x[start : start + n * length : length] for start, n, length in runs])
-        x = self.norm1(x + attended)
-        return self.norm2(x + self.linear2(F.relu(self.linear1(x))))
-
-
 class ScGPT(nn.Module):
     """The part of scGPT that embeds cells.
 
@@ -111,6 +64,7 @@ class ScGPT(nn.Module):
     def __init__(self, config: ScGPTConfig) -> None:
         super().__init__()
         self.config = config
+        sizes = (config.embsize, config.nhead, config.d_hid)
         self.encoder = nn.ModuleDict(
             {"embedding": nn.Embedding(config.n_tokens, config.embsize), "enc_norm": nn.LayerNorm(config.embsize)}
         )
@@ -122,7 +76,7 @@ class ScGPT(nn.Module):
             }
         )
         self.transformer_encoder = nn.ModuleDict(
-            {"layers": nn.ModuleList(_Block(config) for _ in range(config.nlayers))}
+            {"layers": nn.ModuleList(Block(*sizes) for _ in range(config.nlayers))}
         )
 
     def forward(self, ids: torch.Tensor, values: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
@@ -144,20 +98,11 @@ class ScGPT(nn.Module):
         genes = self.encoder["enc_norm"](self.encoder["embedding"](ids))
         value = F.relu(self.value_encoder["linear1"](values.clamp(max=self.config.max_value).unsqueeze(1)))
         x = genes + self.value_encoder["norm"](self.value_encoder["linear2"](value))  # (tokens, embsize)
-        runs = list(_runs(lengths))
+        runs = list(find_runs(lengths))
         layers: Any = self.transformer_encoder["layers"]
         for i, layer in enumerate(layers):
             x = layer(x, runs, first_only=i == len(layers) - 1)
         return x
-
-
-def _runs(lengths: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-    start = first = 0
-    for i in range(1, len(lengths) + 1):
-        if i == len(lengths) or lengths[i] != lengths[first]:
-            yield start, i - first, lengths[first]
-            start += (i - first) * lengths[first]
-            first = i
 
 
 def bin_values(values: NDArray[np.floating], n_bins: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -286,22 +231,9 @@ def embed(
             cells.append((i, *tokenise(genes, values, model.config, max_length=max_length, sample=sample, rng=rng)))
     cells.sort(key=lambda cell: (len(cell[1]), cell[0]))
     out = np.full((len(names), model.config.embsize), np.nan, dtype=np.float32)
-    for batch in _batches(cells):
+    for batch in batches(cells, [len(cell[1]) for cell in cells]):
         ids, values = (torch.from_numpy(np.concatenate([cell[k] for cell in batch])).to(device) for k in (1, 2))
         with torch.inference_mode(), autocast(device, precision):
             found = model(ids, values, [len(cell[1]) for cell in batch]).float()
         out[[cell[0] for cell in batch]] = F.normalize(found, dim=1).cpu().numpy()
     return out
-
-
-def _batches(cells: list[tuple[int, NDArray[np.int64], NDArray[np.float32]]]) -> Iterator[list]:
-    batch: list = []
-    tokens = 0
-    for cell in cells:
-        if batch and tokens + len(cell[1]) > _TOKENS:
-            yield batch
-            batch, tokens = [], 0
-        batch.append(cell)
-        tokens += len(cell[1])
-    if batch:
-        yield batch

@@ -41,8 +41,8 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     """
     tensors: dict[str, Any] = {}
     for file in weight_files(path):
-        tensors.update(_read_file(file))
-    return {name: t.float() if t.is_floating_point() else t for name, t in _unwrapped(tensors).items()}
+        tensors.update(read_file(file))
+    return tensors_of(tensors)
 
 
 def weight_files(path: Path) -> list[Path]:
@@ -75,7 +75,23 @@ def weight_files(path: Path) -> list[Path]:
     raise FileNotFoundError(message("Expected weights (.safetensors, .bin, .pth or .pt) in the folder", found=path))
 
 
-def _read_file(file: Path) -> dict[str, Any]:
+def read_file(file: Path) -> dict[str, Any]:
+    """Read one file of a checkpoint without running anything in it.
+
+    Parameters
+    ----------
+    file
+        A `.safetensors` file or a pickled dictionary of tensors and plain values.
+
+    Returns
+    -------
+    What is in it.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, or holds more than tensors and plain values.
+    """
     import pickle
 
     import torch
@@ -92,6 +108,26 @@ def _read_file(file: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(message("Expected a dictionary of tensors", found=f"{type(found).__name__} in {file}"))
     return found
+
+
+def tensors_of(found: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Take the tensors out of what a file holds.
+
+    Parameters
+    ----------
+    found
+        Tensors by name, perhaps in a dictionary of a training library and with its prefix.
+
+    Returns
+    -------
+    Tensors by name, floating ones as float32.
+
+    Raises
+    ------
+    ValueError
+        If there are none.
+    """
+    return {name: t.float() if t.is_floating_point() else t for name, t in _unwrapped(found).items()}
 
 
 def _unwrapped(found: Mapping[str, Any]) -> dict[str, torch.Tensor]:
