@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_PANEL = 3.6  # inches, side of a panel; the legend comes beside it
+PANEL = 3.6  # inches, side of a panel; the legend comes beside it
 
 
 def canvas(
-    n: int, *, ax: Axes | Sequence[Axes] | None, ncols: int, width: float = _PANEL, height: float = _PANEL
+    n: int, *, ax: Axes | Sequence[Axes] | None, ncols: int, width: float = PANEL, height: float = PANEL
 ) -> tuple[Figure, list[Axes]]:
     """Make panels, or take those of the user.
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from stalign.data import sections, table_of
-from stalign.pl._canvas import canvas, finish, panel_title
+from stalign.pl._canvas import PANEL, canvas, finish, panel_title
 from stalign.pl._labels import NO_LABEL, Labels, Palette, default_key, matched, read_labels
 from stalign.pl._tissue import frame, spots, tissue
 
@@ -114,7 +114,7 @@ def domains(
     )
     n = len(views) * len(shown)
     ncols = ncols if ncols is not None else len(shown) if len(shown) > 1 else 4
-    figure, axes = canvas(n, ax=ax, ncols=ncols, width=4.4)
+    figure, axes = canvas(n, ax=ax, ncols=ncols, width=PANEL + legend_width(shown))
     for i, view in enumerate(views):
         place = tissue(view)
         opacity = alpha if alpha is not None else 0.85 if image and view.image is not None else 1.0
@@ -150,6 +150,23 @@ def resolve(
 
 def _covers(table: AnnData, key: str, palette: Mapping[str, str]) -> bool:
     return all(name in palette for name in read_labels(table, key).names)
+
+
+def legend_width(shown: Sequence[Labels]) -> float:
+    """Estimate the room that the widest legend needs.
+
+    Parameters
+    ----------
+    shown
+        Labels of the panels.
+
+    Returns
+    -------
+    Inches.
+    """
+    longest = max(max((len(name) for name in labels.names), default=0) for labels in shown)
+    several = max(1 + (len(labels.names) - 1) // 16 for labels in shown)
+    return several * (0.35 + 0.085 * max(longest, 6))
 
 
 def legend(ax: Axes, labels: Labels) -> None:

@@ -11,8 +11,8 @@ from stalign._settings import logger, settings
 from stalign._validate import message
 from stalign.data import table_of
 from stalign.data.sections import groups
-from stalign.pl._canvas import canvas, finish, panel_title
-from stalign.pl._domains import legend, resolve
+from stalign.pl._canvas import PANEL, canvas, finish, panel_title
+from stalign.pl._domains import legend, legend_width, resolve
 from stalign.pl._labels import Labels, default_key
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def embedding(
     rows = _usable(np.asarray(table.obsm[wanted]), wanted, seed)
     points = np.asarray(table.obsm[basis])[rows, :2] if basis is not None else _umap(table, use_rep, rows, seed)
     order = np.random.default_rng(seed).permutation(len(rows))  # so that no group lies on top of the others
-    figure, axes = canvas(len(shown), ax=ax, ncols=ncols, width=4.4)
+    figure, axes = canvas(len(shown), ax=ax, ncols=ncols, width=PANEL + legend_width(shown))
     area = size if size is not None else float(np.clip(24_000 / len(rows), 1.0, 24.0))
     for index, (panel, labels) in enumerate(zip(axes, shown, strict=True)):
         part = Labels(labels.key, labels.names, labels.codes[rows], labels.colors)

@@ -97,7 +97,7 @@ def scores(
     section, runs = _column(runs, library_key, _SECTION, "")
     methods, libraries = (list(dict.fromkeys(runs[column].astype(str))) for column in (method, section))
     colors = colors_of(methods, palette)
-    width = max(3.2, 0.42 * len(methods) * len(libraries) + 1.4)
+    width = max(3.2, 0.5 * len(methods) * len(libraries) + 1.8)
     figure, axes = canvas(len(wanted), ax=ax, ncols=ncols, width=min(width, 12.0), height=3.4)
     for index, (panel, metric) in enumerate(zip(axes, wanted, strict=True)):
         for place, name in enumerate(methods):
