@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from stalign.tl._embed import embed
     from stalign.tl._encode import encode
     from stalign.tl._predict_genes import predict_genes
+    from stalign.tl._probe import probe
     from stalign.tl._retrieve import retrieve
     from stalign.tl._score import score
 
@@ -25,6 +26,7 @@ _WHERE = {
     "embed": "stalign.tl._embed",
     "encode": "stalign.tl._encode",
     "predict_genes": "stalign.tl._predict_genes",
+    "probe": "stalign.tl._probe",
     "retrieve": "stalign.tl._retrieve",
     "score": "stalign.tl._score",
 }
@@ -38,6 +40,7 @@ __all__ = [
     "embed",
     "encode",
     "predict_genes",
+    "probe",
     "retrieve",
     "score",
 ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stalign._constants import N_NEIGHBORS, Keys
+from stalign._constants import Keys
 from stalign._settings import logger
 from stalign._validate import message, one_of
 
@@ -169,28 +169,3 @@ def encode(
     changed = write(data, slots, copy=copy, table_key=table_key)
     logger.info("Encoded %d spots with %s: added obsm[%r].", table.n_obs - missing, card.name, key)
     return changed
-
-
-def niche_graph_of(data: AnnData | SpatialData, table: AnnData, **where: Any) -> Any:
-    """Get the niche graph of a table, or make it.
-
-    Parameters
-    ----------
-    data
-        AnnData or SpatialData.
-    table
-        Its table; it is not changed.
-    where
-        `library_key` and `table_key`.
-
-    Returns
-    -------
-    (n_obs, n_obs) CSR float32, rows sum to 1.
-    """
-    from stalign.data.sections import sections
-    from stalign.pp._niches import niche_slots
-
-    graph = table.obsp.get(Keys.NICHE_GRAPH)
-    if graph is not None:
-        return graph
-    return niche_slots(table, sections(data, image=False, **where), N_NEIGHBORS, into={})

@@ -12,7 +12,7 @@ from stalign.core.genes import match
 from stalign.core.niches import niche_mean
 from stalign.data.sections import groups
 from stalign.data.table import gene_ids, read_counts
-from stalign.tl._encode import niche_graph_of
+from stalign.tl._encode_run import niche_graph_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

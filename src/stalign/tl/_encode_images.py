@@ -11,7 +11,7 @@ from stalign._validate import message
 from stalign.core.patches import spot_windows_um
 from stalign.data.sections import sections
 from stalign.pp._patches import window_slots
-from stalign.tl._encode import niche_graph_of
+from stalign.tl._encode_run import niche_graph_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -1,0 +1,306 @@
+from __future__ import annotations
+
+import anndata as ad
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+import stalign
+from stalign.encoders import Card, get, register
+from stalign.encoders.registry import _CARDS
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path):
+    with stalign.settings.override(cache_dir=tmp_path / "cache"):
+        yield
+
+
+@pytest.fixture
+def spots(toy):
+    """A corner of the toy section."""
+    return toy[np.argsort(toy.obsm["spatial"].sum(1))[:40]].copy()
+
+
+@pytest.fixture
+def calls():
+    """Registers an encoder that counts its calls and returns the mean colour; and takes it back."""
+    before = dict(_CARDS)
+    seen: list[int] = []
+
+    class Mean:
+        def encode(self, patches):
+            seen.append(len(patches))
+            return patches.mean((1, 2)).astype(np.float32)
+
+    register(Card("mean-rgb", "image", lambda card, path, **rest: Mean(), width=3, input_px=16))
+    yield seen
+    _CARDS.clear()
+    _CARDS.update(before)
+
+
+def test_writes_features_and_their_record(spots):
+    assert stalign.tl.encode(spots, "colour", level="niche") is None
+    features = spots.obsm["X_colour_niche"]
+    assert features.shape == (40, 27)
+    assert features.dtype == np.float32
+    assert np.isfinite(features).all()
+    record = spots.uns["stalign"]["encode"]["X_colour_niche"]
+    assert record["encoder"] == "colour"
+    assert record["weights"] == "none"
+    assert record["sections"]["toy"]["window_um"] == pytest.approx(155, abs=60)
+    stalign.tl.encode(spots, "pixels", key_added="X_p")
+    assert set(spots.uns["stalign"]["encode"]) == {"X_colour_niche", "X_p"}
+
+
+@pytest.mark.parametrize(("level", "um"), [("spot", 55.0), ("native", 64.0)])
+def test_patch_is_the_window_around_the_spot(spots, calls, level, um):
+    card = get("mean-rgb")
+    _CARDS["mean-rgb"] = Card(**{**card.__dict__, "input_um": 64.0})
+    stalign.tl.encode(spots, "mean-rgb", level=level)
+    entry = spots.uns["spatial"]["toy"]
+    scale = entry["scalefactors"]["tissue_hires_scalef"]
+    image = np.asarray(entry["images"]["hires"])
+    image = image if image.dtype == np.uint8 else np.rint(image * 255)
+    x, y = spots.obsm["spatial"][17] * scale
+    mpp = 100 / (np.sort(np.linalg.norm(spots.obsm["spatial"] - spots.obsm["spatial"][17], axis=1))[1] * scale)
+    half = um / mpp / 2
+    cut = image[round(y - half) : round(y + half), round(x - half) : round(x + half), :3]
+    np.testing.assert_allclose(spots.obsm[f"X_mean-rgb_{level}"][17], cut.reshape(-1, 3).mean(0), atol=4)
+    assert spots.uns["stalign"]["encode"][f"X_mean-rgb_{level}"]["sections"]["toy"]["window_um"] == pytest.approx(
+        um, rel=0.02
+    )
+
+
+def test_niche_uses_the_niches_that_are_there(spots, calls):
+    stalign.tl.encode(spots, "mean-rgb", level="niche")
+    three = spots.obsm["X_mean-rgb_niche"].copy()
+    stalign.pp.niches(spots, 10)
+    stalign.tl.encode(spots, "mean-rgb", level="niche")
+    assert np.abs(spots.obsm["X_mean-rgb_niche"] - three).max() > 0.5
+
+
+def test_copy_and_errors_leave_the_object_alone(spots, calls):
+    keys = set(spots.obsm), set(spots.uns), set(spots.obs)
+    changed = stalign.tl.encode(spots, "mean-rgb", copy=True)
+    assert "X_mean-rgb_spot" in changed.obsm
+    with pytest.raises(KeyError, match="registered encoder"):
+        stalign.tl.encode(spots, "unii")
+    with pytest.raises(ValueError, match="level"):
+        stalign.tl.encode(spots, "colour", level="slide")
+    with pytest.raises(ValueError, match="for a gene encoder"):
+        stalign.tl.encode(spots, "pca", level="native")
+    with pytest.raises(ValueError, match="precision"):
+        stalign.tl.encode(spots, "colour", precision="fp16")
+    with pytest.raises(ValueError, match="no weights"):
+        stalign.tl.encode(spots, "colour", weights="random")
+    with pytest.raises(FileNotFoundError, match="pass `weights=`"):
+        stalign.tl.encode(spots, "ctranspath")
+    with pytest.raises(KeyError, match="raw"):
+        stalign.tl.encode(spots, "pca", layer="raw")
+    with pytest.raises(ValueError, match="batch_size"):
+        stalign.tl.encode(spots, "colour", batch_size=0)
+    assert (set(spots.obsm), set(spots.uns), set(spots.obs)) == keys
+
+
+def test_batch_size_and_order_of_spots_make_no_difference(spots):
+    spots = spots[:9].copy()
+    stalign.tl.encode(spots, "resnet50", weights="random", cache=False, batch_size=4)
+    order = np.random.default_rng(0).permutation(9)
+    shuffled = spots[order].copy()
+    stalign.tl.encode(shuffled, "resnet50", weights="random", cache=False, batch_size=64)
+    a, b = spots.obsm["X_resnet50_spot"][order], shuffled.obsm["X_resnet50_spot"]
+    np.testing.assert_allclose(a, b, atol=1e-4 * np.abs(a).max())
+    assert spots.uns["stalign"]["encode"]["X_resnet50_spot"]["weights"].startswith("random: for checks of shape")
+
+
+def test_cache_is_found_by_content(spots, monkeypatch):
+    from stalign.encoders.floors import Colour
+
+    calls = []
+    encode = Colour.encode
+    monkeypatch.setattr(Colour, "encode", lambda self, patches: calls.append(len(patches)) or encode(self, patches))
+    stalign.tl.encode(spots, "colour")
+    first, done = spots.obsm["X_colour_spot"].copy(), len(calls)
+    assert done
+    renamed = spots.copy()
+    renamed.obs_names = [f"other-{i}" for i in range(40)]
+    stalign.tl.encode(renamed, "colour")
+    assert len(calls) == done
+    np.testing.assert_array_equal(renamed.obsm["X_colour_spot"], first)
+    stalign.tl.encode(spots, "colour", cache=False)
+    assert len(calls) == 2 * done
+    entry = spots.uns["spatial"]["toy"]["images"]
+    entry["hires"] = 1 - entry["hires"] if entry["hires"].dtype.kind == "f" else 255 - entry["hires"]
+    stalign.tl.encode(spots, "colour")
+    assert len(calls) == 3 * done
+    assert np.abs(spots.obsm["X_colour_spot"] - first).max() > 0.1
+
+
+def test_interrupted_run_goes_on_where_it_stopped(toy, monkeypatch):
+    from stalign.encoders.floors import Colour
+
+    calls = []
+    encode = Colour.encode
+
+    def stop_at_600(self, patches):
+        calls.append(len(patches))
+        if sum(calls) > 600 and not resumed:
+            raise KeyboardInterrupt
+        return encode(self, patches)
+
+    resumed: list[bool] = []
+    monkeypatch.setattr(Colour, "encode", stop_at_600)
+    with pytest.raises(KeyboardInterrupt):
+        stalign.tl.encode(toy, "colour", batch_size=256)
+    assert "X_colour_spot" not in toy.obsm
+    kept = 256 * ((sum(calls) - 1) // 256)
+    resumed.append(True)
+    calls.clear()
+    stalign.tl.encode(toy, "colour", batch_size=256)
+    assert sum(calls) == toy.n_obs - kept
+    assert kept == 512
+
+
+def test_encoders_given_as_functions_are_not_cached(spots, calls):
+    stalign.tl.encode(spots, "mean-rgb")
+    stalign.tl.encode(spots, "mean-rgb")
+    assert sum(calls) == 80
+
+
+def test_spots_without_position_are_nan(spots):
+    spots.obsm["spatial"] = spots.obsm["spatial"].astype(float)
+    spots.obsm["spatial"][[3, 9]] = np.nan
+    with pytest.warns(UserWarning, match="2 of 40 spots could not be encoded"):
+        stalign.tl.encode(spots, "colour")
+    assert np.isnan(spots.obsm["X_colour_spot"]).all(axis=1).nonzero()[0].tolist() == [3, 9]
+
+
+def test_no_image(spots):
+    del spots.uns["spatial"]["toy"]["images"]
+    spots.uns["spatial"]["toy"].pop("metadata", None)
+    with pytest.raises(ValueError, match="Expected an image for the encoder 'colour'"):
+        stalign.tl.encode(spots, "colour")
+
+
+def test_two_sections_equal_each_alone(spots, toy):
+    other = toy[np.argsort(-toy.obsm["spatial"].sum(1))[:30]].copy()
+    both = ad.concat({"a": spots, "b": other}, label="section", index_unique="-")
+    both.uns["spatial"] = {"a": spots.uns["spatial"]["toy"], "b": other.uns["spatial"]["toy"]}
+    stalign.tl.encode(both, "colour", level="niche", library_key="section")
+    for one in (spots, other):
+        stalign.tl.encode(one, "colour", level="niche")
+    expected = np.concatenate([one.obsm["X_colour_niche"] for one in (spots, other)])
+    np.testing.assert_array_equal(both.obsm["X_colour_niche"], expected)
+
+
+def test_survives_h5ad_and_zarr(spots, tmp_path):
+    stalign.tl.encode(spots, "colour", level="niche")
+    stalign.tl.encode(spots, "pca")
+    spots.write_h5ad(tmp_path / "a.h5ad")
+    spots.write_zarr(tmp_path / "a.zarr")
+    for read in (ad.read_h5ad(tmp_path / "a.h5ad"), ad.read_zarr(tmp_path / "a.zarr")):
+        np.testing.assert_array_equal(read.obsm["X_colour_niche"], spots.obsm["X_colour_niche"])
+        assert read.uns["stalign"]["encode"]["X_pca_spot"]["options"]["n_comps"] == 50
+
+
+def test_pca_is_scanpys_pipeline(spots):
+    import scanpy as sc
+
+    stalign.tl.encode(spots, get("pca", n_comps=5, n_top_genes=100))
+    expected = ad.AnnData(spots.X.astype(np.float32).copy())
+    sc.pp.normalize_total(expected, target_sum=1e4)
+    sc.pp.log1p(expected)
+    sc.pp.highly_variable_genes(expected, n_top_genes=100)
+    expected = expected[:, expected.var["highly_variable"]].copy()
+    sc.pp.pca(expected, n_comps=5, random_state=0)
+    np.testing.assert_allclose(spots.obsm["X_pca_spot"], expected.obsm["X_pca"], atol=1e-4)
+
+
+def test_pca_takes_totals_and_niches(spots):
+    stalign.tl.encode(spots, "pca")
+    plain = spots.obsm["X_pca_spot"].copy()
+    spots.obs["all"] = np.asarray(spots.X.sum(1)).ravel() * np.linspace(1, 3, 40)
+    stalign.tl.encode(spots, "pca", total_counts="all")
+    assert np.abs(spots.obsm["X_pca_spot"] - plain).max() > 0.1
+    stalign.tl.encode(spots, "pca", level="niche")
+    stalign.pp.niches(spots)
+    niches = spots.copy()
+    niches.X = sp.csr_matrix(spots.obsp["niche_connectivities"] @ spots.X)
+    with pytest.warns(UserWarning, match="whole numbers"):
+        stalign.tl.encode(niches, "pca")
+    np.testing.assert_allclose(spots.obsm["X_pca_niche"], niches.obsm["X_pca_spot"], atol=1e-4)
+
+
+def test_empty_spots_are_nan_for_gene_encoders(spots):
+    spots.X = sp.csr_matrix(sp.diags((np.arange(40) != 4).astype(np.float32)) @ spots.X)
+    with pytest.warns(UserWarning, match="1 of 40"):
+        stalign.tl.encode(spots, "pca")
+    assert np.isnan(spots.obsm["X_pca_spot"][4]).all()
+
+
+@pytest.fixture
+def scgpt_folder(tmp_path, spots):
+    import json
+
+    import torch
+
+    from stalign.encoders.scgpt import ScGPT, ScGPTConfig
+
+    genes = list(spots.var_names[:300])
+    torch.manual_seed(0)
+    model = ScGPT(ScGPTConfig(303, embsize=512, nhead=8, d_hid=16, nlayers=1, cls_id=301))
+    folder = tmp_path / "scgpt"
+    folder.mkdir()
+    torch.save(model.state_dict(), folder / "best_model.pt")
+    (folder / "args.json").write_text('{"embsize": 512, "nheads": 8, "d_hid": 16, "nlayers": 1}')
+    vocabulary = {gene: i for i, gene in enumerate(genes)} | {"<pad>": 300, "<cls>": 301, "<eoc>": 302}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore:Expected at least:UserWarning")
+def test_scgpt_matches_genes_and_seeds_by_name(spots, scgpt_folder):
+    stalign.tl.encode(spots, "scgpt", weights=scgpt_folder)
+    features = spots.obsm["X_scgpt_spot"]
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, atol=1e-5)
+    record = spots.uns["stalign"]["encode"]["X_scgpt_spot"]
+    assert record["n_genes"] == 300
+    assert len(record["weights_sha256"]) == 64
+    turned = spots[::-1, np.random.default_rng(0).permutation(spots.n_vars)].copy()
+    stalign.tl.encode(turned, "scgpt", weights=scgpt_folder)
+    np.testing.assert_allclose(turned.obsm["X_scgpt_spot"][::-1], features, atol=1e-6)
+    lower = spots.copy()
+    lower.var_names = [name.capitalize() for name in lower.var_names]
+    stalign.tl.encode(lower, "scgpt", weights=scgpt_folder)
+    np.testing.assert_allclose(lower.obsm["X_scgpt_spot"], features, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:Expected at least:UserWarning")
+def test_other_weights_are_not_taken_for_cached_ones(spots, scgpt_folder):
+    import torch
+
+    stalign.tl.encode(spots, "scgpt", weights=scgpt_folder)
+    before = spots.obsm["X_scgpt_spot"].copy()
+    state = torch.load(scgpt_folder / "best_model.pt", weights_only=True)
+    state["encoder.embedding.weight"] *= torch.linspace(0, 1, 512)
+    torch.save(state, scgpt_folder / "best_model.pt")
+    stalign.tl.encode(spots, "scgpt", weights=scgpt_folder)
+    assert np.abs(spots.obsm["X_scgpt_spot"] - before).max() > 1e-3
+
+
+def test_features_serve_domains(spots):
+    stalign.tl.encode(spots, "pca", key_added="X_features")
+    stalign.tl.domains(spots, 3, use_rep="X_features")
+    assert spots.obs["stalign_domain"].nunique() <= 3
+
+
+def test_spatialdata_gives_the_same_features():
+    pytest.importorskip("spatialdata")
+    sdata = stalign.datasets.toy(8, spatialdata=True)
+    plain = stalign.datasets.toy(8)
+    for data in (sdata, plain):
+        stalign.tl.encode(data, "colour", level="niche")
+    table = sdata.tables["table"]
+    order = plain.obs_names.get_indexer(table.obs_names)
+    np.testing.assert_allclose(table.obsm["X_colour_niche"], plain.obsm["X_colour_niche"][order], atol=1e-6)
