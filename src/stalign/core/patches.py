@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_VALUES: Final = 1 << 21  # float32 values that a sub-batch may hold at once (8 MiB)
+_VALUES: Final = 1 << 20  # float32 values that a sub-batch may hold at once (4 MiB)
 _TILE: Final = 2048  # px, side of the tiles by which patches of a lazy image are grouped
+_SPAN: Final = 24  # px of input that a block of output pixels covers
 _STEPS: Final = 8  # window sizes are rounded up to this many steps per doubling
 
 
@@ -145,12 +146,12 @@ def cut(image: Any, windows: NDArray[np.floating], size: int) -> NDArray[np.uint
         top, left = y_start[rows].min(), x_start[rows].min()
         bottom, right = y_start[rows].max() + ny, x_start[rows].max() + nx
         region = np.asarray(image[top:bottom, left:right])
-        # (H - ny + 1, W - nx + 1, channels, ny, nx), a view: indexing it copies whole patches, channels first
-        view = np.lib.stride_tricks.sliding_window_view(region, (ny, nx), axis=(0, 1))
+        # (H - ny + 1, W - nx + 1, ny, nx, channels), a view: indexing it copies whole patches
+        view = np.lib.stride_tricks.sliding_window_view(region, (ny, nx, channels))[:, :, 0]
         pixels = view[y_start[rows] - top, x_start[rows] - left]
-        y_weights = _weights(y_centre[rows], y_start[rows], y_scale[rows], ny)
-        x_weights = _weights(x_centre[rows], x_start[rows], x_scale[rows], nx)
-        patches[rows] = _resample(pixels, y_weights, x_weights)
+        across = _Taps(x_centre[rows] - x_start[rows, None], x_scale[rows], nx)
+        down = _Taps(y_centre[rows] - y_start[rows, None], y_scale[rows], ny)
+        patches[rows] = _resample(pixels, down, across)
     return patches
 
 
@@ -182,8 +183,7 @@ def _extent(
     step = side / size  # input px per output px
     centre = ((low + high - side) / 2)[:, None] + (np.arange(size) + 0.5) * step[:, None]
     taps = np.ceil(side - step + 2 * np.maximum(step, 1.0)).astype(np.intp) + 1
-    # Rounded up to a few sizes, by the window alone, so that equal sizes share a matrix product and a patch does not
-    # depend on what else is cut.
+    # Rounded up to a few sizes, so that windows of similar size share their matrix products.
     quantum = 2.0 ** np.floor(np.log2(taps)) / _STEPS
     taps = np.minimum(np.ceil(np.ceil(taps / quantum) * quantum).astype(np.intp), length)
     start = np.floor(centre[:, 0] - np.maximum(step, 1.0)).astype(np.intp)
@@ -217,29 +217,54 @@ def _groups(
             yield rows[first : first + count], ny, nx
 
 
-def _weights(
-    centre: NDArray[np.floating], start: NDArray[np.intp], scale: NDArray[np.floating], taps: int
-) -> NDArray[np.float32]:
-    """Triangle filter around each output centre, (b, size, taps), rows sum to 1."""
-    offset = (centre - start[:, None] - 0.5).astype(np.float32)
-    weights: NDArray[np.float32] = np.arange(taps, dtype=np.float32) - offset[:, :, None]
-    np.abs(weights, out=weights)
-    weights *= (-1 / scale).astype(np.float32)[:, :, None]
-    weights += 1
-    np.maximum(weights, 0, out=weights)
-    return np.divide(weights, weights.sum(axis=-1, keepdims=True), out=weights)
+class _Taps:
+    """Weights of one axis in blocks of output pixels, each with the stretch of pixels that it needs.
+
+    Weights are whole multiples of 2**-bits, so that a sum of products with pixels is exact in single precision and does
+    not depend on the order of summation: neither the other patches of a batch nor the number of threads change a patch.
+    """
+
+    def __init__(self, centre: NDArray[np.floating], scale: NDArray[np.floating], taps: int) -> None:
+        self.centre, self.scale, self.taps = centre - 0.5, scale, taps  # (b, size), px from the first pixel's middle
+        self.size = centre.shape[1]
+
+    def blocks(self, bits: int) -> Iterator[tuple[slice, slice, NDArray[np.float32]]]:
+        """Output pixels, input pixels and weights (b, outputs, inputs), whose sum over inputs is 1."""
+        step = max(self.taps / self.size, 1e-3)
+        length = int(np.ceil(max(_SPAN, 4 * step) / step))
+        for first in range(0, self.size, length):
+            outputs = slice(first, min(first + length, self.size))
+            centre, scale = self.centre[:, outputs], self.scale[:, outputs]
+            low = max(int(np.floor((centre - scale).min())), 0)
+            high = min(int(np.ceil((centre + scale).max())) + 1, self.taps)
+            weights = np.arange(low, high, dtype=np.float32) - centre.astype(np.float32)[:, :, None]
+            np.abs(weights, out=weights)
+            weights *= (-1 / scale).astype(np.float32)[:, :, None]
+            weights += 1
+            np.maximum(weights, 0, out=weights)
+            np.cumsum(weights, axis=-1, out=weights)  # rounded as running sums, so that the sum stays what it is
+            weights *= 2**bits / weights[:, :, -1:]
+            np.rint(weights, out=weights)
+            weights[:, :, 1:] -= weights[:, :, :-1].copy()
+            weights *= np.float32(2.0**-bits)
+            yield outputs, slice(low, high), weights
 
 
-def _resample(
-    pixels: NDArray[np.uint8], y_weights: NDArray[np.float32], x_weights: NDArray[np.float32]
-) -> NDArray[np.uint8]:
-    """(b, channels, ny, nx) times (b, size, ny) and (b, size, nx) to (b, size, size, channels)."""
-    channels, ny, nx = pixels.shape[1:]
-    strip = max(1, _VALUES // (channels * nx))  # rows taken at once; all of them unless a single window is huge
-    tall = y_weights[:, None, :, :strip] @ pixels[:, :, :strip].astype(np.float32)  # (b, channels, size, nx)
-    for first in range(strip, ny, strip):
-        rows = slice(first, first + strip)
-        tall += y_weights[:, None, :, rows] @ pixels[:, :, rows].astype(np.float32)
-    across = np.ascontiguousarray(x_weights.transpose(0, 2, 1))  # (b, nx, size); BLAS is slow on the transposed view
-    square = tall @ across[:, None]  # (b, channels, size, size)
-    return (square.transpose(0, 2, 3, 1) + np.float32(0.5)).astype(np.uint8)
+def _resample(pixels: NDArray[np.uint8], down: _Taps, across: _Taps) -> NDArray[np.uint8]:
+    """Resample (b, ny, nx, channels) to (b, size, size, channels)."""
+    b, ny, nx, channels = pixels.shape
+    lines = pixels.reshape(b, ny, nx * channels)
+    short = np.empty((b, down.size, nx * channels), dtype=np.float32)
+    for outputs, inputs, weights in down.blocks(15):
+        np.matmul(weights, lines[:, inputs].astype(np.float32), out=short[:, outputs])
+    short *= 16
+    np.rint(short, out=short)  # in 16ths of a grey level the second sum is exact as well
+    turned = np.ascontiguousarray(short.reshape(b, down.size, nx, channels).transpose(0, 2, 1, 3))
+    turned = turned.reshape(b, nx, down.size * channels)
+    square = np.empty((b, across.size, down.size * channels), dtype=np.float32)
+    for outputs, inputs, weights in across.blocks(12):
+        np.matmul(weights, turned[:, inputs], out=square[:, outputs])
+    square += 8
+    square *= np.float32(1 / 16)
+    whole = square.astype(np.uint8).reshape(b, across.size, down.size, channels)
+    return whole.transpose(0, 2, 1, 3)
