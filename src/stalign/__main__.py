@@ -95,9 +95,7 @@ def demo(arguments: argparse.Namespace) -> None:
         truth = arguments.truth or ("domain" if arguments.section is None else None)
         n_domains = arguments.domains or _n_labels(adata, truth) or 7
     with _step(console, f"Embed {adata.n_obs:,} spots"):
-        stalign.tl.embed(
-            adata, layer=arguments.layer, total_counts=arguments.total_counts, random_state=seed
-        )
+        stalign.tl.embed(adata, layer=arguments.layer, total_counts=arguments.total_counts, random_state=seed)
     with _step(console, f"Cut {n_domains} domains"):
         stalign.tl.domains(adata, n_domains, refine=True, random_state=seed)
     scores = None
@@ -147,7 +145,9 @@ def _n_labels(adata: AnnData, truth: str | None) -> int | None:
     if truth not in adata.obs:
         from stalign._validate import message
 
-        raise KeyError(message("Expected `--truth` to name an obs column", found=repr(truth), available=adata.obs.columns))
+        raise KeyError(
+            message("Expected `--truth` to name an obs column", found=repr(truth), available=adata.obs.columns)
+        )
     labels = adata.obs[truth].dropna().astype(str)
     return int(labels[~labels.isin(["", "nan", "undetermined"])].nunique())
 

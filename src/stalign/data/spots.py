@@ -11,10 +11,8 @@ import scipy.sparse as sp
 from stalign._constants import Keys
 from stalign._settings import logger
 from stalign._validate import message
-from stalign.core.expression import LowRank, fit_low_rank, normalise
-from stalign.core.filter import spatial_filter
-from stalign.core.genes import match
-from stalign.data.table import gene_ids, has_counts, read_counts
+from stalign.data.expression import Expression, Vocabulary, read_expression
+from stalign.data.table import has_counts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,82 +25,6 @@ if TYPE_CHECKING:
     from stalign.models.config import InputSpec
 
 _STATISTICS_SPOTS = 1000  # spots whose patches give a section's colour mean and spread
-_CHUNK = 4096  # spots whose scores are computed at one time
-_FIT_SPOTS = 20_000  # spots that the gene basis of a section is fitted to
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """The genes that weights know.
-
-    Parameters
-    ----------
-    symbols
-        Gene symbols, (n_genes,), in the order of the network's gene table.
-    ensembl
-        Ensembl ids without version, (n_genes,), "" where unknown; or empty.
-    """
-
-    symbols: tuple[str, ...]
-    ensembl: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Expression:
-    """The counts of a section in the genes of a vocabulary, with a basis of low rank.
-
-    Parameters
-    ----------
-    counts
-        Raw counts, CSR (n, n_genes).
-    totals
-        Total counts of each spot for the normalisation, (n,).
-    low_rank
-        Mean, basis (rank, n_genes) and scale fitted to the section's spots.
-    mixing
-        Spatial filter of the scores, (rank, rank) float32.
-    scores
-        Filtered scores of the spots on that basis, (n, rank) float32; 0 for a spot without counts.
-    values
-        Normalised expression, CSR (n, n_genes).
-    target
-        Counts per spot after normalisation.
-    coverage
-        Share of the section's genes that the vocabulary knows.
-    n_matched
-        How many of the section's genes the vocabulary knows.
-    """
-
-    counts: sp.csr_matrix
-    totals: NDArray[np.float64]
-    low_rank: LowRank
-    mixing: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    values: sp.csr_matrix
-    target: float
-    coverage: float
-    n_matched: int
-
-    def thinned(self, members: NDArray[np.intp], keep: float, rng: np.random.Generator) -> NDArray[np.float32]:
-        """Scores of spots after binomial thinning of their counts.
-
-        Parameters
-        ----------
-        members
-            Positions of the spots, (m,).
-        keep
-            Probability that a count is kept.
-        rng
-            Source of randomness.
-
-        Returns
-        -------
-        Scores, (m, rank) float32.
-        """
-        counts = self.counts[members].copy()
-        counts.data = rng.binomial(np.round(counts.data).astype(np.int64), keep).astype(np.float32)
-        values = normalise(counts, self.totals[members] * keep, target=self.target)
-        return self.low_rank.scores(values) @ self.mixing
 
 
 @dataclass
@@ -261,86 +183,6 @@ class SpotReader:
         return scores[where[: len(rows)]], np.asarray(local @ scores, np.float32)
 
 
-def read_expression(
-    adata: AnnData,
-    rows: NDArray[np.intp],
-    graph: sp.csr_matrix,
-    valid: NDArray[np.bool_],
-    spec: InputSpec,
-    vocabulary: Vocabulary,
-    *,
-    layer: str | None = None,
-    total_counts: str | None = None,
-    gene_key: str | None = None,
-    orthologs: Mapping[str, str] | None = None,
-    random_state: int = 0,
-) -> Expression:
-    """Read a section's counts in the genes of a vocabulary and fit its low-rank basis.
-
-    Parameters
-    ----------
-    adata
-        The table.
-    rows
-        Positions of the section's spots in the table, (n,).
-    graph
-        Niches, CSR (n, n), rows sum to 1.
-    valid
-        Whether a spot has a position, (n,).
-    spec
-        What the weights expect of their input.
-    vocabulary
-        The genes that the weights know.
-    layer
-        Layer of the raw counts; None for `.X`.
-    total_counts
-        obs column with each spot's total count over all genes, for a table of selected genes.
-    gene_key
-        var column of the gene names; None for the index.
-    orthologs
-        Human symbol of each gene of another species.
-    random_state
-        Seed of the subsample that the basis is fitted to.
-
-    Returns
-    -------
-    The expression.
-
-    Raises
-    ------
-    KeyError
-        If the layer or a column does not exist.
-    ValueError
-        If counts are negative, or no gene is known to the vocabulary.
-    """
-    counts, totals = read_counts(adata, layer=layer, total_counts=total_counts)
-    counts = counts[rows]
-    totals = np.asarray(counts.sum(axis=1)).ravel() if totals is None else np.asarray(totals)[rows]
-    ids, _ = gene_ids(adata, gene_key=gene_key)
-    found = match(ids, vocabulary.symbols, vocabulary.ensembl, orthologs=orthologs)
-    counts = (counts @ found.collapse).tocsr().astype(np.float32)
-    values = normalise(counts, totals, target=spec.gene_target_sum)
-    usable = np.flatnonzero(valid & (totals > 0))
-    if len(usable) == 0:
-        msg = message("Expected at least one spot with counts", found="only spots without counts")
-        raise ValueError(msg)
-    sample = usable
-    if len(usable) > _FIT_SPOTS:
-        sample = np.sort(np.random.default_rng(random_state).choice(usable, _FIT_SPOTS, replace=False))
-    low_rank = fit_low_rank(values[sample], rank=min(spec.rank, max(len(usable) // 5, 1)), seed=random_state)
-    scores = np.zeros((len(rows), len(low_rank.basis)), np.float32)
-    for start in range(0, len(usable), _CHUNK):
-        part = usable[start : start + _CHUNK]
-        scores[part] = low_rank.scores(values[part])
-    mixing, _ = spatial_filter(scores[usable], graph[usable][:, usable], power=spec.spatial_filter)
-    mixing /= max(float(np.sqrt(np.square(graph[usable] @ (scores @ mixing)).sum(axis=1).mean())), 1e-12)
-    scores = scores @ mixing
-    logger.info(
-        "Genes: %d of %d are known to the weights (%.0f %%).", found.n_matched, len(ids), 100 * found.coverage
-    )
-    return Expression(counts, totals, low_rank, mixing, scores, values, spec.gene_target_sum, found.coverage, found.n_matched)
-
-
 def read_section(
     adata: AnnData,
     section: SectionView,
@@ -397,7 +239,7 @@ def read_section(
     """
     rows = section.rows
     graph = sp.csr_matrix(adata.obsp[Keys.NICHE_GRAPH] if graph is None else graph)[rows][:, rows]
-    valid = np.isfinite(section.coords).all(axis=1)
+    valid = np.asarray(np.isfinite(section.coords).all(axis=1), dtype=bool)
     own = None
     if image and section.image is not None:
         if section.image.mpp > spec.max_mpp:
@@ -461,8 +303,8 @@ def stack(batches: Sequence[Batch]) -> Batch:
     Parameters
     ----------
     batches
-        Batches; a modality that one of them lacks is filled with zeros there and marked in `image_valid` or `gene_valid`,
-        and ranks of the gene bases are padded with zeros.
+        Batches of one section each; a modality that one of them lacks is filled with zeros there and marked in
+        `image_valid` or `gene_valid`, and ranks of the gene bases are padded with zeros.
 
     Returns
     -------
@@ -481,7 +323,7 @@ def stack(batches: Sequence[Batch]) -> Batch:
         if not given:
             return None
         per_section = name in ("basis", "image_mean", "image_std")
-        lengths = [len(b.image_mean) for b in batches] if per_section else sizes
+        lengths = [1] * len(batches) if per_section else sizes
         full = []
         for part, length in zip(parts, lengths, strict=True):
             shape = list(given[0].shape)
@@ -504,7 +346,6 @@ def stack(batches: Sequence[Batch]) -> Batch:
         joined = torch.cat(masks)
         return None if bool(joined.all()) else joined
 
-    offsets = np.cumsum([0, *(len(b.image_mean) for b in batches[:-1])])
     return Batch(
         spot_image=join("spot_image"),
         niche_image=join("niche_image"),
@@ -513,7 +354,7 @@ def stack(batches: Sequence[Batch]) -> Batch:
         spot_gene=join("spot_gene", width=rank or None),
         niche_gene=join("niche_gene", width=rank or None),
         basis=join("basis", width=rank or None),
-        section=torch.cat([b.section + int(o) for b, o in zip(batches, offsets, strict=True)]),
+        section=torch.cat([b.section + index for index, b in enumerate(batches)]),
         image_valid=valid("spot_image", "image_valid"),
         gene_valid=valid("spot_gene", "gene_valid"),
     )

@@ -7,8 +7,9 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import scipy.sparse as sp
 
-from stalign._constants import Keys
+from stalign._constants import VISIUM_SPOT_UM, Keys
 from stalign._settings import logger, progress, settings
 from stalign._validate import message
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from spatialdata import SpatialData
 
+    from stalign.data.sections import SectionView
     from stalign.data.spots import SpotReader
     from stalign.models.checkpoint import Checkpoint
 
@@ -64,7 +66,7 @@ def embed(
     orthologs
         Human symbol of each gene of another species. Without it, genes match without regard to case.
     features
-        For weights with branches that take features of a frozen encoder: the obsm key of each branch's features, such as
+        For weights with branches that take features of a frozen encoder: the obsm key of each branch's features, as in
         ``{"niche_image": "X_uni_niche", "spot_gene": "X_scgpt_spot"}``, as `tl.encode` writes them.
     mpp
         µm per px of the full-resolution image; None derives it from the pitch of the spots.
@@ -77,7 +79,8 @@ def embed(
     device
         Torch device; None for `settings.device`.
     random_state
-        Seed of the subsample that a section's gene basis is fitted to (only above 20,000 spots); None for `settings.seed`.
+        Seed of the subsample that the gene basis of a section of more than 20,000 spots is fitted to; None for
+        `settings.seed`.
     copy
         Return a changed copy instead of writing in place.
 
@@ -105,8 +108,8 @@ def embed(
     KeyError
         If a layer, column, table or image does not exist.
     ValueError
-        If counts are negative, no gene is known, coordinates lie outside the image, the weights do not fit, or a section
-        has neither an image nor counts.
+        If counts are negative, no gene is known, coordinates lie outside the image, the weights do not fit, or a
+        section has neither an image nor counts.
     FileNotFoundError
         If the weights' folder does not exist.
 
@@ -123,9 +126,10 @@ def embed(
     >>> adata.obsm["X_stalign"].shape[0] == adata.n_obs
     True
     """
+    from stalign.data.expression import Vocabulary
     from stalign.data.sections import sections
-    from stalign.data.spots import Vocabulary, read_section
     from stalign.data.slots import write
+    from stalign.data.spots import read_section
     from stalign.data.table import table_of
     from stalign.models.weights import load_weights
     from stalign.pp._niches import niche_slots
@@ -142,10 +146,11 @@ def embed(
     seed = settings.seed if random_state is None else random_state
     common: dict[str, Any] = {"library_key": library_key, "table_key": table_key}
     table = table_of(data, table_key)
-    views = sections(data, image_key=image_key, mpp=mpp, image=image, **common)
+    want_mpp = VISIUM_SPOT_UM / spec.spot_px
+    views = sections(data, image_key=image_key, mpp=mpp, image=image, want_mpp=want_mpp, **common)
     slots: dict[str, dict[str, Any]] = {"obs": {}, "obsm": {}, "obsp": {}, "uns": {}}
     graph = table.obsp.get(Keys.NICHE_GRAPH)
-    if graph is None:
+    if graph is None or not _niches_hold(graph, views):
         graph = niche_slots(
             table,
             views,
@@ -156,9 +161,10 @@ def embed(
         )
     windows = None
     if any(view.image is not None for view in views):
-        windows = (table.obsm.get(Keys.SPOT_WINDOW), table.obsm.get(Keys.NICHE_WINDOW))
-        if windows[0] is None or windows[1] is None:
+        if Keys.NICHE_GRAPH in slots["obsp"] or not _windows_hold(table, views):
             windows = window_slots(table, views, graph, into=slots)
+        else:
+            windows = (table.obsm[Keys.SPOT_WINDOW], table.obsm[Keys.NICHE_WINDOW])
     readers = [
         read_section(
             table,
@@ -192,6 +198,37 @@ def embed(
         )
     logger.info("Embedded %d spots: added obsm[%r].", int(valid.sum()), Keys.EMBED)
     return write(data, slots, copy=copy, table_key=table_key)
+
+
+def _niches_hold(graph: sp.csr_matrix, views: list[SectionView]) -> bool:
+    """Whether a graph that is there still describes whole niches within these sections."""
+    graph = sp.csr_matrix(graph)
+    library = np.full(graph.shape[0], -1)
+    whole = np.asarray(graph.sum(axis=1)).ravel()
+    for index, view in enumerate(views):
+        library[view.rows] = index
+        if not np.allclose(whole[view.rows][view.valid], 1, atol=1e-3):
+            logger.warning("The niches in obsp[%r] are not whole (were spots removed?): made again.", Keys.NICHE_GRAPH)
+            return False
+    edges = graph.tocoo()
+    if (library[edges.row] != library[edges.col]).any():
+        logger.warning("The niches in obsp[%r] cross sections: made again.", Keys.NICHE_GRAPH)
+        return False
+    return True
+
+
+def _windows_hold(table: AnnData, views: list[SectionView]) -> bool:
+    """Whether windows that are there were made for the images of these sections."""
+    if Keys.SPOT_WINDOW not in table.obsm or Keys.NICHE_WINDOW not in table.obsm:
+        return False
+    record = table.uns.get(Keys.UNS, {}).get("patches", {}).get("sections", {})
+    for view in views:
+        if view.image is None:
+            continue
+        made = record.get(view.library, {})
+        if made.get("image_key") != view.image.key or not np.isclose(made.get("scale", 0.0), view.image.scale):
+            return False
+    return True
 
 
 def _default_device() -> str:

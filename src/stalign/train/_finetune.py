@@ -7,15 +7,16 @@ import hashlib
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 
-from stalign._settings import logger, settings
+from stalign._settings import logger, progress, settings
 from stalign._validate import message, one_of
-from stalign.data.spots import Vocabulary
+from stalign.data.expression import Vocabulary
 from stalign.models.checkpoint import Checkpoint, load, save
+from stalign.models.image_encoders import standardise
 from stalign.models.weights import load_weights
 from stalign.train.callbacks import Best, Timing
 from stalign.train.config import (
@@ -39,7 +40,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from spatialdata import SpatialData
 
+    from stalign.models.batch import Batch
+    from stalign.models.image_encoders import BackboneEncoder
+    from stalign.models.network import STAlign
     from stalign.train.store import StoredSection
+
+_CHUNK = 256  # spots whose images are encoded at one time
 
 
 def finetune(
@@ -47,6 +53,7 @@ def finetune(
     weights: str | Path | Checkpoint = "stalign-mini",
     *,
     modality: str = "both",
+    train_images: bool = False,
     epochs: float = 20,
     max_seconds: float = 240,
     lr: float = 2e-4,
@@ -75,6 +82,9 @@ def finetune(
         Name of packaged weights, folder of a checkpoint, or weights.
     modality
         `both`, `gene` or `image`: what to train with. A section that lacks one of them trains the other.
+    train_images
+        Whether the convolutional encoders are trained as well. By default their features are computed once, which is
+        many times faster, and only what follows them is trained.
     epochs
         Passes over the spots at most.
     max_seconds
@@ -153,16 +163,18 @@ def finetune(
         sampler=SamplerConfig(batch_size=batch_size),
         augment=AugmentConfig(),
         optim=OptimConfig(lr=lr, warmup_epochs=min(1.0, epochs / 4), weight_decay=0.0, weight_decay_end=0.0),
-        run=RunConfig(epochs=epochs, strategy="auto", precision="32-true", tensorboard=False, **_device()),
+        run=RunConfig(epochs=epochs, strategy="auto", tensorboard=False, **_device()),
     )
     loss = before.config.loss if temperature is None else replace(before.config.loss, temperature=temperature)
     loss = replace(loss, negatives="in_batch")
     with own_randomness():
         vocabulary = Vocabulary(before.vocabulary, before.ensembl)
         store = open_store(slides, config.data, before.config.input, vocabulary=vocabulary, seed=seed)
+        network = copy.deepcopy(before.network)
+        if not train_images:
+            store.sections = [_with_features(s, network) for s in store.sections]
         train, validation = _hold_out(store.sections, held_out, seed)
-        network = copy.deepcopy(before.network).train()
-        run = wire(config, store, network, train, validation, loss=loss)
+        run = wire(config, store, network.train(), train, validation, loss=loss)
         best = _train(run, patience=patience, max_seconds=max_seconds)
     record = {
         "weights": before.config.name,
@@ -195,6 +207,36 @@ def _train(run: Run, *, patience: int, max_seconds: float) -> Best:
         trainer.fit(run.module, datamodule=run.data)
     run.module.load_state_dict(best.state)
     return best
+
+
+def _with_features(stored: StoredSection, network: STAlign) -> StoredSection:
+    """Compute what the convolutional encoders see in each spot and niche of a section, without augmentation."""
+    reader = stored.reader
+    if reader.windows is None:
+        return stored
+    device = torch.device(settings.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    network = network.to(device).eval()
+    features: dict[str, NDArray[np.float32]] = dict(reader.features)
+    for start in progress(range(0, len(stored.rows), _CHUNK), desc="Reading images"):
+        rows = stored.rows[start : start + _CHUNK]
+        batch = reader.batch(rows).to(device)
+        for level, encoder in network.image_encoders.items():
+            branch = f"{level}_image"
+            images, backbone = getattr(batch, branch), cast("BackboneEncoder", encoder).backbone
+            if branch in reader.features or backbone is None:
+                continue
+            with torch.inference_mode():
+                values = backbone(standardise(images, *_colours(batch, network))).float().cpu().numpy()
+            features.setdefault(branch, np.zeros((len(reader), values.shape[1]), np.float32))[rows] = values
+    return replace(stored, reader=replace(reader, features=features))
+
+
+def _colours(batch: Batch, network: STAlign) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and spread that the images of a batch are standardised by, (b, 3) or (1, 3) each."""
+    spec = network.config.input
+    if spec.stain == "section" and batch.image_mean is not None and batch.image_std is not None:
+        return batch.image_mean[batch.section], batch.image_std[batch.section]
+    return torch.tensor([spec.mean], device=batch.section.device), torch.tensor([spec.std], device=batch.section.device)
 
 
 def _hold_out(

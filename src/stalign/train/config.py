@@ -134,6 +134,8 @@ class SamplerConfig:
         How many sections a batch mixes; 1 keeps every batch within one section.
     spots_per_section
         At most this many spots of a section are drawn in an epoch; 0 draws all.
+    repeat_images
+        How often the spots of sections with an image are drawn in an epoch, where most sections have none.
     mask_shared_niches
         Whether spots whose niches have a spot in common are left out of each other's negatives. Neither paper does.
     """
@@ -141,6 +143,7 @@ class SamplerConfig:
     batch_size: int = 256
     sections_per_batch: int = 4
     spots_per_section: int = 0
+    repeat_images: int = 1
     mask_shared_niches: bool = False
 
 
@@ -213,7 +216,10 @@ class RunConfig:
     steps
         Optimiser steps instead of `epochs`; 0 follows `epochs`.
     precision
-        `auto` is bf16 on CUDA and fp32 on the CPU.
+        `auto` is bf16 on CUDA and on CPUs with matrix units for it (AMX), fp32 elsewhere. Otherwise a name of
+        Lightning's, such as `32-true` or `bf16-mixed`.
+    channels_last
+        Keep images with the channels last in memory, which convolutions on CUDA and on bf16 CPUs are faster with.
     sync_batchnorm
         Share the statistics of batch norms between processes; torch can on GPUs only.
     log_every
@@ -235,6 +241,7 @@ class RunConfig:
     num_nodes: int = 1
     strategy: str = "auto"
     precision: str = "auto"
+    channels_last: bool = True
     sync_batchnorm: bool = True
     log_every: int = 10
     checkpoint_every: int = 200

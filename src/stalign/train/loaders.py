@@ -133,4 +133,5 @@ def make_sampler(split: Split, config: TrainConfig, *, rank: int = 0, world: int
     """
     sections, rows = split
     strata = [s.stratum for s in sections]
-    return StepSampler(rows, config.sampler, strata=strata, seed=config.seed, rank=rank, world=world)
+    repeats = [1 if s.reader.modality == "gene" else config.sampler.repeat_images for s in sections]
+    return StepSampler(rows, config.sampler, strata=strata, repeats=repeats, seed=config.seed, rank=rank, world=world)

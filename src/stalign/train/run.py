@@ -122,6 +122,8 @@ def wire(
     -------
     The run.
     """
+    if config.run.channels_last:
+        network = network.to(memory_format=torch.channels_last)
     world = world_size(config.run)
     per_epoch = make_sampler(train, config, world=world).steps_per_epoch
     steps = config.run.steps or max(1, round(config.run.epochs * per_epoch))

@@ -47,7 +47,7 @@ class BatchPlan:
 
 
 class StepSampler(Sampler[BatchPlan]):
-    """Draws every spot once an epoch, in batches that mix a given number of sections.
+    """Draws every spot once an epoch, or as often as its section is repeated, in batches that mix some sections.
 
     The plan of a step depends on the seed and the step alone, so a run that starts at any step draws what an
     uninterrupted one would have drawn, and the processes of a parallel run draw equal parts of one batch.
@@ -60,6 +60,8 @@ class StepSampler(Sampler[BatchPlan]):
         Batch size and how many sections are mixed.
     strata
         One label a section: sections of different labels never share a batch (those with and without an image).
+    repeats
+        How often the spots of each section are drawn in an epoch; None draws all sections once.
     seed
         Seed of the order.
     rank, world
@@ -83,6 +85,7 @@ class StepSampler(Sampler[BatchPlan]):
         config: SamplerConfig,
         *,
         strata: Sequence[Hashable] | None = None,
+        repeats: Sequence[int] | None = None,
         seed: int = 0,
         rank: int = 0,
         world: int = 1,
@@ -94,6 +97,7 @@ class StepSampler(Sampler[BatchPlan]):
             raise ValueError(message(f"Expected sections of at least {least} spots", found=found))
         self.rows = [np.asarray(r, np.intp) for r in rows]
         self.strata = list(strata) if strata is not None else [0] * len(rows)
+        self.repeats = list(repeats) if repeats is not None else [1] * len(rows)
         self.mix = min(config.sections_per_batch, config.batch_size * world // least)
         self.piece = config.batch_size * world // self.mix
         self.cap = config.spots_per_section
@@ -107,13 +111,13 @@ class StepSampler(Sampler[BatchPlan]):
         """Batches that hold every spot once."""
         pieces: dict[Hashable, int] = {}
         for section, stratum in enumerate(self.strata):
-            pieces[stratum] = pieces.get(stratum, 0) + self._n_pieces(section)
+            pieces[stratum] = pieces.get(stratum, 0) + self._n_pieces(section) * self.repeats[section]
         return sum(-(-n // self.mix) for n in pieces.values())
 
     @property
     def spots_per_epoch(self) -> int:
         """Spots drawn in an epoch, before remainders are left out."""
-        return sum(self._n_spots(section) for section in range(len(self.rows)))
+        return sum(self._n_spots(section) * self.repeats[section] for section in range(len(self.rows)))
 
     def __len__(self) -> int:
         return self.steps
@@ -158,9 +162,10 @@ class StepSampler(Sampler[BatchPlan]):
         rng = np.random.default_rng([self.seed, epoch])
         pieces: dict[Hashable, list[Piece]] = {}
         for section, stratum in enumerate(self.strata):
-            rows = rng.permutation(self.rows[section])[: self._n_spots(section)]
-            parts = np.array_split(rows, self._n_pieces(section))
-            pieces.setdefault(stratum, []).extend((section, part) for part in parts)
+            for _ in range(self.repeats[section]):
+                rows = rng.permutation(self.rows[section])[: self._n_spots(section)]
+                parts = np.array_split(rows, self._n_pieces(section))
+                pieces.setdefault(stratum, []).extend((section, part) for part in parts)
         batches: list[list[Piece]] = []
         for alike in pieces.values():
             order = rng.permutation(len(alike))
@@ -170,6 +175,6 @@ class StepSampler(Sampler[BatchPlan]):
 
 
 def _merge(pieces: list[Piece]) -> list[Piece]:
-    """Join the pieces of one section."""
+    """Join the pieces of one section; a spot that two of them hold is taken once, as it is no negative of itself."""
     sections = list(dict.fromkeys(section for section, _ in pieces))
-    return [(s, np.concatenate([rows for section, rows in pieces if section == s])) for s in sections]
+    return [(s, np.unique(np.concatenate([rows for section, rows in pieces if section == s]))) for s in sections]

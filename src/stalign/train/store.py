@@ -12,7 +12,8 @@ from anndata import AnnData
 
 from stalign._settings import logger, progress
 from stalign._validate import message
-from stalign.data.spots import Vocabulary, read_section
+from stalign.data.expression import Vocabulary
+from stalign.data.spots import read_section
 from stalign.data.table import gene_ids, has_counts, read_counts, table_of
 from stalign.train.slides import donor_of, left_out, open_slide
 from stalign.train.vocabulary import GeneCensus, choose, human_symbols, read_gene_file

@@ -78,7 +78,7 @@ def world_size(config: RunConfig) -> int:
 
 
 def precision(config: RunConfig) -> str:
-    """Return the precision of a run: bf16 on CUDA unless the configuration says otherwise.
+    """Return the precision of a run.
 
     Parameters
     ----------
@@ -87,12 +87,14 @@ def precision(config: RunConfig) -> str:
 
     Returns
     -------
-    The name that Lightning knows.
+    The name that Lightning knows; for `auto`, bf16 where the hardware multiplies matrices in it.
     """
     if config.precision != "auto":
         return config.precision
-    cuda = config.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    return "bf16-mixed" if cuda else "32-true"
+    if config.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return "bf16-mixed"
+    amx = getattr(torch.cpu, "_is_amx_tile_supported", bool)()
+    return "bf16-mixed" if amx and config.accelerator in ("auto", "cpu") else "32-true"
 
 
 def _placement(config: RunConfig) -> dict[str, Any]:
