@@ -61,7 +61,15 @@ def tiny(tmp_path):
             model=TINY,
             data=DataConfig(min_spots=20),
             sampler=SamplerConfig(batch_size=64, sections_per_batch=2),
-            run=RunConfig(epochs=2, log_every=1, checkpoint_every=2, tensorboard=False, accelerator="cpu", devices=1),
+            run=RunConfig(
+                epochs=2,
+                log_every=1,
+                checkpoint_every=2,
+                tensorboard=False,
+                accelerator="cpu",
+                devices=1,
+                precision="32-true",
+            ),
         )
         run = changes.pop("run", {})
         return replace(config, run=replace(config.run, **run), **changes)

@@ -19,14 +19,17 @@ def weights(toy2, tiny_model, tmp_path_factory):
     return save(tmp_path_factory.mktemp("weights"), network, vocabulary=toy2.var_names, meta={"licence": "MIT"})
 
 
-@pytest.mark.parametrize("modality", ["both", "gene", "image"])
-def test_lowers_the_held_out_loss(toy2, weights, modality, tmp_path):
+@pytest.mark.parametrize(
+    ("modality", "train_images"), [("both", False), ("both", True), ("gene", False), ("image", False)]
+)
+def test_lowers_the_held_out_loss(toy2, weights, modality, train_images, tmp_path):
     before = toy2.copy()
     out = tmp_path / "mine" if modality == "gene" else None
     mine = finetune(
         toy2,
         weights,
         modality=modality,
+        train_images=train_images,
         epochs=4,
         lr=2e-2,
         batch_size=64,
@@ -41,7 +44,8 @@ def test_lowers_the_held_out_loss(toy2, weights, modality, tmp_path):
     assert set(toy2.obsm) == set(before.obsm) and list(toy2.obs) == list(before.obs)
     one, other = load(weights).network.state_dict(), mine.network.state_dict()
     changed = {name for name in one if not torch.equal(one[name], other[name])}
-    assert any("image_encoders" in n for n in changed) == (modality != "gene")
+    assert any("image_encoders" in n and "tokens" in n for n in changed) == (modality != "gene")
+    assert any("backbone" in n for n in changed) == train_images
     assert any("gene_table" in n for n in changed) == (modality != "image")
     st.tl.embed(toy2, weights=mine, library_key="library", image=modality != "gene", genes=modality != "image")
     embedding = toy2.obsm.pop("X_stalign")

@@ -70,3 +70,15 @@ def test_says_what_is_too_small():
         StepSampler([np.arange(3), np.arange(9)], SamplerConfig(), world=2)
     with pytest.raises(ValueError, match="Found: none"):
         StepSampler([], SamplerConfig())
+
+
+def test_repeated_sections_come_as_often_and_a_spot_once_a_batch():
+    config = SamplerConfig(batch_size=32, sections_per_batch=2)
+    s = StepSampler(ROWS, config, repeats=[1, 3, 1, 1])
+    plans = [s.plan(i) for i in range(s.steps_per_epoch)]
+    for plan in plans:
+        assert len(set(spots([plan]))) == len(plan)
+    drawn = spots(plans)
+    assert {(i, int(r)) for i, rows in enumerate(ROWS) for r in rows} == set(drawn)
+    assert sum(section == 0 for section, _ in drawn) == len(ROWS[0])
+    assert 1.5 * len(ROWS[1]) < sum(section == 1 for section, _ in drawn) <= 3 * len(ROWS[1])
