@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+from stalign.models.checkpoint import load
 from stalign.models.config import MINI, ST_ALIGN, ConvEncoder, Features
-from stalign.train.config import TrainConfig
+from stalign.train import fit, history
+from stalign.train.config import SectionSpec, TrainConfig
 from stalign.train.model import model_config
 from stalign.train.module import parameter_groups
+from stalign.train.slides import Slide
 
 
 def test_base_and_what_replaces_it():
@@ -51,3 +55,28 @@ def test_biases_norms_and_the_gene_table_are_spared_by_weight_decay():
     assert not any("norm" in n for n in decayed)
     groups = parameter_groups(network, decay_gene_table=True)
     assert "gene_table.weight" in {names[id(p)] for p in groups[0]["params"]}
+
+
+def test_paper_configuration_trains_on_features_given_as_arrays(toy2, tiny, tmp_path):
+    """ST-Align at toy size: frozen niche image and spot gene features, AE-Gene on the expression itself."""
+    rng = np.random.default_rng(0)
+    for name, width in (("uni", 16), ("scgpt", 8)):
+        np.save(tmp_path / f"{name}.npy", rng.normal(size=(toy2.n_obs, width)).astype(np.float32))
+    features = {"niche_image": "uni.npy", "spot_gene": "scgpt.npy"}
+    slide = Slide(SectionSpec("toy", library_key="library", features=features), toy2, root=tmp_path)
+    model = {
+        "base": "st-align",
+        "spot_image": {"channels": [4, 4, 4, 4], "blocks": [1, 1, 1, 1], "features": 8},
+        "niche_image": {"dim": 16},
+        "spot_gene": {"dim": 8},
+        "niche_gene": {"hidden": [16], "width": 8, "layers": 1, "heads": 2, "head_dim": 4, "mlp": 8, "out_hidden": 8},
+        "token_dim": 8,
+        "n_heads": 2,
+        "head_dim": 4,
+        "head": {"hidden": 8, "out": 8},
+        "input": {"niche_px": 16, "spot_px": 8},
+    }
+    config = tiny(model=model, run={"steps": 3})
+    checkpoint = load(fit([slide], config))
+    assert checkpoint.config.niche_image == Features(dim=16)
+    assert np.isfinite(history(config.out)["loss/total"]).all()

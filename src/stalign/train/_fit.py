@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from stalign._settings import logger
 from stalign._validate import message
 from stalign.models.checkpoint import save
-from stalign.train._history import COLUMNS
+from stalign.train._history import COLUMNS, history
 from stalign.train.callbacks import Checkpoints, Timing, found, latest
 from stalign.train.run import assemble
 from stalign.train.trainer import make_trainer, own_randomness
@@ -74,13 +74,16 @@ def fit(slides: Iterable[Any] | None, config: TrainConfig, *, resume: bool = Fal
         timing = Timing()
         checkpoints = Checkpoints(folder, every=config.run.checkpoint_every, keep=config.run.keep)
         trainer = make_trainer(run, callbacks=[checkpoints, timing], loggers=_loggers(config), out=out)
-        if run.data.start < run.steps:
+        if ckpt is not None and run.data.start >= run.steps:
+            if (out / "weights").is_dir():
+                logger.info("The run has ended; its weights are in %s.", out / "weights")
+                return out / "weights"
+            content = torch.load(ckpt, map_location="cpu", weights_only=True)
+            run.module.load_state_dict(content["state_dict"])
+        else:
             trainer.fit(run.module, datamodule=run.data, ckpt_path=ckpt, weights_only=True)
-        elif ckpt is not None:
-            run.module.load_state_dict(torch.load(ckpt, map_location="cpu", weights_only=True)["state_dict"])
     if trainer.is_global_zero:
-        metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if np.isfinite(float(v))}
-        export(run, out / "weights", metrics=metrics)
+        export(run, out / "weights", metrics=_last(out))
         logger.info("Trained %d steps, %.0f spots per second: %s.", run.steps, timing.rate, out / "weights")
     return out / "weights"
 
@@ -119,6 +122,12 @@ def export(run: Run, folder: Path, *, metrics: dict[str, float]) -> Path:
     vocabulary = run.store.vocabulary
     ensembl = vocabulary.ensembl or None
     return save(folder, run.module.network, vocabulary=vocabulary.symbols, ensembl=ensembl, meta=meta)
+
+
+def _last(out: Path) -> dict[str, float]:
+    """Return the last value of each loss."""
+    log = history(out).ffill().iloc[-1]
+    return {name: float(log[name]) for name in log.index if "/" in name and np.isfinite(log[name])}
 
 
 def _resumed(run: Run, folder: Path) -> Path | None:
