@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _VALUES: Final = 1 << 20  # float32 values that a sub-batch may hold at once (4 MiB)
+_SMALL: Final = 1 << 18  # multiplications in a matrix product up to which OpenBLAS keeps to one thread
 _TILE: Final = 2048  # px, side of the tiles by which patches of a lazy image are grouped
 _SPAN: Final = 24  # px of input that a block of output pixels covers
 _STEPS: Final = 8  # window sizes are rounded up to this many steps per doubling
@@ -256,15 +257,29 @@ def _resample(pixels: NDArray[np.uint8], down: _Taps, across: _Taps) -> NDArray[
     lines = pixels.reshape(b, ny, nx * channels)
     short = np.empty((b, down.size, nx * channels), dtype=np.float32)
     for outputs, inputs, weights in down.blocks(15):
-        np.matmul(weights, lines[:, inputs].astype(np.float32), out=short[:, outputs])
+        _multiply(weights, lines[:, inputs].astype(np.float32), short[:, outputs])
     short *= 16
     np.rint(short, out=short)  # in 16ths of a grey level the second sum is exact as well
-    turned = np.ascontiguousarray(short.reshape(b, down.size, nx, channels).transpose(0, 2, 1, 3))
-    turned = turned.reshape(b, nx, down.size * channels)
+    turned = _turn(short.reshape(b, down.size, nx, channels)).reshape(b, nx, down.size * channels)
     square = np.empty((b, across.size, down.size * channels), dtype=np.float32)
     for outputs, inputs, weights in across.blocks(12):
-        np.matmul(weights, turned[:, inputs], out=square[:, outputs])
+        _multiply(weights, turned[:, inputs], square[:, outputs])
     square += 8
     square *= np.float32(1 / 16)
-    whole = square.astype(np.uint8).reshape(b, across.size, down.size, channels)
-    return whole.transpose(0, 2, 1, 3)
+    return _turn(square.astype(np.uint8).reshape(b, across.size, down.size, channels))
+
+
+def _turn(array: NDArray[Any]) -> NDArray[Any]:
+    """Swap rows and columns of (b, rows, columns, channels), moving whole pixels at a time."""
+    b, rows, columns, channels = array.shape
+    pixels = array.view(f"V{channels * array.itemsize}")[..., 0]
+    turned = np.ascontiguousarray(pixels.transpose(0, 2, 1))
+    return turned.view(array.dtype).reshape(b, columns, rows, channels)
+
+
+def _multiply(weights: NDArray[np.float32], values: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    """Batched product (b, m, k) by (b, k, n), in pieces too small for BLAS to start threads, which costs more here."""
+    width = max(16, _SMALL // (weights.shape[1] * weights.shape[2]))
+    for first in range(0, values.shape[2], width):
+        columns = slice(first, first + width)
+        np.matmul(weights, values[:, :, columns], out=out[:, :, columns])
