@@ -1,0 +1,1 @@
+"""Algorithms on arrays and sparse matrices; nothing here knows AnnData, SpatialData or torch."""
