@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from stalign.datasets._public import dlpfc, her2st, visium
 from stalign.datasets._toy import toy
 
-__all__ = ["toy"]
+__all__ = ["dlpfc", "her2st", "toy", "visium"]

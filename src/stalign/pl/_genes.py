@@ -147,7 +147,7 @@ def genes(
                 default = f"{where}{gene} {kind}{_correlation(values) if kind == 'predicted' else ''}"
                 panel.set_title(panel_title(title, default, index, count))
                 pair.append(panel)
-            figure.colorbar(scale, ax=pair, shrink=0.8, label="log expression" if len(kinds) > 1 else None)
+            figure.colorbar(scale, ax=pair, shrink=0.8, label="log1p of counts per 10,000")
     return finish(figure, axes, show=show, return_fig=return_fig)
 
 

@@ -162,7 +162,7 @@ def spots(ax: Axes, place: Tissue, rgb: NDArray[np.float64], *, size: float = 1.
     valid = np.isfinite(place.xy).all(axis=1)
     xy, rgb, diameter = place.xy[valid], rgb[valid], place.diameter * size
     if len(xy) > RASTER_FROM:
-        _paint(ax, xy, rgb, diameter, alpha)
+        _paint(ax, xy, rgb, diameter, alpha, squares=place.section.technology == "hd")
         return
     style: dict[str, Any] = {
         "facecolors": rgb,
@@ -179,18 +179,27 @@ def spots(ax: Axes, place: Tissue, rgb: NDArray[np.float64], *, size: float = 1.
     ax.add_collection(circles, autolim=False)
 
 
-def _paint(ax: Axes, xy: NDArray[np.float64], rgb: NDArray[np.float64], diameter: float, alpha: float | None) -> None:
-    """Paint spots as blocks of px into one RGBA image."""
+def _paint(
+    ax: Axes, xy: NDArray[np.float64], rgb: NDArray[np.float64], diameter: float, alpha: float | None, *, squares: bool
+) -> None:
+    """Paint spots into one RGBA image: each px takes the colour of the nearest spot, if it lies in that spot."""
+    from scipy.ndimage import distance_transform_cdt, distance_transform_edt
+
     low, high = xy.min(axis=0) - diameter, xy.max(axis=0) + diameter
     px = float((high - low).max()) / _RASTER_PX
     width, height = (int(np.ceil(extent / px)) for extent in high - low)
-    picture = np.zeros((height, width, 4), dtype=np.float32)
-    first = np.floor((xy - low - diameter / 2) / px).astype(np.intp)
-    steps = max(1, round(diameter / px))
-    color = np.concatenate([rgb[:, :3], np.ones((len(rgb), 1))], axis=1)
-    for dy in range(steps):
-        for dx in range(steps):
-            picture[np.clip(first[:, 1] + dy, 0, height - 1), np.clip(first[:, 0] + dx, 0, width - 1)] = color
+    column, row = np.floor((xy - low) / px).astype(np.intp).T
+    color = np.zeros((height, width, 4), dtype=np.float32)
+    color[row, column] = np.concatenate([rgb[:, :3], np.ones((len(rgb), 1))], axis=1)
+    empty = np.ones((height, width), dtype=bool)
+    empty[row, column] = False
+    if squares:  # as many px as reach from the middle of a bin to its edge, so that neighbours leave no gap
+        distance, nearest_px = distance_transform_cdt(empty, metric="chessboard", return_indices=True)
+        inside = distance <= np.ceil((diameter / px - 1) / 2)
+    else:
+        distance, nearest_px = distance_transform_edt(empty, return_indices=True)
+        inside = distance <= max(diameter / px / 2, 0.5)
+    picture = color[nearest_px[0], nearest_px[1]] * inside[..., None]
     extent = (low[0], low[0] + width * px, low[1] + height * px, low[1])
     ax.imshow(picture, extent=extent, interpolation="nearest", zorder=2, alpha=alpha, aspect="auto")
 

@@ -1,0 +1,152 @@
+"""Files from the network: fetched once with pooch, checked against their hash, kept in the cache folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from stalign._settings import logger, settings
+from stalign._validate import message
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ENVIRONMENT = "STALIGN_DATASETS_URL"  # a mirror that holds a folder for each data set
+_TIMEOUT = 30  # seconds without an answer
+
+
+@cache
+def registry() -> dict[str, dict[str, str]]:
+    """Read the hashes of public files.
+
+    Returns
+    -------
+    For each data set a hash per path: `sha256:` of the content, or `gitblob:`, the SHA-1 by which git knows a file.
+    """
+    return json.loads(files("stalign.datasets").joinpath("registry.json").read_text(encoding="utf-8"))
+
+
+def folder(dataset: str) -> Path:
+    """Name the folder of a data set in the cache.
+
+    Parameters
+    ----------
+    dataset
+        Name of the data set.
+
+    Returns
+    -------
+    `settings.cache_dir / "datasets" / dataset`.
+    """
+    return settings.cache_dir / "datasets" / dataset
+
+
+def fetch(dataset: str, path: str, target: Path, *, host: str, base_url: str | None) -> Path:
+    """Fetch a file unless it is there and sound.
+
+    Parameters
+    ----------
+    dataset
+        Name of the data set.
+    path
+        Path of the file below the host, as in the registry.
+    target
+        Where the file goes.
+    host
+        URL that `path` is relative to.
+    base_url
+        URL to use instead, or None for the mirror in `STALIGN_DATASETS_URL`, if there is one, and else `host`.
+
+    Returns
+    -------
+    `target`.
+
+    Raises
+    ------
+    ConnectionError
+        If the host cannot be reached.
+    FileNotFoundError
+        If the host does not give the file.
+    ValueError
+        If what it gives has another hash.
+
+    Notes
+    -----
+    Of a file without a published hash, that of the first download is kept beside it and holds from then on.
+    """
+    import pooch
+
+    mirror = os.environ.get(ENVIRONMENT)
+    root = base_url or (f"{mirror.rstrip('/')}/{dataset}" if mirror else host)
+    url = f"{root.rstrip('/')}/{path}"
+    noted = target.with_name(target.name + ".sha256")
+    known = registry()[dataset].get(path)
+    if known is None and noted.is_file():
+        known = f"sha256:{noted.read_text(encoding='utf-8').strip()}"
+    blob = known.removeprefix("gitblob:") if known and known.startswith("gitblob:") else None
+    if blob and target.is_file() and git_blob(target) != blob:
+        target.unlink()
+    loud = pooch.get_logger()
+    level = loud.level
+    loud.setLevel(logging.WARNING)
+    if not target.is_file():
+        logger.info("Fetching %s", url)
+    try:
+        pooch.retrieve(
+            url,
+            known_hash=None if blob else known,
+            fname=target.name,
+            path=target.parent,
+            downloader=pooch.HTTPDownloader(progressbar=settings.show_progress, timeout=_TIMEOUT),
+        )
+    except OSError as error:  # requests raises its own kinds of it
+        _explain(error, url, target)
+    except ValueError as error:
+        raise ValueError(_wrong_hash(url, known)) from error
+    finally:
+        loud.setLevel(level)
+    if blob and git_blob(target) != blob:
+        target.unlink()
+        raise ValueError(_wrong_hash(url, known))
+    if known is None:
+        noted.write_text(hashlib.sha256(target.read_bytes()).hexdigest(), encoding="utf-8")
+    return target
+
+
+def git_blob(path: Path) -> str:
+    """Compute the SHA-1 by which git knows a file: that of its content after the word blob and its length.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Returns
+    -------
+    40 hexadecimal digits.
+    """
+    content = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def _wrong_hash(url: str, known: str | None) -> str:
+    hint = "The file was changed at its source or on the way: try again, or report it"
+    return message(f"Expected {url} to have the hash {known}", found="another", hint=hint)
+
+
+def _explain(error: OSError, url: str, target: Path) -> None:
+    """Turn an error of the network into one that says what to do."""
+    response = getattr(error, "response", None)
+    hint = f"Fetch it by other means and put it at {target}, or name a mirror with `base_url=` or {ENVIRONMENT}"
+    if response is not None:
+        found = f"the answer {response.status_code} {response.reason}"
+        raise FileNotFoundError(message(f"Expected a file at {url}", found=found, hint=hint)) from error
+    if type(error).__module__.startswith("requests"):
+        found = f"no connection ({type(error).__name__})"
+        raise ConnectionError(message(f"Expected to reach {url}", found=found, hint=hint)) from error
+    raise error
