@@ -122,6 +122,13 @@ IMAGE_CARDS = (
         note="ImageNet classes, not tissue; the mean of the last stage.",
     ),
     Card(
+        "clip-tuned", "image", "stalign.encoders.clip_pair:load", width=32, access="folder",
+        files=("model.safetensors",), mean=CLIP[0], std=CLIP[1], n_parameters=87_849_216,
+        licence="that of the encoder it was made from", commercial=None, gated=False,
+        citation="Chen et al. 2024, STimage-1K4M, arXiv:2406.06393", url="https://github.com/JiawenChenn/STimage-1K4M",
+        note="What `stalign.train.clip.fit_clip` wrote: CLIP, PLIP or another encoder fine-tuned against expression.",
+    ),
+    Card(
         "colour", "image", _FLOORS, width=27, input_px=32, interpolation="bilinear", n_parameters=0,
         licence="BSD-3-Clause", commercial=True, gated=False, citation="stalign",
         note="Mean, spread, skewness and six-bin histogram of each channel: an honest floor.",

@@ -1,0 +1,245 @@
+"""The CLIP baseline of STimage-1K4M: an image encoder fine-tuned against expression with two linear heads.
+
+python -m stalign.train.clip config.toml [key=value ...]
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from stalign._settings import logger, progress
+from stalign._validate import message
+from stalign.encoders.clip_pair import CONFIG, WEIGHTS, ClipPair
+from stalign.encoders.loading import locate
+from stalign.encoders.registry import get
+from stalign.encoders.runtime import autocast, pick_device
+from stalign.encoders.vision import ImageEncoder, build, load_network
+from stalign.train.clip_data import Pairs, read_pairs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """How to fine-tune; the defaults are those of STimage-1K4M (Chen et al. 2024).
+
+    Parameters
+    ----------
+    encoder
+        Registered image encoder to start from, such as `clip-vit-b32` or `plip`.
+    weights
+        Its weights: a path, "" for the published ones, or `random`.
+    sections
+        h5ad files to train on, for the command line.
+    out
+        Folder to write.
+    genes
+        `overlap`: the variable genes among those that all sections share; `hvg`: each section's own, in the order of
+        their rank, so that a column is another gene in each section.
+    n_genes
+        How many; 0 for the published 100 (`overlap`) or 128 (`hvg`).
+    level
+        Patch of the `spot` or of its `niche`.
+    library_key
+        Column of obs that tells sections apart, "" for none.
+    layer
+        Layer of the raw counts, "" for X.
+    width
+        Length of the shared embedding.
+    train_tower
+        Whether the image encoder is trained, or its heads alone.
+    epochs, batch_size
+        Passes over all spots, and spots in a step; the negatives of a spot are the others in its step.
+    lr, beta1, beta2, eps, weight_decay
+        Of Adam.
+    temperature
+        Where the learnable temperature starts.
+    precision
+        `fp32` or `bf16`.
+    device
+        Torch device, "" for the best there is.
+    seed
+        Of the heads and of the order of spots.
+    """
+
+    encoder: str = "clip-vit-b32"
+    weights: str = ""
+    sections: tuple[str, ...] = ()
+    out: str = "clip-tuned"
+    genes: Literal["overlap", "hvg"] = "overlap"
+    n_genes: int = 0
+    level: Literal["spot", "niche"] = "spot"
+    library_key: str = ""
+    layer: str = ""
+    width: int = 32
+    train_tower: bool = True
+    epochs: int = 15
+    batch_size: int = 1024
+    lr: float = 5e-5
+    beta1: float = 0.9
+    beta2: float = 0.98
+    eps: float = 1e-6
+    weight_decay: float = 0.2
+    temperature: float = 0.07
+    precision: Literal["fp32", "bf16"] = "fp32"
+    device: str = ""
+    seed: int = 0
+
+
+def fit_clip(
+    data: Sequence[AnnData | SpatialData], config: ClipConfig | None = None, *, changes: Mapping[str, Any] | None = None
+) -> Path:
+    """Fine-tune an image encoder against expression.
+
+    Parameters
+    ----------
+    data
+        Sections with images and raw counts.
+    config
+        How; the published recipe by default.
+    changes
+        Arguments of the image network that differ from the card's, for weights of another size.
+
+    Returns
+    -------
+    The folder, which `tl.encode(data, "clip-tuned", weights=folder)` takes.
+
+    Raises
+    ------
+    ValueError
+        If there are no spots with image and counts, or too few genes in common.
+    FileNotFoundError, PermissionError, ConnectionError
+        If the encoder's weights can't be had.
+
+    Examples
+    --------
+    >>> import stalign
+    >>> from stalign.train.clip import ClipConfig
+    >>> ClipConfig(encoder="plip", genes="hvg").epochs
+    15
+    """
+    config = config or ClipConfig()
+    card = get(config.encoder)
+    pairs = read_pairs(
+        data, genes=config.genes, n_genes=config.n_genes, level=config.level, library_key=config.library_key or None,
+        layer=config.layer or None, size=card.input_px,
+    )  # fmt: skip
+    device = pick_device(config.device or None)
+    extra = dict(changes or {})
+    path = locate(card, config.weights or None)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        tower = build(card, **extra) if path is None else load_network(card, path, **extra)
+        with torch.inference_mode():
+            dim = tower.eval()(torch.zeros(1, 3, card.input_px, card.input_px)).shape[1]
+        pair = ClipPair(tower, dim, pairs.n_genes, width=config.width, temperature=config.temperature).to(device)
+        losses = _train(pair, pairs, ImageEncoder(card, tower, device=device, precision="fp32"), config)
+    folder = Path(config.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: value.detach().cpu().contiguous() for name, value in pair.state_dict().items()}, folder / WEIGHTS)
+    record = {
+        "config": asdict(config), "options": dict(card.options), "changes": extra, "dim": int(dim),
+        "genes": pairs.genes, "licence": card.licence, "n_spots": len(pairs), "loss": losses,
+    }  # fmt: skip
+    (folder / CONFIG).write_text(json.dumps(record, indent=1))
+    logger.info("Fine-tuned %s on %d spots: wrote %s.", card.name, len(pairs), folder)
+    return folder
+
+
+def _train(pair: ClipPair, pairs: Pairs, encoder: ImageEncoder, config: ClipConfig) -> list[float]:
+    """Train in place; return the mean loss of each epoch."""
+    pair.requires_grad_(requires_grad=True)
+    pair.tower.requires_grad_(requires_grad=config.train_tower)
+    optimiser = torch.optim.Adam(
+        [parameter for parameter in pair.parameters() if parameter.requires_grad],
+        lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps, weight_decay=config.weight_decay,
+    )  # fmt: skip
+    rng = np.random.default_rng(config.seed)
+    losses = []
+    for epoch in range(config.epochs):
+        order = rng.permutation(len(pairs))
+        steps = range(0, len(order) - 1, config.batch_size)
+        total = 0.0
+        pair.train()
+        for start in progress(steps, desc=f"Epoch {epoch + 1} of {config.epochs}"):
+            rows = order[start : start + config.batch_size]
+            if len(rows) < 2:  # nothing to tell apart
+                continue
+            images = encoder.prepare(pairs.patches(rows))
+            genes = torch.from_numpy(pairs.expression[rows]).to(encoder.device)
+            with autocast(encoder.device, config.precision):
+                loss = pair.loss(images, genes)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            total += float(loss.detach()) * len(rows)
+        losses.append(total / len(order))
+        logger.info("Epoch %d of %d: loss %.4f.", epoch + 1, config.epochs, losses[-1])
+    return losses
+
+
+def read_config(path: str | Path, overrides: Sequence[str] = ()) -> ClipConfig:
+    """Read a configuration from TOML.
+
+    Parameters
+    ----------
+    path
+        The file, with the fields of `ClipConfig`.
+    overrides
+        `key=value` each.
+
+    Returns
+    -------
+    The configuration.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If a key is unknown or a value has the wrong type.
+    """
+    import tomllib
+
+    from stalign.train.parse import build as build_config
+    from stalign.train.parse import override
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(message("Expected a configuration file", found=f"no file {str(path)!r}"))
+    return build_config(ClipConfig, override(tomllib.loads(path.read_text()), overrides), where=path.name)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv
+        The configuration file and overrides.
+    """
+    from stalign.io import read_h5ad
+
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        raise SystemExit(__doc__)
+    config = read_config(arguments[0], arguments[1:])
+    if not config.sections:
+        raise ValueError(message("Expected `sections` to name h5ad files", found="none"))
+    fit_clip([read_h5ad(section) for section in config.sections], config)
+
+
+if __name__ == "__main__":
+    main()
