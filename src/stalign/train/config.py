@@ -189,6 +189,9 @@ class OptimConfig:
         Weight decay at the start and at the end of its cosine.
     decay_gene_table
         Whether the table of gene vectors is decayed as well. Biases, norms and other 1-D parameters never are.
+    anchor
+        Learning rate of all but the image encoders, as a share of `lr`. Below 1 the gene space, which starts close to an
+        isometry, is an anchor that images are drawn to; at 1 the losses bend it to the training sections.
     grad_clip
         Largest norm of the gradient; 0 does not clip.
     """
@@ -202,6 +205,7 @@ class OptimConfig:
     weight_decay: float = 0.04
     weight_decay_end: float = 0.4
     decay_gene_table: bool = False
+    anchor: float = 1.0
     grad_clip: float = 0.0
 
 
@@ -304,6 +308,7 @@ class TrainConfig:
         low, high = self.augment.thinning
         _check(0 < low <= high <= 1, "augment.thinning", "two shares, 0 < low <= high <= 1", self.augment.thinning)
         _check(self.augment.stain >= 0, "augment.stain", "at least 0", self.augment.stain)
+        _check(0 <= self.optim.anchor <= 1, "optim.anchor", "a share, 0 to 1", self.optim.anchor)
         _check(self.optim.lr > 0, "optim.lr", "above 0", self.optim.lr)
         _check(self.run.epochs > 0 or self.run.steps > 0, "run.epochs", "above 0", self.run.epochs)
         _check(self.run.keep >= 1, "run.keep", "at least 1", self.run.keep)

@@ -67,9 +67,9 @@ class AlignModule(pl.LightningModule):
         self.decay = Schedule(optim.weight_decay, optim.weight_decay_end, steps=steps)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Make AdamW with one group of parameters that decay and one of those that don't."""
+        """Make AdamW with groups of parameters by weight decay and share of the learning rate."""
         optim = self.optim
-        groups = parameter_groups(self, decay_gene_table=optim.decay_gene_table)
+        groups = parameter_groups(self, decay_gene_table=optim.decay_gene_table, anchor=optim.anchor)
         return torch.optim.AdamW(groups, lr=self.rate(0), betas=optim.betas, eps=optim.eps, fused=_fused(self.device))
 
     def on_train_batch_start(self, batch: StepBatch, batch_idx: int) -> None:
@@ -77,7 +77,7 @@ class AlignModule(pl.LightningModule):
         step = self.global_step
         optimizer = self.optimizers()
         for group in optimizer.param_groups:  # type: ignore[union-attr]
-            group["lr"] = self.rate(step)
+            group["lr"] = self.rate(step) * group["share"]
             group["weight_decay"] = self.decay(step) if group["decays"] else 0.0
         # A Weyl sequence keeps the seeds of neighbouring steps and ranks far apart.
         torch.manual_seed((self.seed * 0x9E3779B9 + step * 0x85EBCA6B + self.global_rank * 0xC2B2AE35) % 2**63)
@@ -162,8 +162,8 @@ def _gather_members(members: Tensor) -> Tensor:
     return _gather(padded)
 
 
-def parameter_groups(module: nn.Module, *, decay_gene_table: bool) -> list[dict[str, Any]]:
-    """Split trained parameters into those that weight decay acts on and those that it spares.
+def parameter_groups(module: nn.Module, *, decay_gene_table: bool, anchor: float = 1.0) -> list[dict[str, Any]]:
+    """Split trained parameters by weight decay and by learning rate.
 
     Parameters
     ----------
@@ -171,15 +171,19 @@ def parameter_groups(module: nn.Module, *, decay_gene_table: bool) -> list[dict[
         The module.
     decay_gene_table
         Whether the table of gene vectors decays.
+    anchor
+        Share of the learning rate that all but the image encoders have.
 
     Returns
     -------
-    Groups for the optimiser; `decays` says which is which.
+    Groups for the optimiser that are not empty; `decays` says whether weight decay acts on it, `share` is its share of
+    the learning rate.
     """
-    decayed: list[nn.Parameter] = []
-    spared: list[nn.Parameter] = []
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             table = "gene_table" in name and not decay_gene_table
-            (spared if parameter.ndim < 2 or name.endswith(".bias") or table else decayed).append(parameter)
-    return [{"params": decayed, "decays": True}, {"params": spared, "decays": False}]
+            decays = not (parameter.ndim < 2 or name.endswith(".bias") or table)
+            share = 1.0 if "image_encoders" in name else anchor
+            groups.setdefault((decays, share), []).append(parameter)
+    return [{"params": groups[key], "decays": key[0], "share": key[1]} for key in sorted(groups, reverse=True)]
