@@ -236,6 +236,11 @@ def test_every_loss_option_trains(slides, tiny, tmp_path):
             assert log["temperature"].iloc[1] != 0.1 or log["temperature"].iloc[0] == pytest.approx(0.1)
 
 
+def test_a_run_too_short_to_log_still_exports(slides, tiny):
+    config = tiny(run={"steps": 1, "log_every": 50})
+    assert load(fit(slides, config)).meta["metrics"] == {}
+
+
 def test_same_seed_same_weights_and_random_state_left_alone(slides, tiny, tmp_path):
     torch.manual_seed(3)
     state = torch.get_rng_state()

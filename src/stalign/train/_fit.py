@@ -59,6 +59,21 @@ def fit(slides: Iterable[Any] | None, config: TrainConfig, *, resume: bool = Fal
     -----
     A run that is killed and resumed goes on exactly as it would have: batches, augmentation, dropout and schedules
     follow from the seed and the step, and everything else is in the checkpoint.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import stalign as st
+    >>> from stalign.train.config import RunConfig, SamplerConfig
+    >>> config = st.train.TrainConfig(
+    ...     name="mine",
+    ...     out=tempfile.mkdtemp(),
+    ...     sampler=SamplerConfig(batch_size=32),
+    ...     run=RunConfig(steps=2, tensorboard=False),
+    ... )
+    >>> weights = st.train.fit([st.datasets.toy(n_rows=10)], config)
+    >>> sorted(file.name for file in weights.iterdir())
+    ['config.json', 'weights.safetensors']
     """
     out = Path(config.out)
     folder = out / "checkpoints"
@@ -125,8 +140,11 @@ def export(run: Run, folder: Path, *, metrics: dict[str, float]) -> Path:
 
 
 def _last(out: Path) -> dict[str, float]:
-    """Return the last value of each loss."""
-    log = history(out).ffill().iloc[-1]
+    """Return the last value of each loss; none for a run too short to log one."""
+    try:
+        log = history(out).ffill().iloc[-1]
+    except FileNotFoundError:
+        return {}
     return {name: float(log[name]) for name in log.index if "/" in name and np.isfinite(log[name])}
 
 

@@ -40,6 +40,18 @@ def history(out: str | Path) -> pd.DataFrame:
     ------
     FileNotFoundError
         If nothing was logged there.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import stalign as st
+    >>> from stalign.train.config import RunConfig, SamplerConfig
+    >>> out = tempfile.mkdtemp()
+    >>> run = RunConfig(steps=2, log_every=1, tensorboard=False)
+    >>> config = st.train.TrainConfig(name="mine", out=out, sampler=SamplerConfig(batch_size=32), run=run)
+    >>> _ = st.train.fit([st.datasets.toy(n_rows=10)], config)
+    >>> len(st.train.history(out))
+    2
     """
     files = sorted(Path(out).glob("logs/start-*/metrics.csv"), key=lambda f: int(f.parent.name.split("-")[1]))
     # A killed run may leave half a line at the end.

@@ -81,7 +81,7 @@ def assemble(slides: Iterable[Any] | None, config: TrainConfig) -> Run:
     """
     shape = model_config(config)
     given = as_slides(_named(config) if slides is None else slides, root=config.data.root)
-    store = open_store(given, config.data, shape.input, seed=config.seed)
+    store = open_store(given, config.data, shape.input, seed=config.seed, folder=Path(config.out) / "store")
     clusters = shape.loss.negatives == "cluster"
     if clusters:
         store.sections = [with_clusters(s, seed=config.seed) for s in store.sections]

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import os
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 
 from stalign._settings import logger, progress
 from stalign._validate import message
-from stalign.data.expression import Vocabulary
-from stalign.data.spots import read_section
-from stalign.data.table import gene_ids, has_counts, read_counts, table_of
-from stalign.train.slides import donor_of, left_out, open_slide
-from stalign.train.vocabulary import GeneCensus, choose, human_symbols, read_gene_file
+from stalign.train.reading import Survey, read, report_row, survey, with_features
+from stalign.train.shelf import Shelf, hash_of, key_of
+from stalign.train.slides import open_slide
+from stalign.train.vocabulary import GeneCensus, choose, read_gene_file
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from stalign.data.sections import SectionView
+    from stalign.data.expression import Vocabulary
     from stalign.data.spots import SpotReader
     from stalign.models.config import InputSpec
     from stalign.train.config import DataConfig
     from stalign.train.slides import Opened, Slide
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,7 @@ def open_store(
     *,
     vocabulary: Vocabulary | None = None,
     seed: int = 0,
+    folder: Path | None = None,
 ) -> SectionStore:
     """Open the sections of a run.
 
@@ -117,6 +119,8 @@ def open_store(
         The genes of weights that are trained further; None chooses them from the sections.
     seed
         Seed of the subsample that a section's gene basis is fitted to.
+    folder
+        Where `config.store = "disk"` keeps sections as arrays.
 
     Returns
     -------
@@ -129,37 +133,36 @@ def open_store(
     ValueError
         If no section is left; the message says why for each.
     """
-    report: list[dict[str, Any]] = []
-    opened: list[tuple[Opened, list[SectionView]]] = []
-    census = GeneCensus()
+    opener = _Opener(config, spec, seed, Shelf(folder) if config.store == "disk" and folder is not None else None)
     extra = read_gene_file(Path(config.root) / config.vocabulary) if config.vocabulary and vocabulary is None else []
     by_ensembl = {ensembl: symbol for symbol, ensembl in extra if ensembl}
-    for slide in progress(slides, desc="Reading slides", unit="slide"):
-        try:
-            one = open_slide(slide, spec)
-            views = _usable(one, config, report)
-            if vocabulary is None and views:
-                _count_genes(census, one, views, by_ensembl)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            _cannot_read(slide, error, config, report)
-            continue
-        if views:
-            opened.append((one, views))
+    report: list[dict[str, Any]] = []
+    census = GeneCensus()
+    surveys = opener.each(slides, "Reading slides", lambda slide: opener.survey(slide, by_ensembl))
+    for slide, found in zip(slides, surveys, strict=True):
+        report.extend(found.dropped if isinstance(found, Survey) else [report_row(slide, "", found)])
+        if isinstance(found, Survey):
+            census.add(found.symbols, found.detected)
     if vocabulary is None and census.tables:
         vocabulary = choose(census, config.max_genes, extra)
+    usable = [(slide, found) for slide, found in zip(slides, surveys, strict=True) if isinstance(found, Survey)]
+    surveyed = {id(slide): found for slide, found in usable}
+    readers = opener.each(
+        [slide for slide, _ in usable],
+        "Reading sections",
+        lambda slide: opener.readers(slide, surveyed[id(slide)], vocabulary),
+    )
     sections: list[StoredSection] = []
-    while opened:  # tables are let go one by one, as readers keep what they need
-        one, views = opened.pop(0)
-        features: dict[str, str] | None = None
-        for view in views:
-            try:
-                if features is None:
-                    one, features = _with_features(one, config)
-                stored = _read(one, view, spec, vocabulary, features, seed)
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                _cannot_read(one.slide, error, config, report, section=view.library)
-                continue
-            if _enough(stored, one.slide, config, report):
+    for (slide, found), made in zip(usable, readers, strict=True):
+        if isinstance(made, str):
+            report.append(report_row(slide, "", made))
+            continue
+        for name, donor, reader in zip(found.sections, found.donors, made, strict=True):
+            stored = StoredSection(name, reader, np.flatnonzero(reader.valid), donor=donor, study=slide.spec.study)
+            n = len(stored.rows)
+            why = f"{n} spots that can be embedded, fewer than {config.min_spots}" if n < config.min_spots else ""
+            report.append(report_row(slide, name, why, donor=donor, spots=n, inputs=stored.stratum))
+            if not why:
                 sections.append(stored)
     if not sections:
         reasons = "; ".join(f"{r['section'] or r['slide']}: {r['why']}" for r in report) or "no slide was given"
@@ -174,137 +177,83 @@ def open_store(
     return store
 
 
-def _row(report: list[dict[str, Any]], slide: Slide, section: str, why: str, **more: Any) -> None:
-    spec = slide.spec
-    base = {"section": section, "slide": slide.name, "donor": spec.donor, "study": spec.study, "spots": 0, "inputs": ""}
-    report.append({**base, "kept": not why, "why": why, **more})
+class _Opener:
+    """Opens slides once in memory, or twice where what is made of them is kept on disk in between."""
 
+    def __init__(self, config: DataConfig, spec: InputSpec, seed: int, shelf: Shelf | None) -> None:
+        self.config, self.spec, self.seed, self.shelf = config, spec, seed, shelf
+        self.opened: dict[int, Opened] = {}
 
-def _cannot_read(
-    slide: Slide, error: Exception, config: DataConfig, report: list[dict[str, Any]], *, section: str = ""
-) -> None:
-    where = f"section {section!r} of {slide.name!r}" if section else f"slide {slide.name!r}"
-    cause = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    if config.on_error == "stop":
-        hint = 'Mend it, list it under `exclude`, or set `data.on_error = "skip"`'
-        raise RuntimeError(message(f"Cannot read {where}", found=cause, hint=hint)) from error
-    logger.warning("Cannot read %s: %s", where, cause)
-    _row(report, slide, section, f"cannot be read: {cause}")
+    def each(self, slides: Sequence[Slide], what: str, make: Callable[[Slide], T]) -> list[T | str]:
+        """Make something of each slide, or say why it cannot be read.
 
+        Processes that share a shelf start at different slides, so that each finds what the others have made.
+        """
+        first = 0
+        if self.shelf is not None:
+            rank, world = (int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
+            first = len(slides) * rank // world
+        made: dict[int, T | str] = {}
+        for i in progress([*range(first, len(slides)), *range(first)], desc=what, unit="slide"):
+            slide = slides[i]
+            try:
+                made[i] = make(slide)
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                cause = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+                if self.config.on_error == "stop":
+                    hint = 'Mend it, list it under `exclude`, or set `data.on_error = "skip"`'
+                    raise RuntimeError(message(f"Cannot read slide {slide.name!r}", found=cause, hint=hint)) from error
+                logger.warning("Cannot read slide %s: %s", slide.name, cause)
+                made[i] = f"cannot be read: {cause}"
+        return [made[i] for i in range(len(slides))]
 
-def _usable(one: Opened, config: DataConfig, report: list[dict[str, Any]]) -> list[SectionView]:
-    table, slide = one.table, one.slide
-    kept = []
-    for view in one.views:
-        donor = donor_of(table, view, slide)
-        why = left_out(slide, view.library, donor, config.exclude)
-        n = int(np.isfinite(view.coords).all(axis=1).sum())
-        if why is None and n < config.min_spots:
-            why = f"{n} spots, fewer than {config.min_spots}"
-        counts = slide.spec.genes and has_counts(table, layer=slide.spec.layer)
-        if why is None and not counts and view.image is None:
-            why = "neither an image nor counts"
-        if why is None:
-            kept.append(view)
-        else:
-            _row(report, slide, view.library, why, donor=donor, spots=n)
-    return kept
+    def survey(self, slide: Slide, by_ensembl: Mapping[str, str]) -> Survey:
+        """Survey a slide."""
+        key = self._key(
+            slide, {"exclude": self.config.exclude, "least": self.config.min_spots, "names": len(by_ensembl)}
+        )
+        if key is not None and self.shelf is not None:
+            kept = self.shelf.get(f"survey-{key}", self.spec)
+            if kept is not None:
+                return Survey(**{name: list(value) for name, value in kept.items()})
+        one = self._open(slide)
+        found = survey(one, self.config, by_ensembl)
+        if key is not None and self.shelf is not None:
+            self.shelf.put(f"survey-{key}", {f.name: getattr(found, f.name) for f in fields(found)})
+            self.opened.pop(id(slide))
+        return found
 
+    def readers(self, slide: Slide, found: Survey, vocabulary: Vocabulary | None) -> list[SpotReader]:
+        """Make the readers of a slide's usable sections, and let the slide go."""
+        genes = None if vocabulary is None else hash_of([vocabulary.symbols, vocabulary.ensembl])
+        base = self._key(slide, {"input": asdict(self.spec), "genes": genes, "seed": self.seed})
+        one: Opened | None = None
+        features: dict[str, str] = {}
+        out = []
+        for name in found.sections:
+            key = None if base is None else f"section-{base}-{hash_of(name)}"
+            reader = None if key is None or self.shelf is None else self.shelf.get(key, self.spec)
+            if reader is None:
+                if one is None:
+                    one, features = with_features(self._open(slide), self.config)
+                reader = read(one, name, self.spec, vocabulary, features, self.seed)
+                if key is not None and self.shelf is not None:
+                    self.shelf.put(key, reader)
+                    reader = self.shelf.get(key, self.spec) or reader
+            out.append(reader)
+        self.opened.pop(id(slide), None)
+        return out
 
-def _enough(stored: StoredSection, slide: Slide, config: DataConfig, report: list[dict[str, Any]]) -> bool:
-    n = len(stored.rows)
-    why = f"{n} spots that can be embedded, fewer than {config.min_spots}" if n < config.min_spots else ""
-    _row(report, slide, stored.name, why, donor=stored.donor, spots=n, inputs=stored.stratum)
-    return not why
+    def _open(self, slide: Slide) -> Opened:
+        if id(slide) not in self.opened:
+            self.opened[id(slide)] = open_slide(slide, self.spec)
+        return self.opened[id(slide)]
 
-
-def _count_genes(census: GeneCensus, one: Opened, views: Sequence[SectionView], by_ensembl: Mapping[str, str]) -> None:
-    table, given = one.table, one.slide.spec
-    if not given.genes or not has_counts(table, layer=given.layer):
-        return
-    counts, _ = read_counts(table, layer=given.layer, total_counts=given.total_counts)
-    ids, _ = gene_ids(table, gene_key=given.gene_key)
-    detected = [np.asarray((counts[view.rows] > 0).sum(axis=0)).ravel() for view in views]
-    census.add(human_symbols(ids, one.slide.orthologs, by_ensembl), detected)
-
-
-def _read(
-    one: Opened,
-    view: SectionView,
-    spec: InputSpec,
-    vocabulary: Vocabulary | None,
-    features: Mapping[str, str],
-    seed: int,
-) -> StoredSection:
-    given = one.slide.spec
-    reader = read_section(
-        one.table,
-        view,
-        spec,
-        vocabulary or Vocabulary(()),
-        graph=one.graph,
-        windows=one.windows,
-        image=given.image,
-        genes=given.genes and vocabulary is not None,
-        layer=given.layer,
-        total_counts=given.total_counts,
-        gene_key=given.gene_key,
-        orthologs=one.slide.orthologs,
-        features=features,
-        random_state=seed,
-    )
-    donor = donor_of(one.table, view, one.slide)
-    return StoredSection(view.library, reader, np.flatnonzero(reader.valid), donor=donor, study=given.study)
-
-
-def _with_features(one: Opened, config: DataConfig) -> tuple[Opened, dict[str, str]]:
-    """Add frozen features, given as arrays or computed by an encoder and cached, to a copy of the table."""
-    found: dict[str, str] = {}
-    arrays: dict[str, NDArray[np.float32]] = {}
-    table, given = one.table, one.slide.spec
-    for branch, where in given.features.items():
-        found[branch] = where.removeprefix("obsm:")
-        if not where.startswith("obsm:"):
-            found[branch] = f"stalign_{branch}"
-            arrays[found[branch]] = values = np.load(one.slide.root / where)
-            if len(values) != table.n_obs:
-                expected = f"Expected {table.n_obs} rows of features for {branch!r} in {where!r}"
-                raise ValueError(message(expected, found=len(values)))
-    for branch, encoder in config.encoders.items():
-        if branch in found:
-            continue
-        level = branch.split("_")[0]
-        found[branch] = f"X_{encoder}_{level}"
-        if found[branch] not in table.obsm:
-            arrays[found[branch]] = _encoded(one, encoder, level, found[branch])
-    if arrays:
-        slim = AnnData(X=table.X, obs=table.obs, var=table.var, layers=dict(table.layers))
-        slim.obsm.update({key: table.obsm[key] for key in found.values() if key in table.obsm})
-        slim.obsm.update(arrays)
-        one = replace(one, table=slim)
-    return one, found
-
-
-def _encoded(one: Opened, encoder: str, level: str, key: str) -> NDArray[np.float32]:
-    from stalign import tl
-
-    given = one.slide.spec
-    encoded = tl.encode(
-        one.data,
-        encoder,
-        level=level,
-        layer=given.layer,
-        total_counts=given.total_counts,
-        gene_key=given.gene_key,
-        orthologs=one.slide.orthologs,
-        mpp=given.mpp,
-        library_key=given.library_key,
-        table_key=given.table_key,
-        image_key=given.image_key,
-        key_added=key,
-        copy=True,
-    )
-    return table_of(encoded, given.table_key).obsm[key]
+    def _key(self, slide: Slide, more: dict[str, Any]) -> str | None:
+        if self.shelf is None or not slide.path.exists():
+            return None
+        niche = {"n_neighbors": self.spec.n_neighbors, "include_self": self.spec.include_self}
+        return key_of(slide, {**niche, "encoders": self.config.encoders, **more})
 
 
 def _unique(sections: list[StoredSection]) -> list[StoredSection]:

@@ -1,0 +1,233 @@
+"""From an opened slide to what a run needs of it: a survey of its sections, then a reader for each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from anndata import AnnData
+
+from stalign._validate import message
+from stalign.data.expression import Vocabulary
+from stalign.data.spots import read_section
+from stalign.data.table import gene_ids, has_counts, read_counts, table_of
+from stalign.train.slides import donor_of, left_out
+from stalign.train.vocabulary import human_symbols
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from stalign.data.spots import SpotReader
+    from stalign.models.config import InputSpec
+    from stalign.train.config import DataConfig
+    from stalign.train.slides import Opened, Slide
+
+
+@dataclass
+class Survey:
+    """What is known of a slide before the vocabulary is.
+
+    Parameters
+    ----------
+    sections
+        Names of the sections that can be used.
+    donors
+        Their donors.
+    dropped
+        Rows of the report for the others.
+    symbols
+        Human symbol of each gene, (m,); None where there is none.
+    detected
+        Spots in which each gene has counts, (m,), for each usable section.
+    """
+
+    sections: list[str] = field(default_factory=list)
+    donors: list[str | None] = field(default_factory=list)
+    dropped: list[dict[str, Any]] = field(default_factory=list)
+    symbols: list[str | None] = field(default_factory=list)
+    detected: list[NDArray[np.integer]] = field(default_factory=list)
+
+
+def report_row(slide: Slide, section: str, why: str, **more: Any) -> dict[str, Any]:
+    """Make a row of the report.
+
+    Parameters
+    ----------
+    slide
+        The slide.
+    section
+        Name of the section, or "" for the slide.
+    why
+        Why it was dropped; "" where it was kept.
+    more
+        Further columns.
+
+    Returns
+    -------
+    The row.
+    """
+    spec = slide.spec
+    base = {"section": section, "slide": slide.name, "donor": spec.donor, "study": spec.study, "spots": 0, "inputs": ""}
+    return {**base, "kept": not why, "why": why, **more}
+
+
+def survey(one: Opened, config: DataConfig, by_ensembl: Mapping[str, str]) -> Survey:
+    """Say which sections of a slide can be used, and which genes they measure.
+
+    Parameters
+    ----------
+    one
+        The slide.
+    config
+        What is left out.
+    by_ensembl
+        Symbol of each Ensembl id.
+
+    Returns
+    -------
+    The survey.
+    """
+    table, slide = one.table, one.slide
+    found = Survey()
+    counted = slide.spec.genes and has_counts(table, layer=slide.spec.layer)
+    kept = []
+    for view in one.views:
+        donor = donor_of(table, view, slide)
+        why = left_out(slide, view.library, donor, config.exclude)
+        n = int(np.isfinite(view.coords).all(axis=1).sum())
+        if why is None and n < config.min_spots:
+            why = f"{n} spots, fewer than {config.min_spots}"
+        if why is None and not counted and view.image is None:
+            why = "neither an image nor counts"
+        if why is None:
+            kept.append(view)
+            found.sections.append(view.library)
+            found.donors.append(donor)
+        else:
+            found.dropped.append(report_row(slide, view.library, why, donor=donor, spots=n))
+    if counted and kept:
+        given = slide.spec
+        counts, _ = read_counts(table, layer=given.layer, total_counts=given.total_counts)
+        ids, _ = gene_ids(table, gene_key=given.gene_key)
+        found.symbols = human_symbols(ids, slide.orthologs, by_ensembl)
+        found.detected = [np.asarray((counts[view.rows] > 0).sum(axis=0)).ravel() for view in kept]
+    return found
+
+
+def read(
+    one: Opened,
+    section: str,
+    spec: InputSpec,
+    vocabulary: Vocabulary | None,
+    features: Mapping[str, str],
+    seed: int,
+) -> SpotReader:
+    """Make a section ready for the network.
+
+    Parameters
+    ----------
+    one
+        Its slide.
+    section
+        Its name.
+    spec
+        What the network reads.
+    vocabulary
+        The genes of the run; None where no section has counts.
+    features
+        obsm key of the frozen features of each branch that takes some.
+    seed
+        Seed of the subsample that the gene basis is fitted to.
+
+    Returns
+    -------
+    The reader.
+    """
+    given = one.slide.spec
+    view = next(view for view in one.views if view.library == section)
+    return read_section(
+        one.table,
+        view,
+        spec,
+        vocabulary or Vocabulary(()),
+        graph=one.graph,
+        windows=one.windows,
+        image=given.image,
+        genes=given.genes and vocabulary is not None,
+        layer=given.layer,
+        total_counts=given.total_counts,
+        gene_key=given.gene_key,
+        orthologs=one.slide.orthologs,
+        features=features,
+        random_state=seed,
+    )
+
+
+def with_features(one: Opened, config: DataConfig) -> tuple[Opened, dict[str, str]]:
+    """Add frozen features, given as arrays or computed by an encoder and cached, to a copy of the table.
+
+    Parameters
+    ----------
+    one
+        The slide.
+    config
+        Which encoders compute features.
+
+    Returns
+    -------
+    The slide with features in its table's obsm, and the key of each branch.
+
+    Raises
+    ------
+    ValueError
+        If an array does not have a row for each spot.
+    """
+    found: dict[str, str] = {}
+    arrays: dict[str, NDArray[np.float32]] = {}
+    table, given = one.table, one.slide.spec
+    for branch, where in given.features.items():
+        found[branch] = where.removeprefix("obsm:")
+        if not where.startswith("obsm:"):
+            found[branch] = f"stalign_{branch}"
+            arrays[found[branch]] = values = np.load(one.slide.root / where)
+            if len(values) != table.n_obs:
+                expected = f"Expected {table.n_obs} rows of features for {branch!r} in {where!r}"
+                raise ValueError(message(expected, found=len(values)))
+    for branch, encoder in config.encoders.items():
+        if branch in found:
+            continue
+        level = branch.split("_")[0]
+        found[branch] = f"X_{encoder}_{level}"
+        if found[branch] not in table.obsm:
+            arrays[found[branch]] = _encoded(one, encoder, level, found[branch])
+    if arrays:
+        slim = AnnData(X=table.X, obs=table.obs, var=table.var, layers=dict(table.layers))
+        slim.obsm.update({key: table.obsm[key] for key in found.values() if key in table.obsm})
+        slim.obsm.update(arrays)
+        one = replace(one, table=slim)
+    return one, found
+
+
+def _encoded(one: Opened, encoder: str, level: str, key: str) -> NDArray[np.float32]:
+    from stalign import tl
+
+    given = one.slide.spec
+    encoded = tl.encode(
+        one.data,
+        encoder,
+        level=level,
+        layer=given.layer,
+        total_counts=given.total_counts,
+        gene_key=given.gene_key,
+        orthologs=one.slide.orthologs,
+        mpp=given.mpp,
+        library_key=given.library_key,
+        table_key=given.table_key,
+        image_key=given.image_key,
+        key_added=key,
+        copy=True,
+    )
+    return table_of(encoded, given.table_key).obsm[key]

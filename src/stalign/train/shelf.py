@@ -1,0 +1,198 @@
+"""Sections on disk as plain arrays, mapped into memory by every process that reads them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from stalign._settings import logger
+from stalign.core.expression import LowRank
+from stalign.data.expression import Expression
+from stalign.data.images import SectionImage
+from stalign.data.sections import SectionView
+from stalign.data.spots import SpotReader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from stalign.models.config import InputSpec
+    from stalign.train.slides import Slide
+
+_CLASSES = {cls.__name__: cls for cls in (SectionView, SectionImage, Expression, LowRank)}
+_CSR = ("data", "indices", "indptr")
+_INDEX = "index.json"
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """A folder with one folder of arrays for each thing that took long to make.
+
+    Every process of a run may write to it: a folder is written under a temporary name and moved into place, and
+    whoever comes second finds it there.
+
+    Parameters
+    ----------
+    folder
+        Where it is.
+    """
+
+    folder: Path
+
+    def get(self, key: str, spec: InputSpec) -> Any:
+        """Read a thing, its arrays mapped from disk.
+
+        Parameters
+        ----------
+        key
+            What it was put under.
+        spec
+            What the network reads, for section readers.
+
+        Returns
+        -------
+        The thing, or None where there is none.
+        """
+        where = self.folder / key
+        if not (where / _INDEX).is_file():
+            return None
+        try:
+            return _unpacked(json.loads((where / _INDEX).read_text(encoding="utf-8")), where, spec)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            logger.warning("Made anew what could not be read from %s: %s", where, error)
+            shutil.rmtree(where, ignore_errors=True)
+            return None
+
+    def put(self, key: str, thing: Any) -> None:
+        """Write a thing.
+
+        Parameters
+        ----------
+        key
+            What to find it by.
+        thing
+            Nested dicts, lists, numbers, text, arrays, CSR matrices, and section readers.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written; nothing is left behind.
+        """
+        final = self.folder / key
+        temporary = self.folder / f".{key}-{os.getpid()}"
+        try:
+            temporary.mkdir(parents=True, exist_ok=True)
+            index = json.dumps(_packed(thing, temporary, "x"))
+            (temporary / _INDEX).write_text(index, encoding="utf-8")
+            if not final.exists():
+                temporary.rename(final)
+        except OSError:
+            if not final.exists():  # else another process was first
+                raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def key_of(slide: Slide, more: Mapping[str, Any]) -> str | None:
+    """Name what is made of a slide by all that it depends on.
+
+    Parameters
+    ----------
+    slide
+        The slide.
+    more
+        What else it depends on, as plain values.
+
+    Returns
+    -------
+    A key, or None for a slide that is not on disk.
+    """
+    if slide.data is not None:
+        return None
+    files = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in _files(slide)]
+    facts = {"files": files, "spec": asdict(slide.spec), "version": version("stalign"), **more}
+    return hash_of([facts, sorted(slide.orthologs.items()) if slide.orthologs else None])
+
+
+def hash_of(value: Any) -> str:
+    """Hash plain values.
+
+    Parameters
+    ----------
+    value
+        Anything that JSON can hold.
+
+    Returns
+    -------
+    32 hexadecimal digits.
+    """
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def _files(slide: Slide) -> list[Path]:
+    """Files that a slide is read from; of a collection, those that are named after it."""
+    path, name = slide.path, slide.spec.slide
+    if path.is_file():
+        found: Iterable[Path] = [path]
+    elif name is not None:
+        parts = ("gene_exp", "coord", "image", "st", "wsis", "metadata")
+        found = [f for part in parts for f in (*path.glob(f"{part}/{name}[._]*"), *path.glob(f"*/{part}/{name}[._]*"))]
+    else:
+        found = [f for f in path.rglob("*") if f.is_file()]
+    given = [slide.root / where for where in slide.spec.features.values() if not where.startswith("obsm:")]
+    return sorted({*found, *given})
+
+
+def _packed(value: Any, folder: Path, name: str) -> Any:
+    if isinstance(value, np.ndarray):
+        np.save(folder / f"{name}.npy", value)
+        return {"array": f"{name}.npy"}
+    if sp.issparse(value):
+        parts = {
+            part: _packed(getattr(value, part), folder, f"{name}.{part}") for part in ("data", "indices", "indptr")
+        }
+        return {"csr": parts, "shape": list(value.shape)}
+    if isinstance(value, SectionImage):
+        pixels = value.pixels()
+        value = replace(value, source=pixels, shape=pixels.shape[:2], channels_first=False)
+    if isinstance(value, SpotReader) or type(value).__name__ in _CLASSES:
+        parts = {
+            f.name: _packed(getattr(value, f.name), folder, f"{name}.{f.name}")
+            for f in fields(value)
+            if f.init and f.name != "spec"
+        }
+        return {"class": type(value).__name__, "fields": parts}
+    if is_dataclass(value):
+        raise TypeError(type(value).__name__)
+    if isinstance(value, dict):
+        return {"dict": {key: _packed(item, folder, f"{name}.{key}") for key, item in value.items()}}
+    if isinstance(value, (list, tuple)):
+        return {"tuple": [_packed(item, folder, f"{name}.{i}") for i, item in enumerate(value)]}
+    return {"value": value.item() if isinstance(value, np.generic) else value}
+
+
+def _unpacked(node: Any, folder: Path, spec: InputSpec) -> Any:
+    kind = next(iter(node))
+    if kind == "array":
+        return np.load(folder / node["array"], mmap_mode="c", allow_pickle=False)  # writes stay in this process
+    if kind == "csr":
+        arrays = tuple(np.asarray(_unpacked(node["csr"][part], folder, spec)) for part in _CSR)
+        return sp.csr_matrix(arrays, shape=node["shape"], copy=False)
+    if kind == "class":
+        parts = {key: _unpacked(item, folder, spec) for key, item in node["fields"].items()}
+        if node["class"] == "SpotReader":
+            return SpotReader(spec=spec, **parts)
+        return _CLASSES[node["class"]](**parts)
+    if kind == "dict":
+        return {key: _unpacked(item, folder, spec) for key, item in node["dict"].items()}
+    if kind == "tuple":
+        return tuple(_unpacked(item, folder, spec) for item in node["tuple"])
+    return node["value"]

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import mmap
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from stalign.models.config import MINI
+from stalign.train import fit, history
+from stalign.train import store as store_module
+from stalign.train.config import DataConfig, SectionSpec
+from stalign.train.slides import as_slides
+from stalign.train.store import open_store
+
+DISK = DataConfig(min_spots=20, store="disk")
+
+
+@pytest.fixture
+def on_disk(toy2, tmp_path):
+    toy2.write_h5ad(tmp_path / "toy.h5ad")
+    return as_slides([SectionSpec("toy.h5ad", library_key="library")], root=tmp_path)
+
+
+def mapped(array):
+    while array is not None:
+        if isinstance(array, (np.memmap, mmap.mmap)):
+            return True
+        array = getattr(array, "base", None)
+    return False
+
+
+def test_sections_on_disk_are_those_in_memory(on_disk, tmp_path, monkeypatch):
+    memory = open_store(on_disk, replace(DISK, store="memory"), MINI.input)
+    first = open_store(on_disk, DISK, MINI.input, folder=tmp_path / "store")
+
+    def fails(*_):
+        raise AssertionError
+
+    monkeypatch.setattr(store_module, "open_slide", fails)
+    again = open_store(on_disk, DISK, MINI.input, folder=tmp_path / "store")  # reads no slide
+    for store in (first, again):
+        assert store.vocabulary == memory.vocabulary and store.fingerprint() == memory.fingerprint()
+        assert store.report == memory.report
+        for a, b in zip(memory.sections, store.sections, strict=True):
+            rows = a.rows[::7]
+            rng = [np.random.default_rng(0) for _ in range(2)]
+            x, y = (s.reader.batch(rows, keep=0.5, rng=r) for s, r in zip((a, b), rng, strict=True))
+            for name in ("spot_image", "niche_image", "image_mean", "spot_gene", "niche_gene", "basis"):
+                assert torch.equal(getattr(x, name), getattr(y, name)), name
+            assert mapped(b.reader.section.image.pixels()) and mapped(b.reader.expression.counts.data)
+            assert mapped(b.reader.expression.scores) and mapped(b.reader.expression.values.indices)
+
+
+def test_what_has_changed_is_made_anew(on_disk, toy2, tmp_path):
+    folder = tmp_path / "store"
+    open_store(on_disk, DISK, MINI.input, folder=folder)
+    n = len(list(folder.iterdir()))
+    open_store(on_disk, replace(DISK, max_genes=100), MINI.input, folder=folder)
+    assert len(list(folder.iterdir())) == n + 2  # two sections in another vocabulary, the same survey
+    fewer = toy2[: toy2.n_obs - 5].copy()
+    fewer.write_h5ad(tmp_path / "toy.h5ad")
+    store = open_store(on_disk, DISK, MINI.input, folder=folder)
+    assert store.n_spots == fewer.n_obs
+    for index in folder.glob("section-*/index.json"):
+        index.write_text('{"class": "half')
+    assert open_store(on_disk, DISK, MINI.input, folder=folder).n_spots == fewer.n_obs
+
+
+def test_a_run_from_disk_has_the_same_losses(on_disk, tiny, tmp_path):
+    runs = []
+    for where in ("memory", "disk"):
+        config = tiny(out=str(tmp_path / where), data=replace(DISK, store=where), run={"steps": 3})
+        fit(on_disk, config)
+        runs.append(history(config.out)["loss/total"].to_numpy())
+    np.testing.assert_array_equal(*runs)
