@@ -7,7 +7,8 @@ from stalign.pl._embedding import embedding
 from stalign.pl._genes import genes
 from stalign.pl._niches import niches
 from stalign.pl._patches import patches
+from stalign.pl._report import report
 from stalign.pl._scores import scores
 from stalign.pl._training import training
 
-__all__ = ["domains", "embedding", "genes", "niches", "patches", "scores", "training"]
+__all__ = ["domains", "embedding", "genes", "niches", "patches", "report", "scores", "training"]

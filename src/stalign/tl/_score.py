@@ -10,7 +10,7 @@ import pandas as pd
 from stalign._constants import Keys
 from stalign._settings import logger, settings
 from stalign._validate import message
-from stalign.core.scores import agreement, compactness
+from stalign.core.scores import IGNORE, agreement, compactness
 from stalign.data.sections import groups
 from stalign.data.table import label_columns, table_of
 from stalign.tl._domains import features_of
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-IGNORE = ("", "nan", "NaN", "None", "NA", "undetermined", "Undetermined", "Exclude", "exclude")
 OVERALL = "all"
 
 
