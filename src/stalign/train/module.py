@@ -70,7 +70,8 @@ class AlignModule(pl.LightningModule):
         """Make AdamW with groups of parameters by weight decay and share of the learning rate."""
         optim = self.optim
         groups = parameter_groups(self, decay_gene_table=optim.decay_gene_table, anchor=optim.anchor)
-        return torch.optim.AdamW(groups, lr=self.rate(0), betas=optim.betas, eps=optim.eps, fused=_fused(self.device))
+        fused = _fused(self.device) if not optim.grad_clip else None  # Lightning does not clip for a fused optimiser
+        return torch.optim.AdamW(groups, lr=self.rate(0), betas=optim.betas, eps=optim.eps, fused=fused)
 
     def on_train_batch_start(self, batch: StepBatch, batch_idx: int) -> None:
         """Set what follows from the step alone: learning rate, weight decay and the random numbers of dropout."""
