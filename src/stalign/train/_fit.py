@@ -71,7 +71,8 @@ def fit(slides: Iterable[Any] | None, config: TrainConfig, *, resume: bool = Fal
     ...     sampler=SamplerConfig(batch_size=32),
     ...     run=RunConfig(steps=2, tensorboard=False),
     ... )
-    >>> weights = st.train.fit([st.datasets.toy(n_rows=10)], config)
+    >>> with st.settings.override(show_progress=False):
+    ...     weights = st.train.fit([st.datasets.toy(n_rows=10)], config)
     >>> sorted(file.name for file in weights.iterdir())
     ['config.json', 'weights.safetensors']
     """

@@ -49,7 +49,8 @@ def history(out: str | Path) -> pd.DataFrame:
     >>> out = tempfile.mkdtemp()
     >>> run = RunConfig(steps=2, log_every=1, tensorboard=False)
     >>> config = st.train.TrainConfig(name="mine", out=out, sampler=SamplerConfig(batch_size=32), run=run)
-    >>> _ = st.train.fit([st.datasets.toy(n_rows=10)], config)
+    >>> with st.settings.override(show_progress=False):
+    ...     weights = st.train.fit([st.datasets.toy(n_rows=10)], config)
     >>> len(st.train.history(out))
     2
     """
