@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["GMM", "KMeans", "Leiden"]
 
-COVARIANCES = ("tied", "full", "diag", "spherical")
 CHOICES = ("agreement", "likelihood")
 
 
@@ -125,8 +124,9 @@ class GMM:
     """Cut the features with a mixture of Gaussians that share one covariance (the EEE model of mclust).
 
     A fit by EM depends on its start, and of many starts the likeliest is often among the worst: likelihood is also
-    gained by giving a component to a handful of outliers. So every start begins from a k-means of its own, and the one
-    is kept whose labels agree most with those of all the others (the largest mean adjusted Rand index).
+    gained by giving a component to a handful of outliers. So every start begins from a k-means of its own (the best of
+    three), and the one is kept whose labels agree most with those of all the others (the largest mean adjusted Rand
+    index).
 
     Parameters
     ----------
@@ -136,8 +136,6 @@ class GMM:
         How many starts.
     choose
         Which start is kept: `agreement` as above, or `likelihood`, the highest of all.
-    covariance
-        `tied`, `full`, `diag` or `spherical`.
     random_state
         Seed; None takes that of the caller, 0 if there is none.
 
@@ -153,13 +151,11 @@ class GMM:
     n_domains: int
     n_init: int = 20
     choose: str = "agreement"
-    covariance: str = "tied"
     random_state: int | None = None
     kind: str = field(default="gmm", init=False)
 
     def __post_init__(self) -> None:
         one_of(self.choose, CHOICES, name="choose")
-        one_of(self.covariance, COVARIANCES, name="covariance")
 
     def fit(
         self, features: np.ndarray, graph: sparse.csr_matrix | None = None, *, random_state: int = 0
@@ -185,14 +181,17 @@ class GMM:
             If there are fewer (distinct) spots than domains or features are not finite.
         """
         features = _check_features(features, self.n_domains)
+        if len(features) == 1:
+            return np.zeros(1, dtype=np.intp), Mixture.nearest(features)
         seed = random_state if self.random_state is None else self.random_state
         # a covariance needs a floor that follows the scale of the features
         floor = 1e-6 * float(features.var(axis=0).mean()) or 1e-6
-        starts = [self._start(features, seed=seed + start, floor=floor) for start in range(self.n_init)]
+        seeds = np.random.SeedSequence(seed).generate_state(self.n_init)
+        starts = [self._start(features, seed=int(start), floor=floor) for start in seeds]
         labels = [start.predict(features) for start in starts]
         best = _choose(labels, [start.lower_bound_ for start in starts], by=self.choose)
         model = starts[best]
-        mixture = Mixture(self.covariance, model.weights_, model.means_, model.precisions_cholesky_)
+        mixture = Mixture("tied", model.weights_, model.means_, model.precisions_cholesky_)
         return mixture.predict(features), mixture
 
     def fit_predict(self, features: np.ndarray, graph: sparse.csr_matrix | None = None) -> np.ndarray:
@@ -212,11 +211,23 @@ class GMM:
         return self.fit(features, graph)[0]
 
     def _start(self, features: np.ndarray, *, seed: int, floor: float) -> GaussianMixture:
+        from sklearn.cluster import KMeans as SklearnKMeans
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.mixture import GaussianMixture
 
+        found = SklearnKMeans(self.n_domains, n_init=3, random_state=seed).fit(features)
+        rest = features - found.cluster_centers_[found.labels_]
+        within = rest.T @ rest / len(features) + floor * np.eye(features.shape[1])
         model = GaussianMixture(
-            self.n_domains, covariance_type=self.covariance, reg_covar=floor, max_iter=300, random_state=seed
+            self.n_domains,
+            covariance_type="tied",
+            weights_init=np.bincount(found.labels_, minlength=self.n_domains) / len(features),
+            means_init=found.cluster_centers_,
+            precisions_init=np.linalg.inv(within),
+            init_params="random_from_data",  # cheap, as all that it would start from is given
+            reg_covar=floor,
+            max_iter=300,
+            random_state=seed,
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # other starts stand by

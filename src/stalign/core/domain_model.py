@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -256,6 +258,6 @@ class DomainModel:
         try:
             with np.load(path, allow_pickle=False) as stored:
                 state = json.loads(str(stored["model"])) | {name: stored[name] for name in _ARRAYS}
-        except (KeyError, OSError, ValueError, TypeError, AttributeError) as error:
+        except (KeyError, OSError, ValueError, TypeError, EOFError, BadZipFile, zlib.error) as error:
             raise ValueError(message("Expected a saved domain model", found=f"{str(path)!r}, {error}")) from error
         return cls.from_dict(state)

@@ -16,14 +16,13 @@ class Mixture:
     Parameters
     ----------
     covariance
-        `tied`, `full`, `diag` or `spherical`.
+        `tied` or `spherical`.
     weights
         Share of each component, (k,).
     means
         Centres, (k, d).
     precisions
-        Cholesky factors of the inverse covariances as scikit-learn keeps them: (d, d) for `tied`, (k, d, d) for `full`,
-        (k, d) for `diag`, (k,) for `spherical`.
+        Cholesky factors of the inverse covariances as scikit-learn keeps them: (d, d) for `tied`, (k,) for `spherical`.
     """
 
     covariance: str
@@ -33,7 +32,7 @@ class Mixture:
 
     def __post_init__(self) -> None:
         k, d = self.means.shape
-        shapes = {"tied": (d, d), "full": (k, d, d), "diag": (k, d), "spherical": (k,)}
+        shapes = {"tied": (d, d), "spherical": (k,)}
         if self.covariance not in shapes:
             raise ValueError(message("Expected a kind of covariance", found=repr(self.covariance), available=shapes))
         if self.weights.shape != (k,) or self.precisions.shape != shapes[self.covariance]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, is_dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -12,9 +12,6 @@ from stalign.core.clustering import GMM, Leiden
 from stalign.core.domain_model import DomainModel, Projection, principal_axes
 from stalign.core.mixture import Mixture
 from stalign.core.palette import palette
-
-if TYPE_CHECKING:
-    from scipy import sparse
 
 MAX_FIT = 50_000  # spots that domains are fitted to
 N_DOMAINS = 7  # the six layers of the cortex and the white matter
@@ -117,26 +114,12 @@ def find_domains(
 
 def _fit(clusterer: Clusterer, points: np.ndarray, seed: int) -> tuple[np.ndarray, Mixture]:
     """Cluster with any clusterer: labels (n,) from 0 and the rule for further spots."""
-    if isinstance(clusterer, Leiden):
-        return clusterer.fit(points, _neighbors(points, seed), random_state=seed)
     if hasattr(clusterer, "fit") and hasattr(clusterer, "kind"):
         return clusterer.fit(points, random_state=seed)
     labels = np.unique(np.asarray(clusterer.fit_predict(points)), return_inverse=True)[1].astype(np.intp)
     if len(labels) != len(points):
         raise ValueError(message(f"Expected {len(points)} labels from the clusterer", found=str(len(labels))))
     return labels, Mixture.discriminant(points, labels)
-
-
-def _neighbors(points: np.ndarray, seed: int) -> sparse.csr_matrix | None:
-    """Scanpy's neighbour graph, or None where there are too few points for one."""
-    from anndata import AnnData
-    from scanpy.pp import neighbors
-
-    if len(points) < 4:
-        return None
-    table = AnnData(obsm={"X": points.astype(np.float32)})
-    neighbors(table, n_neighbors=min(15, len(points) - 1), use_rep="X", random_state=seed)
-    return table.obsp["connectivities"]
 
 
 def _order(points: np.ndarray, labels: np.ndarray) -> np.ndarray:

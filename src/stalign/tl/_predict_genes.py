@@ -211,7 +211,7 @@ def _result(
     var = pd.DataFrame(per_gene(measured, predicted), index=pd.Index(names))
     sections = [asked.groups == group for group in np.unique(asked.groups)]
     pearson = pd.DataFrame([per_gene(measured[rows], predicted[rows])["pearson"] for rows in sections])
-    var["pearson"] = pearson.mean(axis=0).to_numpy()  # a mean over all spots would score what differs between sections
+    var["pearson"] = pearson.mean(axis=0).to_numpy()  # over all spots, differences between sections would count
     var["mse_mean"] = per_gene(measured, baseline)["mse"]
     var["mean"] = np.mean([model.mean for model in models], axis=0)
     var["shrink"] = np.mean([model.shrink for model in models], axis=0)
