@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import scipy.sparse as sp
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+_CHUNK: Final = 65_536  # spots in double precision at one time
 
 
 def spatial_filter(
@@ -34,6 +36,7 @@ def spatial_filter(
     Returns
     -------
     The filter, (r, r) float32, to be applied as ``scores @ filter``, and the correlations, (r,) float32, descending.
+    With no more than r spots in niches with others, nothing is filtered: the identity and ones.
 
     Examples
     --------
@@ -54,15 +57,18 @@ def spatial_filter(
     paired = weight > 0
     if power == 0 or r == 0 or paired.sum() <= r:
         return identity, np.ones(r, np.float32)
-    spots = scores.astype(np.float64)
-    partners = np.asarray(others @ spots)[paired] / weight[paired, None]
-    spots = spots[paired]
-    covariance = spots.T @ spots / len(spots)
+    rows = np.flatnonzero(paired)
+    covariance, cross = np.zeros((r, r)), np.zeros((r, r))
+    for part in np.split(rows, range(_CHUNK, len(rows), _CHUNK)):
+        spots = scores[part].astype(np.float64)
+        partners = np.asarray(others[part] @ scores, np.float64) / weight[part, None]
+        covariance += spots.T @ spots / len(rows)
+        cross += spots.T @ partners / len(rows)
     covariance += np.eye(r) * (1e-6 * np.trace(covariance) / r + 1e-12)
     variance, axes = np.linalg.eigh(covariance)
     whiten = axes / np.sqrt(variance) @ axes.T  # (r, r), C^-1/2
     colour = axes * np.sqrt(variance) @ axes.T  # (r, r), C^1/2
-    shared = whiten @ (spots.T @ partners / len(spots)) @ whiten
+    shared = whiten @ cross @ whiten
     correlations, patterns = np.linalg.eigh((shared + shared.T) / 2)
     correlations = np.clip(correlations, 0, 1)
     matrix = whiten @ (patterns * correlations**power) @ patterns.T @ colour

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stalign._settings import logger
 from stalign._validate import message
 from stalign.core.expression import LowRank, fit_low_rank, normalise
 from stalign.core.filter import spatial_filter
-from stalign.core.genes import match
-from stalign.data.table import gene_ids, read_counts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import scipy.sparse as sp
-    from anndata import AnnData
     from numpy.typing import NDArray
 
+    from stalign.data.counts import Counts
+    from stalign.data.sections import SectionView
     from stalign.models.config import InputSpec
 
 _CHUNK = 4096  # spots whose scores are computed at one time
@@ -50,7 +47,7 @@ class Expression:
     Parameters
     ----------
     counts
-        Raw counts, CSR (n, n_genes).
+        Raw counts, CSR (n, n_genes) float32.
     totals
         Total counts of each spot for the normalisation, (n,).
     low_rank
@@ -59,10 +56,12 @@ class Expression:
         Spatial filter of the scores, (rank, rank) float32.
     scores
         Filtered scores of the spots on that basis, (n, rank) float32; 0 for a spot without counts.
-    values
-        Normalised expression, CSR (n, n_genes).
     target
-        Counts per spot after normalisation.
+        Counts per spot after normalisation; 0 where they are left as they are.
+    log1p
+        Whether log(1 + x) is taken after that.
+    centred
+        Whether expression that goes to the network gene by gene is taken as deviations from the section's mean.
     coverage
         Share of the section's genes that the vocabulary knows.
     n_matched
@@ -74,10 +73,34 @@ class Expression:
     low_rank: LowRank
     mixing: NDArray[np.float32]
     scores: NDArray[np.float32]
-    values: sp.csr_matrix
     target: float
+    log1p: bool
+    centred: bool
     coverage: float
     n_matched: int
+
+    @property
+    def values(self) -> sp.csr_matrix:
+        """Normalised expression of all spots, CSR (n, n_genes) float32; computed at each call."""
+        return self._normalised(self.counts, self.totals)
+
+    def dense(self, members: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Normalised expression of some spots, gene by gene.
+
+        Parameters
+        ----------
+        members
+            Positions of the spots, (m,).
+
+        Returns
+        -------
+        Expression, (m, n_genes) float32, as deviations from the section's mean where the weights expect that; 0 for
+        spots without counts.
+        """
+        values = self._normalised(self.counts[members], self.totals[members]).toarray()
+        if self.centred:
+            values -= self.low_rank.mean * (self.totals[members] > 0)[:, None].astype(np.float32)
+        return values
 
     def thinned(self, members: NDArray[np.intp], keep: float, rng: np.random.Generator) -> NDArray[np.float32]:
         """Scores of spots after binomial thinning of their counts.
@@ -93,54 +116,45 @@ class Expression:
 
         Returns
         -------
-        Scores, (m, rank) float32.
+        Scores, (m, rank) float32; 0 for spots without counts.
         """
         counts = self.counts[members].copy()
         counts.data = rng.binomial(np.round(counts.data).astype(np.int64), keep).astype(np.float32)
-        values = normalise(counts, self.totals[members] * keep, target=self.target)
-        return self.low_rank.scores(values) @ self.mixing
+        values = self._normalised(counts, self.totals[members] * keep)
+        scores = self.low_rank.scores(values) @ self.mixing
+        scores[self.totals[members] == 0] = 0
+        return scores
+
+    def _normalised(self, counts: sp.csr_matrix, totals: NDArray[np.float64]) -> sp.csr_matrix:
+        return _normalised(counts, totals, self.target, log1p=self.log1p)
 
 
 def read_expression(
-    adata: AnnData,
-    rows: NDArray[np.intp],
+    counts: Counts,
+    section: SectionView,
     graph: sp.csr_matrix,
     valid: NDArray[np.bool_],
     spec: InputSpec,
-    vocabulary: Vocabulary,
     *,
-    layer: str | None = None,
-    total_counts: str | None = None,
-    gene_key: str | None = None,
-    orthologs: Mapping[str, str] | None = None,
     random_state: int = 0,
 ) -> Expression:
-    """Read a section's counts in the genes of a vocabulary and fit its low-rank basis.
+    """Take a section's counts and fit its low-rank basis.
 
     Parameters
     ----------
-    adata
-        The table.
-    rows
-        Positions of the section's spots in the table, (n,).
+    counts
+        Counts of the table.
+    section
+        The section.
     graph
-        Niches, CSR (n, n), rows sum to 1.
+        Niches of the section, CSR (n, n), rows sum to 1.
     valid
         Whether a spot has a position, (n,).
     spec
         What the weights expect of their input.
-    vocabulary
-        The genes that the weights know.
-    layer
-        Layer of the raw counts; None for `.X`.
-    total_counts
-        obs column with each spot's total count over all genes, for a table of selected genes.
-    gene_key
-        var column of the gene names; None for the index.
-    orthologs
-        Human symbol of each gene of another species.
     random_state
-        Seed of the subsample that the basis is fitted to.
+        Seed of the subsample that the basis is fitted to, drawn by position, so that the order of the spots does not
+        matter.
 
     Returns
     -------
@@ -148,34 +162,59 @@ def read_expression(
 
     Raises
     ------
-    KeyError
-        If the layer or a column does not exist.
     ValueError
-        If counts are negative, or no gene is known to the vocabulary.
+        If no spot with a position has counts.
     """
-    counts, totals = read_counts(adata, layer=layer, total_counts=total_counts)
-    counts = counts[rows]
-    totals = np.asarray(counts.sum(axis=1)).ravel() if totals is None else np.asarray(totals)[rows]
-    ids, _ = gene_ids(adata, gene_key=gene_key)
-    found = match(ids, vocabulary.symbols, vocabulary.ensembl, orthologs=orthologs)
-    counts = (counts @ found.collapse).tocsr().astype(np.float32)
-    values = normalise(counts, totals, target=spec.gene_target_sum)
+    matrix, totals = counts.of(section.rows)
     usable = np.flatnonzero(valid & (totals > 0))
     if len(usable) == 0:
-        msg = message("Expected at least one spot with counts", found="only spots without counts")
+        msg = message(
+            f"Expected at least one spot with counts in section {section.library!r}", found="only spots without counts"
+        )
         raise ValueError(msg)
+    normal = partial(_normalised, target=spec.gene_target_sum, log1p=spec.log1p)
     sample = usable
     if len(usable) > _FIT_SPOTS:
-        sample = np.sort(np.random.default_rng(random_state).choice(usable, _FIT_SPOTS, replace=False))
-    low_rank = fit_low_rank(values[sample], rank=min(spec.rank, max(len(usable) // 5, 1)), seed=random_state)
-    scores = np.zeros((len(rows), len(low_rank.basis)), np.float32)
+        placed = usable[np.lexsort(section.coords[usable].T)]
+        sample = np.random.default_rng(random_state).choice(placed, _FIT_SPOTS, replace=False)
+    low_rank = fit_low_rank(
+        normal(matrix[sample], totals[sample]),
+        rank=min(spec.rank, max(len(usable) // 5, 1)),
+        seed=random_state,
+    )
+    if spec.centre == "none":
+        low_rank = replace(low_rank, mean=np.zeros_like(low_rank.mean))
+    scores = np.zeros((matrix.shape[0], len(low_rank.basis)), np.float32)
     for start in range(0, len(usable), _CHUNK):
         part = usable[start : start + _CHUNK]
-        scores[part] = low_rank.scores(values[part])
-    mixing, _ = spatial_filter(scores[usable], graph[usable][:, usable], power=spec.spatial_filter)
-    mixing /= max(float(np.sqrt(np.square(graph[usable] @ (scores @ mixing)).sum(axis=1).mean())), 1e-12)
+        scores[part] = low_rank.scores(normal(matrix[part], totals[part]))
+    own = graph[usable]
+    mixing, _ = spatial_filter(scores[usable], own[:, usable], power=spec.spatial_filter)
     scores = scores @ mixing
-    logger.info("Genes: %d of %d are known to the weights (%.0f %%).", found.n_matched, len(ids), 100 * found.coverage)
+    size = max(float(np.sqrt(np.square(own @ scores).sum(axis=1).mean())), 1e-12)
+    scores /= np.float32(size)
     return Expression(
-        counts, totals, low_rank, mixing, scores, values, spec.gene_target_sum, found.coverage, found.n_matched
+        matrix,
+        totals,
+        low_rank,
+        mixing / np.float32(size),
+        scores,
+        spec.gene_target_sum,
+        spec.log1p,
+        spec.centre == "section",
+        counts.coverage,
+        counts.n_matched,
     )
+
+
+def _normalised(counts: sp.csr_matrix, totals: NDArray[np.float64], target: float, *, log1p: bool) -> sp.csr_matrix:
+    """Normalise as the weights expect it: to a total per spot unless that is 0, then log1p unless switched off."""
+    if target > 0 and log1p:
+        return normalise(counts, totals, target=target)
+    values = counts.astype(np.float32)
+    if target > 0:
+        factors = np.divide(target, totals, out=np.zeros_like(totals), where=totals > 0)
+        values.data *= np.repeat(factors, np.diff(values.indptr)).astype(np.float32)
+    if log1p:
+        np.log1p(values.data, out=values.data)
+    return values

@@ -11,7 +11,8 @@ import scipy.sparse as sp
 from stalign._constants import Keys
 from stalign._settings import logger
 from stalign._validate import message
-from stalign.data.expression import Expression, Vocabulary, read_expression
+from stalign.data.counts import match_counts
+from stalign.data.expression import read_expression
 from stalign.data.table import has_counts
 
 if TYPE_CHECKING:
@@ -20,11 +21,14 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
+    from stalign.data.counts import Counts
+    from stalign.data.expression import Expression, Vocabulary
     from stalign.data.sections import SectionView
     from stalign.models.batch import Batch
     from stalign.models.config import InputSpec
 
 _STATISTICS_SPOTS = 1000  # spots whose patches give a section's colour mean and spread
+_LEVELS = ("spot", "niche")
 
 
 @dataclass
@@ -70,6 +74,9 @@ class SpotReader:
             self.image_std = np.asarray(self.spec.std, np.float32)
             return
         rows = np.flatnonzero(self.valid)
+        if len(rows) == 0:
+            return
+        rows = rows[np.lexsort(self.section.coords[rows].T)]  # by position: the order of the spots must not matter
         rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), _STATISTICS_SPOTS)).astype(np.intp)]
         pixels = self.patches(rows, level=1, size=16).reshape(-1, 3).astype(np.float32) / 255
         self.image_mean = pixels.mean(0)
@@ -81,9 +88,9 @@ class SpotReader:
     @property
     def modality(self) -> str:
         """Which of image and genes the section brings: `both`, `image` or `gene`."""
-        if self.windows is None:
-            return "gene"
-        return "image" if self.expression is None else "both"
+        image = self.windows is not None or any(branch.endswith("image") for branch in self.features)
+        gene = self.expression is not None or any(branch.endswith("gene") for branch in self.features)
+        return "both" if image and gene else "image" if image else "gene"
 
     @property
     def dense(self) -> bool:
@@ -111,8 +118,25 @@ class SpotReader:
             raise ValueError(msg)
         return self.section.image.patches(self.windows[level][rows], size)
 
+    def order(self) -> NDArray[np.intp]:
+        """Get the spots that can be embedded, in the order in which their image is best read.
+
+        Returns
+        -------
+        Positions in the section, (n_valid,).
+        """
+        rows = np.flatnonzero(self.valid)
+        if self.windows is None or self.section.image is None:
+            return rows
+        return rows[self.section.image.reading_order(self.windows[1][rows])]
+
     def batch(
-        self, rows: NDArray[np.intp], *, keep: float | None = None, rng: np.random.Generator | None = None
+        self,
+        rows: NDArray[np.intp],
+        *,
+        levels: Sequence[str] = _LEVELS,
+        keep: float | None = None,
+        rng: np.random.Generator | None = None,
     ) -> Batch:
         """Read a batch of spots with their niches.
 
@@ -120,8 +144,11 @@ class SpotReader:
         ----------
         rows
             Positions of the spots in the section, (b,).
+        levels
+            What to read: `spot`, `niche` or both.
         keep
-            Probability that a count is kept (augmentation in training); None leaves the counts alone.
+            Probability that a count is kept (augmentation in training); None leaves the counts alone. Expression that
+            goes to the network gene by gene is not thinned.
         rng
             Source of randomness of the thinning.
 
@@ -135,21 +162,24 @@ class SpotReader:
 
         parts: dict[str, torch.Tensor | None] = dict.fromkeys(("spot_image", "niche_image", "spot_gene", "niche_gene"))
         if self.windows is not None:
-            for level, (branch, size) in enumerate(
-                (("spot_image", self.spec.spot_px), ("niche_image", self.spec.niche_px))
-            ):
-                if branch not in self.features:
-                    patches = self.patches(rows, level=level, size=size)
+            for name, size in (("spot", self.spec.spot_px), ("niche", self.spec.niche_px)):
+                branch = f"{name}_image"
+                if name in levels and branch not in self.features:
+                    patches = self.patches(rows, level=_LEVELS.index(name), size=size)
                     parts[branch] = torch.from_numpy(np.ascontiguousarray(patches.transpose(0, 3, 1, 2)))
         basis = gene_valid = None
         if self.expression is not None:
             has_genes = np.asarray(self.graph[rows] @ self.expression.totals) > 0
             gene_valid = None if has_genes.all() else torch.from_numpy(has_genes)
-            spot, niche = self._dense(rows) if self.dense else self._scores(rows, keep, rng)
-            parts |= {"spot_gene": torch.from_numpy(spot), "niche_gene": torch.from_numpy(niche)}
+            pair = self._dense(rows) if self.dense else self._scores(rows, keep, rng)
+            parts |= {f"{name}_gene": torch.from_numpy(pair[_LEVELS.index(name)]) for name in levels}
             if not self.dense:
                 basis = torch.from_numpy(self.expression.low_rank.basis)[None]
-        parts |= {branch: torch.from_numpy(values[rows]) for branch, values in self.features.items()}
+        parts |= {
+            branch: torch.from_numpy(values[rows])
+            for branch, values in self.features.items()
+            if branch.split("_")[0] in levels
+        }
         return Batch(
             **parts,
             basis=basis,
@@ -160,8 +190,9 @@ class SpotReader:
         )
 
     def _dense(self, rows: NDArray[np.intp]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        values = self._expression().values
-        return values[rows].toarray(), np.asarray((self.graph[rows] @ values).toarray(), np.float32)
+        members, own, local = self._members(rows)
+        values = self._expression().dense(members)
+        return values[own], np.asarray(local @ values, np.float32)
 
     def _expression(self) -> Expression:
         if self.expression is None:
@@ -172,15 +203,20 @@ class SpotReader:
     def _scores(
         self, rows: NDArray[np.intp], keep: float | None, rng: np.random.Generator | None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        expression = self._expression()
-        graph = self.graph[rows]
-        if keep is None or rng is None:
-            return expression.scores[rows], np.asarray(graph @ expression.scores, np.float32)
         # The niche mean commutes with the scores, as these are affine and the rows of the graph sum to 1.
-        members, where = np.unique(np.concatenate([rows, graph.indices]), return_inverse=True)
+        expression = self._expression()
+        if keep is None or rng is None:
+            return expression.scores[rows], np.asarray(self.graph[rows] @ expression.scores, np.float32)
+        members, own, local = self._members(rows)
         scores = expression.thinned(members, keep, rng)
-        local = sp.csr_matrix((graph.data, where[len(rows) :], graph.indptr), shape=(len(rows), len(members)))
-        return scores[where[: len(rows)]], np.asarray(local @ scores, np.float32)
+        return scores[own], np.asarray(local @ scores, np.float32)
+
+    def _members(self, rows: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp], sp.csr_matrix]:
+        """Spots of the niches of some spots (m,), where the spots are among them (b,), and the niches, CSR (b, m)."""
+        graph = self.graph[rows]
+        members, where = np.unique(np.concatenate([rows, graph.indices]), return_inverse=True)
+        shape = len(rows), len(members)
+        return members, where[: len(rows)], sp.csr_matrix((graph.data, where[len(rows) :], graph.indptr), shape=shape)
 
 
 def read_section(
@@ -191,6 +227,7 @@ def read_section(
     *,
     graph: sp.csr_matrix | None = None,
     windows: tuple[NDArray[np.floating], NDArray[np.floating]] | None = None,
+    counts: Counts | None = None,
     image: bool = True,
     genes: bool = True,
     layer: str | None = None,
@@ -217,12 +254,16 @@ def read_section(
     windows
         Spot and niche windows of the whole table, (n_obs, 4) each, in px of the section's image; None reads what
         `pp.patches` wrote.
+    counts
+        Counts of the whole table, as `match_counts` reads them; None reads them.
     image, genes
-        Whether to use the image and the counts, where they are there.
+        Whether to use the image and the counts, or features of them, where they are there.
     features
         obsm key of the precomputed features of each branch that takes some.
-    layer, total_counts, gene_key, orthologs, random_state
-        See `read_expression`.
+    layer, total_counts, gene_key, orthologs
+        See `match_counts`.
+    random_state
+        Seed of the subsample that the gene basis is fitted to.
 
     Returns
     -------
@@ -230,49 +271,43 @@ def read_section(
 
     Raises
     ------
+    KeyError
+        If features, a layer or a column do not exist.
     ValueError
-        If neither image nor counts are left to embed from.
+        If neither image nor counts are left to embed from, counts are negative or no gene is known.
 
     Notes
     -----
-    An image coarser than `spec.max_mpp` µm per px is not used, and the log says so.
+    An image coarser than `spec.max_mpp` µm per px is not used, and the log says so. A section whose spots have no
+    counts at all is embedded from its image, if there is one.
     """
     rows = section.rows
     graph = sp.csr_matrix(adata.obsp[Keys.NICHE_GRAPH] if graph is None else graph)[rows][:, rows]
-    valid = np.asarray(np.isfinite(section.coords).all(axis=1), dtype=bool)
+    valid = section.valid.copy()
+    arrays = {
+        branch: _features(adata, branch, key)[rows]
+        for branch, key in (features or {}).items()
+        if (image if branch.endswith("image") else genes)
+    }
     own = None
-    if image and section.image is not None:
-        if section.image.mpp > spec.max_mpp:
-            logger.warning(
-                "The image of %r has %.1f µm per px, coarser than the %.1f µm per px that the weights can use: "
-                "embedding from genes alone.",
-                section.library,
-                section.image.mpp,
-                spec.max_mpp,
-            )
-        else:
-            if windows is None:
-                windows = (adata.obsm[Keys.SPOT_WINDOW], adata.obsm[Keys.NICHE_WINDOW])
-            own = (np.asarray(windows[0], np.float64)[rows], np.asarray(windows[1], np.float64)[rows])
-            valid = valid & np.isfinite(own[0]).all(axis=1) & np.isfinite(own[1]).all(axis=1)
+    if image and section.image is not None and _fine_enough(section, spec):
+        if windows is None:
+            windows = (adata.obsm[Keys.SPOT_WINDOW], adata.obsm[Keys.NICHE_WINDOW])
+        own = (np.asarray(windows[0], np.float64)[rows], np.asarray(windows[1], np.float64)[rows])
+        valid &= np.isfinite(own[0]).all(axis=1) & np.isfinite(own[1]).all(axis=1)
     expression = None
-    if genes and has_counts(adata, layer=layer):
-        expression = read_expression(
-            adata,
-            rows,
-            graph,
-            valid,
-            spec,
-            vocabulary,
-            layer=layer,
-            total_counts=total_counts,
-            gene_key=gene_key,
-            orthologs=orthologs,
-            random_state=random_state,
+    if genes and counts is None and has_counts(adata, layer=layer):
+        counts = match_counts(
+            adata, vocabulary, layer=layer, total_counts=total_counts, gene_key=gene_key, orthologs=orthologs
         )
-        if own is None:
-            valid = valid & (np.asarray(graph @ expression.totals) > 0)
-    if own is None and expression is None:
+    if genes and counts is not None:
+        if own is None or (counts.totals[rows][valid] > 0).any():
+            expression = read_expression(counts, section, graph, valid, spec, random_state=random_state)
+        else:
+            logger.warning("Section %r has no counts: embedding from its image alone.", section.library)
+    if expression is not None and own is None:
+        valid &= np.asarray(graph @ expression.totals) > 0
+    if own is None and expression is None and not arrays:
         why = "the image is too coarse or was left out" if section.image is not None else "there is no image"
         msg = message(
             f"Expected an image or counts for section {section.library!r}",
@@ -281,80 +316,32 @@ def read_section(
             f"{spec.max_mpp:g} µm per px in `uns['spatial']`",
         )
         raise ValueError(msg)
-    arrays = {}
-    for branch, key in (features or {}).items():
-        if key not in adata.obsm:
-            raise KeyError(
-                message(
-                    f"Expected features of {branch} in obsm",
-                    found=repr(key),
-                    available=adata.obsm.keys(),
-                    hint="Write them with `tl.encode`",
-                )
-            )
-        arrays[branch] = np.asarray(adata.obsm[key], np.float32)[rows]
-        valid = valid & np.isfinite(arrays[branch]).all(axis=1)
+    for values in arrays.values():
+        valid &= np.isfinite(values).all(axis=1)
     return SpotReader(section, spec, graph, valid, own, expression, arrays)
 
 
-def stack(batches: Sequence[Batch]) -> Batch:
-    """Join batches of several sections into one.
-
-    Parameters
-    ----------
-    batches
-        Batches of one section each; a modality that one of them lacks is filled with zeros there and marked in
-        `image_valid` or `gene_valid`, and ranks of the gene bases are padded with zeros.
-
-    Returns
-    -------
-    The batch, whose `section` counts through the sections in order.
-    """
-    import torch
-
-    from stalign.models.batch import Batch
-
-    sizes = [len(b.section) for b in batches]
-    rank = max((b.basis.shape[1] for b in batches if b.basis is not None), default=0)
-
-    def join(name: str, *, width: int | None = None) -> torch.Tensor | None:
-        parts = [getattr(b, name) for b in batches]
-        given = [part for part in parts if part is not None]
-        if not given:
-            return None
-        per_section = name in ("basis", "image_mean", "image_std")
-        lengths = [1] * len(batches) if per_section else sizes
-        full = []
-        for part, length in zip(parts, lengths, strict=True):
-            shape = list(given[0].shape)
-            shape[0] = length
-            if part is None:
-                part = given[0].new_zeros(shape)
-            if width is not None and part.shape[1] < width:
-                shape = [part.shape[0], width - part.shape[1], *part.shape[2:]]
-                part = torch.cat([part, part.new_zeros(shape)], dim=1)
-            full.append(part)
-        return torch.cat(full)
-
-    def valid(name: str, mask: str) -> torch.Tensor | None:
-        masks = []
-        for b, size in zip(batches, sizes, strict=True):
-            own = getattr(b, mask)
-            if getattr(b, name) is None:
-                own = torch.zeros(size, dtype=torch.bool)
-            masks.append(torch.ones(size, dtype=torch.bool) if own is None else own)
-        joined = torch.cat(masks)
-        return None if bool(joined.all()) else joined
-
-    return Batch(
-        spot_image=join("spot_image"),
-        niche_image=join("niche_image"),
-        image_mean=join("image_mean"),
-        image_std=join("image_std"),
-        spot_gene=join("spot_gene", width=rank or None),
-        niche_gene=join("niche_gene", width=rank or None),
-        basis=join("basis", width=rank or None),
-        section=torch.cat([b.section + index for index, b in enumerate(batches)]),
-        image_valid=valid("spot_image", "image_valid"),
-        gene_valid=valid("spot_gene", "gene_valid"),
+def _fine_enough(section: SectionView, spec: InputSpec) -> bool:
+    if section.image is None or not section.image.mpp > spec.max_mpp:
+        return True
+    logger.warning(
+        "The image of %r has %.1f µm per px, coarser than the %.1f µm per px that the weights can use: "
+        "embedding from genes alone.",
+        section.library,
+        section.image.mpp,
+        spec.max_mpp,
     )
+    return False
+
+
+def _features(adata: AnnData, branch: str, key: str) -> NDArray[np.float32]:
+    if key not in adata.obsm:
+        raise KeyError(
+            message(
+                f"Expected features of {branch} in obsm",
+                found=repr(key),
+                available=adata.obsm.keys(),
+                hint="Write them with `tl.encode`",
+            )
+        )
+    return np.asarray(adata.obsm[key], np.float32)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from stalign.data.spots import stack
+from stalign.data.stack import stack
 from stalign.train.augment import Draw, draw, thinning
 from stalign.train.config import AugmentConfig
 

@@ -1,0 +1,106 @@
+"""The counts of a table in the genes that weights know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stalign._settings import logger
+from stalign.core.genes import match
+from stalign.data.table import gene_ids, read_counts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import scipy.sparse as sp
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+    from stalign.data.expression import Vocabulary
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The counts of a table in the genes of a vocabulary.
+
+    Parameters
+    ----------
+    matrix
+        Raw counts, CSR (n_obs, n_genes) float32; those of a table's genes with the same target are summed.
+    totals
+        Total counts of each spot for the normalisation, (n_obs,).
+    coverage
+        Share of the table's genes that the vocabulary knows.
+    n_matched
+        How many of the table's genes the vocabulary knows.
+    """
+
+    matrix: sp.csr_matrix
+    totals: NDArray[np.float64]
+    coverage: float
+    n_matched: int
+
+    def of(self, rows: NDArray[np.intp]) -> tuple[sp.csr_matrix, NDArray[np.float64]]:
+        """Get the counts of some spots.
+
+        Parameters
+        ----------
+        rows
+            Positions of the spots in the table, (n,), ascending.
+
+        Returns
+        -------
+        Counts, CSR (n, n_genes), not copied where these are all spots, and totals, (n,).
+        """
+        if len(rows) == self.matrix.shape[0]:
+            return self.matrix, self.totals
+        return self.matrix[rows], self.totals[rows]
+
+
+def match_counts(
+    adata: AnnData,
+    vocabulary: Vocabulary,
+    *,
+    layer: str | None = None,
+    total_counts: str | None = None,
+    gene_key: str | None = None,
+    orthologs: Mapping[str, str] | None = None,
+) -> Counts:
+    """Read the counts of a table in the genes of a vocabulary.
+
+    Parameters
+    ----------
+    adata
+        The table.
+    vocabulary
+        The genes that the weights know.
+    layer
+        Layer of the raw counts; None for `.X`.
+    total_counts
+        obs column with each spot's total count over all genes, for a table of selected genes.
+    gene_key
+        var column of the gene names; None for the index.
+    orthologs
+        Human symbol of each gene of another species.
+
+    Returns
+    -------
+    The counts.
+
+    Raises
+    ------
+    KeyError
+        If the layer or a column does not exist.
+    ValueError
+        If counts are negative, or no gene is known to the vocabulary.
+    """
+    counts, totals = read_counts(adata, layer=layer, total_counts=total_counts)
+    if totals is None:
+        totals = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
+    ids, _ = gene_ids(adata, gene_key=gene_key)
+    found = match(ids, vocabulary.symbols, vocabulary.ensembl, orthologs=orthologs)
+    matrix = (counts @ found.collapse).tocsr().astype(np.float32, copy=False)
+    logger.info("Genes: %d of %d are known to the weights (%.0f %%).", found.n_matched, len(ids), 100 * found.coverage)
+    return Counts(matrix, totals, found.coverage, found.n_matched)
