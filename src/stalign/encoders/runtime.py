@@ -31,15 +31,17 @@ def pick_device(device: str | None) -> torch.device:
     Raises
     ------
     ValueError
-        If CUDA or MPS was asked for and is not there.
+        If there is no such device.
     """
     import torch
 
-    chosen = torch.device(device or settings.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    missing = {"cuda": not torch.cuda.is_available(), "mps": not torch.backends.mps.is_available()}
-    if missing.get(chosen.type, False):
+    name = device or settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(name)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:  # the latter where torch was built without CUDA
         hint = "Pass `device='cpu'` or install a torch build for it"
-        raise ValueError(message("Expected a device that torch can use", found=repr(str(chosen)), hint=hint))
+        raise ValueError(message("Expected a device that torch can use", found=repr(str(name)), hint=hint)) from error
     return chosen
 
 
