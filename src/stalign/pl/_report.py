@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-
 _SCORES = (
-    "ARI, the adjusted Rand index, is 1 where domains and labels agree and 0 for a random labelling; NMI is the share of "
-    "information that they have in common. Dots are single runs and whiskers one standard deviation, where there are several."
+    "ARI, the adjusted Rand index, is 1 where domains and labels agree and 0 for a random labelling; NMI is the share "
+    "of information that they have in common. Where there are several runs, dots are single runs and whiskers one "
+    "standard deviation."
 )
 
 
