@@ -36,7 +36,7 @@ def test_bars_are_means_and_whiskers_one_standard_deviation(runs):
 
 def test_a_panel_per_metric_with_one_legend(runs):
     first, second = scores(runs, show=False)
-    assert (first.get_title(), second.get_title()) == ("ARI", "NMI")
+    assert (first.get_ylabel(), second.get_ylabel()) == ("ARI", "NMI")
     assert first.get_legend() is None and second.get_legend() is not None
 
 

@@ -43,6 +43,7 @@ th, td { padding: .3rem .75rem; border-bottom: 1px solid var(--line); text-align
 thead th { background: var(--soft); }
 td.number { text-align: right; }
 td { overflow-wrap: anywhere; }
+.scroll td { overflow-wrap: normal; }
 .warnings { background: var(--soft); border-left: .3rem solid #d55e00; padding: .5rem 1rem .5rem 2rem; }
 footer { padding: 2rem 1.25rem; font-size: .9rem; }
 @media print { nav, .skip { display: none; } h2 { break-after: avoid; } figure, tr { break-inside: avoid; } }

@@ -97,7 +97,7 @@ def scores(
     section, runs = _column(runs, library_key, _SECTION, "")
     methods, libraries = (list(dict.fromkeys(runs[column].astype(str))) for column in (method, section))
     colors = colors_of(methods, palette)
-    width = max(3.2, 0.5 * len(methods) * len(libraries) + 1.8)
+    width = max(2.6, 0.5 * len(methods) * len(libraries) + 1.8)
     figure, axes = canvas(len(wanted), ax=ax, ncols=ncols, width=min(width, 12.0), height=3.4)
     for index, (panel, metric) in enumerate(zip(axes, wanted, strict=True)):
         for place, name in enumerate(methods):
@@ -111,7 +111,7 @@ def scores(
         panel.set_xlim(-0.6, len(libraries) - 0.4)
         panel.axhline(0, color="#808080", linewidth=0.8)
         panel.set_ylabel(metric)
-        panel.set_title(panel_title(title, metric if len(wanted) > 1 else "", index, len(wanted)))
+        panel.set_title(panel_title(title, "", index, len(wanted)))
         for side in ("top", "right"):
             panel.spines[side].set_visible(False)
         if len(methods) > 1 and index == len(wanted) - 1:
