@@ -31,6 +31,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--finetune", action="store_true", help="adapt the weights to each section, too")
     parser.add_argument("--no-leiden", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--name", default="domains", help="name of the files written")
     return parser.parse_args()
 
 
@@ -100,13 +101,13 @@ def main() -> None:
                 rows.append(scored(adata, real, "scanpy Leiden", seed, time.perf_counter() - start))
         table = pd.DataFrame([r for r in rows if r["section"] == real.name]).groupby("method", sort=False)
         print(real.name, table[["ARI", "NMI", "seconds"]].agg(["mean", "std"]).round(3).to_string(), flush=True)
-    write(pd.DataFrame(rows), args.out)
+    write(pd.DataFrame(rows), args.out, args.name)
 
 
-def write(table: pd.DataFrame, out: Path) -> None:
+def write(table: pd.DataFrame, out: Path, stem: str) -> None:
     """Write every run as CSV, and mean and spread over seeds as Markdown."""
     out.mkdir(parents=True, exist_ok=True)
-    table.to_csv(out / "domains.csv", index=False)
+    table.to_csv(out / f"{stem}.csv", index=False)
     parts = []
     for metric in ("ARI", "NMI"):
         cells = table.groupby(["method", "section"], sort=False)[metric].agg(["mean", "std"])
@@ -117,7 +118,7 @@ def write(table: pd.DataFrame, out: Path) -> None:
             "| " + " | ".join([str(name), *row]) + " |" for name, row in zip(text.index, text.to_numpy(), strict=True)
         ]
         parts.append("\n".join(lines))
-    (out / "domains.md").write_text("\n\n".join(parts) + "\n")
+    (out / f"{stem}.md").write_text("\n\n".join(parts) + "\n")
 
 
 if __name__ == "__main__":
