@@ -19,6 +19,7 @@ SMALL = {
     "clip-vit-b32": {"embed_dim": 32, "depth": 2, "num_heads": 4, "img_size": 64},
     "conch": {"embed_dim": 32, "depth": 2, "num_heads": 4, "img_size": 32},
     "ctranspath": {"embed_dim": 16, "depths": (2, 2), "num_heads": (2, 4), "img_size": 56},
+    "resnet18": {"layers": (1, 1, 1, 1)},
     "resnet50": {"layers": (1, 1, 1, 1)},
 }
 

@@ -63,7 +63,7 @@ def test_contract_without_weights(name):
     check(name)
 
 
-@pytest.mark.parametrize("name", ["resnet50", "scgpt"])
+@pytest.mark.parametrize("name", ["resnet18", "scgpt"])
 def test_contract_with_random_weights(name):
     check(name, "random")
 
@@ -71,12 +71,12 @@ def test_contract_with_random_weights(name):
 def test_random_weights_are_said_aloud_and_seeded(caplog):
     stalign._settings.logger.addHandler(caplog.handler)
     try:
-        a = load("resnet50", "random")
+        a = load("resnet18", "random")
     finally:
         stalign._settings.logger.removeHandler(caplog.handler)
     assert "random weights" in caplog.text
     state = torch.random.get_rng_state()
-    b = load("resnet50", "random")
+    b = load("resnet18", "random")
     assert torch.equal(torch.random.get_rng_state(), state)
     for key, value in a.network.state_dict().items():
         assert torch.equal(value, b.network.state_dict()[key])
@@ -136,10 +136,10 @@ def test_bad_cards():
 
 def test_devices_and_precisions():
     with pytest.raises(ValueError, match="precision"):
-        load("resnet50", "random", precision="fp8")
+        load("resnet18", "random", precision="fp8")
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="device"):
-            load("resnet50", "random", device="cuda")
+            load("resnet18", "random", device="cuda")
 
 
 def test_prepare_resizes_as_torchvision_does():

@@ -48,7 +48,7 @@ def test_published_checkpoint_gives_the_same_features(name, tmp_path):
 def _width(card, name: str) -> int:
     if card.options.get("pool"):
         return published.SMALL[name]["embed_dim"] * (2 if card.options["pool"] == "cls+mean" else 1)
-    return {"ctranspath": 32, "resnet50": 2048}.get(name, card.width)
+    return {"ctranspath": 32, "resnet18": 512, "resnet50": 2048}.get(name, card.width)
 
 
 def test_names_of_dinov2s_authors(tmp_path):
@@ -73,7 +73,7 @@ def test_class_token_carries_its_position_where_timm_has_none(tmp_path):
         torch.testing.assert_close(loaded(x), network(x), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["hibou-b", "phikon", "plip", "conch", "ctranspath", "uni", "resnet50"])
+@pytest.mark.parametrize("name", ["hibou-b", "phikon", "plip", "conch", "ctranspath", "uni", "resnet18"])
 def test_coverage_is_checked_in_both_directions(name, tmp_path):
     card, network = _small(name)
     state = published.publish(name, network.network.state_dict())

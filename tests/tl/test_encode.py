@@ -105,13 +105,13 @@ def test_copy_and_errors_leave_the_object_alone(spots, calls):
 
 def test_batch_size_and_order_of_spots_make_no_difference(spots):
     spots = spots[:9].copy()
-    stalign.tl.encode(spots, "resnet50", weights="random", cache=False, batch_size=4)
+    stalign.tl.encode(spots, "resnet18", weights="random", cache=False, batch_size=4)
     order = np.random.default_rng(0).permutation(9)
     shuffled = spots[order].copy()
-    stalign.tl.encode(shuffled, "resnet50", weights="random", cache=False, batch_size=64)
-    a, b = spots.obsm["X_resnet50_spot"][order], shuffled.obsm["X_resnet50_spot"]
+    stalign.tl.encode(shuffled, "resnet18", weights="random", cache=False, batch_size=64)
+    a, b = spots.obsm["X_resnet18_spot"][order], shuffled.obsm["X_resnet18_spot"]
     np.testing.assert_allclose(a, b, atol=1e-4 * np.abs(a).max())
-    assert spots.uns["stalign"]["encode"]["X_resnet50_spot"]["weights"].startswith("random: for checks of shape")
+    assert spots.uns["stalign"]["encode"]["X_resnet18_spot"]["weights"].startswith("random: for checks of shape")
 
 
 def test_cache_is_found_by_content(spots, monkeypatch):

@@ -122,6 +122,13 @@ IMAGE_CARDS = (
         note="ImageNet classes, not tissue; the mean of the last stage.",
     ),
     Card(
+        "resnet18", "image", _VISION, width=512, access="hub", repo="timm/resnet18.tv_in1k",
+        files=("model.safetensors", "pytorch_model.bin"), architecture="resnet18", layout="resnet",
+        interpolation="bilinear", n_parameters=11_176_512, licence="BSD-3-Clause", commercial=True, gated=False,
+        citation="He et al. 2016, CVPR", url="https://huggingface.co/timm/resnet18.tv_in1k",
+        note="ImageNet classes, not tissue; the mean of the last stage.",
+    ),
+    Card(
         "clip-tuned", "image", "stalign.encoders.clip_pair:load", width=32, access="folder",
         files=("model.safetensors",), mean=CLIP[0], std=CLIP[1], n_parameters=87_849_216,
         licence="that of the encoder it was made from", commercial=None, gated=False,

@@ -40,8 +40,10 @@ _TIMM: dict[str, tuple[str, dict[str, Any]]] = {
     "phikon-v2": ("vit_large_patch14_dinov2", {"patch_size": 16, "init_values": 1e-5}),
     "midnight": ("vit_giant_patch14_dinov2", {"init_values": 1e-5}),
     "clip-b32": ("vit_base_patch32_clip_quickgelu_224", {}),
+    "resnet18": ("resnet18", {}),
     "resnet50": ("resnet50", {}),
 }  # fmt: skip
+_BUFFERS = ("ctranspath", "resnet18", "resnet50")  # convolutional, with buffers that no checkpoint sets
 
 
 class Pooled(nn.Module):
@@ -139,8 +141,7 @@ def load_network(card: Card, path: Path, **changes: Any) -> Pooled:
     ValueError
         If the checkpoint does not fit the network exactly, or is damaged.
     """
-    buffers = card.architecture in ("ctranspath", "resnet50")  # hold buffers that no checkpoint sets
-    with torch.device("cpu" if buffers else "meta"):
+    with torch.device("cpu" if card.architecture in _BUFFERS else "meta"):
         pooled = build(card, **changes)
     state = read_state(path)
     try:
@@ -173,7 +174,7 @@ class ImageEncoder:
         self.device = device
         self.precision = precision
         self.network = network.eval().requires_grad_(requires_grad=False).to(device)
-        if card.architecture in ("resnet50", "ctranspath"):
+        if card.architecture in _BUFFERS:
             self.network = self.network.to(memory_format=torch.channels_last)
         self._mean = torch.tensor(card.mean, device=device).view(1, 3, 1, 1) * 255
         self._std = torch.tensor(card.std, device=device).view(1, 3, 1, 1) * 255
