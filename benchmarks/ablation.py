@@ -3,7 +3,7 @@
 python benchmarks/ablation.py [--config configs/stalign-mini.toml] [--steps 200] [--seeds 3] [--out FOLDER]
 
 Each variant is trained with the same steps on the sections of the configuration with an image, less her2st patients A
-and B and olfactory bulb rep2. Domains are cut on DLPFC 151673 and 151675 and on her2st A1 and olfactory bulb rep2; genes are
+and B and olfactory bulb rep2. Domains are cut on DLPFC 151673 and 151675, her2st A1 and olfactory bulb rep2; genes are
 predicted from olfactory bulb rep1 to rep2.
 """
 
