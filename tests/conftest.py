@@ -100,7 +100,7 @@ def snapshot():
 
 @pytest.fixture(scope="session")
 def small_weights():
-    """Build untrained weights of the make of `stalign-mini`, small and of the toy's genes; keywords change the input."""
+    """Build small untrained weights like `stalign-mini`, of the toy's genes; keywords change the input."""
     import torch
 
     from stalign.datasets._toy_genes import symbols

@@ -78,9 +78,9 @@ class SpotReader:
             return
         rows = rows[np.lexsort(self.section.coords[rows].T)]  # by position: the order of the spots must not matter
         rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), _STATISTICS_SPOTS)).astype(np.intp)]
-        pixels = self.patches(rows, level=1, size=16).reshape(-1, 3).astype(np.float32) / 255
-        self.image_mean = pixels.mean(0)
-        self.image_std = np.maximum(pixels.std(0), 0.02)
+        pixels = self.patches(rows, level=1, size=16).reshape(-1, 3)
+        self.image_mean = (pixels.mean(0, dtype=np.float64) / 255).astype(np.float32)
+        self.image_std = np.maximum(pixels.std(0, dtype=np.float64) / 255, 0.02).astype(np.float32)
 
     def __len__(self) -> int:
         return len(self.valid)

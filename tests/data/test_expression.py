@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+import stalign
+from stalign._constants import Keys
+from stalign.core.expression import normalise
+from stalign.core.niches import nearest, niche_graph
+from stalign.data import expression as module
+from stalign.data import sections
+from stalign.data.counts import match_counts
+from stalign.data.expression import Vocabulary, read_expression
+from stalign.models.config import InputSpec
+
+SPEC = InputSpec(rank=8)
+
+
+@pytest.fixture(scope="session")
+def _small():
+    return stalign.datasets.toy(n_rows=14, image=False)
+
+
+@pytest.fixture
+def small(_small):
+    return _small.copy()
+
+
+def read(adata, spec=SPEC, *, genes=None, seed=0, **options):
+    """The expression of a section, and its niches."""
+    view = sections(adata, image=False)[0]
+    graph = niche_graph(nearest(view.coords, 3))
+    counts = match_counts(adata, Vocabulary(tuple(genes or adata.var_names)), **options)
+    return read_expression(counts, view, graph, view.valid, spec, random_state=seed), graph
+
+
+def scored(values, expression):
+    """Literal scores: centred, projected, scaled and filtered."""
+    low = expression.low_rank
+    return (np.asarray(values) - low.mean) @ low.basis.T / low.scale @ expression.mixing
+
+
+def expanded(expression):
+    """Scores back in the space of genes, as the network reads them; the choice of axes does not show."""
+    return expression.scores @ expression.low_rank.basis
+
+
+def test_scores_are_the_projection_of_normalised_counts(small):
+    expression, _ = read(small)
+    values = normalise(small.X.astype(np.float32)).toarray()
+    np.testing.assert_allclose(expression.scores, scored(values, expression), atol=1e-4)
+    np.testing.assert_allclose(expression.values.toarray(), values, atol=1e-6)
+    assert expression.scores.dtype == np.float32
+
+
+def test_the_niche_mean_commutes_with_the_scores(small):
+    expression, graph = read(small)
+    niches = graph @ normalise(small.X.astype(np.float32)).toarray()
+    np.testing.assert_allclose(graph @ expression.scores, scored(niches, expression), atol=1e-4)
+
+
+def test_niches_have_unit_size(small):
+    expression, graph = read(small)
+    sizes = np.square(graph @ expression.scores).sum(axis=1)
+    assert np.sqrt(sizes.mean()) == pytest.approx(1, rel=1e-4)
+
+
+def test_without_the_filter_the_scores_are_the_principal_components(small):
+    small = small[:, :200].copy()
+    expression, _ = read(small, replace(SPEC, spatial_filter=0.0))
+    values = normalise(small.X.astype(np.float32)).toarray()
+    left, size, _ = np.linalg.svd(values - values.mean(axis=0), full_matrices=False)
+    components = expression.scores / np.linalg.norm(expression.scores[:, 0]) * size[0]
+    np.testing.assert_allclose(np.abs(components), np.abs(left[:, :8] * size[:8]), atol=0.05)
+
+
+def test_spots_without_counts_score_0_and_leave_the_others_alone(small):
+    lone, graph = [3, 40], niche_graph(nearest(small.obsm[Keys.SPATIAL], 3))
+    matrix = small.X.tolil()
+    matrix[lone] = 0
+    small.X = matrix.tocsr()
+    expression, _ = read(small)
+    assert (expression.scores[lone] == 0).all()
+    assert (expression.totals[lone] == 0).all()
+    assert np.isfinite(expression.scores).all()
+    values = normalise(small.X.astype(np.float32)).toarray()
+    others = np.setdiff1d(np.arange(small.n_obs), lone)
+    np.testing.assert_allclose(expression.low_rank.mean, values[others].mean(axis=0), atol=1e-5)
+    thinned = expression.thinned(np.array(lone), 0.5, np.random.default_rng(0))
+    assert (thinned == 0).all()
+    neighbour = np.setdiff1d(graph[lone].indices, lone)[0]
+    assert (expression.scores[neighbour] != 0).all()
+
+
+def test_keeping_every_count_changes_nothing(small):
+    expression, _ = read(small)
+    members = np.array([5, 1, 70])
+    thinned = expression.thinned(members, 1.0, np.random.default_rng(0))
+    np.testing.assert_allclose(thinned, expression.scores[members], atol=1e-5)
+
+
+def test_thinning_keeps_the_expectation(small):
+    # Without the logarithm scores are linear in the counts, and thinned counts over `keep` have the same mean.
+    expression, _ = read(small, replace(SPEC, log1p=False))
+    rng, members = np.random.default_rng(0), np.arange(20)
+    draws = np.stack([expression.thinned(members, 0.4, rng) for _ in range(300)])
+    error = np.abs(draws.mean(axis=0) - expression.scores[members])
+    assert (error < 5 * draws.std(axis=0) / np.sqrt(300) + 1e-6).all()
+    assert (draws.std(axis=0) > 0).all()
+
+
+def test_thinning_draws_binomials_and_leaves_the_counts_alone(small):
+    expression, _ = read(small)
+    before = expression.counts.copy()
+    first, again = (expression.thinned(np.arange(9), 0.5, np.random.default_rng(7)) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert not np.allclose(first, expression.scores[:9], atol=1e-3)
+    assert abs(expression.counts - before).nnz == 0
+
+
+def test_totals_of_all_genes_are_used_for_a_table_of_some(small):
+    small.obs["all"] = np.asarray(small.X.sum(axis=1)).ravel() * 3
+    expression, _ = read(small, total_counts="all")
+    values = normalise(small.X.astype(np.float32), small.obs["all"].to_numpy())
+    np.testing.assert_allclose(expression.values.toarray(), values.toarray(), atol=1e-6)
+    np.testing.assert_array_equal(expression.totals, small.obs["all"])
+
+
+def test_the_order_of_the_vocabulary_does_not_matter(small):
+    genes = list(small.var_names)
+    order = np.random.default_rng(0).permutation(len(genes))
+    plain, _ = read(small, genes=genes)
+    mixed, _ = read(small, genes=[genes[i] for i in order])
+    np.testing.assert_allclose(expanded(mixed), expanded(plain)[:, order], atol=1e-4)
+    np.testing.assert_array_equal(mixed.counts.toarray(), plain.counts.toarray()[:, order])
+
+
+def test_the_order_of_the_spots_does_not_matter(small, monkeypatch):
+    # also where the basis is fitted to some of the spots
+    monkeypatch.setattr(module, "_FIT_SPOTS", 100)
+    small.obsm[Keys.SPATIAL] += np.random.default_rng(1).normal(size=(small.n_obs, 2))  # so that no two are as near
+    order = np.random.default_rng(0).permutation(small.n_obs)
+    plain, _ = read(small)
+    mixed, _ = read(small[order].copy())
+    np.testing.assert_allclose(mixed.low_rank.mean, plain.low_rank.mean, atol=1e-6)
+    values = normalise(small.X.astype(np.float32)).toarray()
+    assert not np.allclose(plain.low_rank.mean, values.mean(axis=0), atol=1e-3)  # some, not all
+    np.testing.assert_allclose(expanded(mixed), expanded(plain)[order], atol=1e-4)
+
+
+def test_the_sample_depends_on_the_seed(small, monkeypatch):
+    monkeypatch.setattr(module, "_FIT_SPOTS", 100)
+    means = [read(small, seed=seed)[0].low_rank.mean for seed in (1, 1, 2)]
+    np.testing.assert_array_equal(means[0], means[1])
+    assert not np.array_equal(means[0], means[2])
+
+
+def test_scores_do_not_depend_on_the_chunks(small, monkeypatch):
+    expected, _ = read(small)
+    monkeypatch.setattr(module, "_CHUNK", 7)
+    found, _ = read(small)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:Variable names are not unique")
+def test_genes_of_one_target_are_summed(small):
+    genes = list(small.var_names)
+    half = small.X.copy()
+    twice = small[:, [0, *range(small.n_vars)]].copy()
+    twice.var_names = [genes[0], *genes]
+    twice.X = sparse.hstack([half[:, :1], half]).tocsr()
+    small.X = sparse.hstack([2 * half[:, :1], half[:, 1:]]).tocsr()
+    plain, doubled = match_counts(small, Vocabulary(tuple(genes))), match_counts(twice, Vocabulary(tuple(genes)))
+    np.testing.assert_allclose(doubled.matrix.toarray(), plain.matrix.toarray())
+    assert doubled.n_matched == plain.n_matched + 1
+
+
+def test_a_gene_that_the_section_lacks_is_a_column_of_zeros(small):
+    genes = ["NOT-THERE", *small.var_names, "NOR-THIS"]
+    expression, _ = read(small, genes=genes)
+    assert expression.counts[:, [0, -1]].nnz == 0
+    np.testing.assert_allclose(expression.low_rank.basis[:, [0, -1]], 0, atol=1e-6)
+    plain, _ = read(small)
+    np.testing.assert_allclose(expanded(expression)[:, 1:-1], expanded(plain), atol=1e-4)
+
+
+def test_coverage_counts_the_genes_of_the_data(small):
+    expression, _ = read(small, genes=list(small.var_names[:435]))
+    assert expression.n_matched == 435
+    assert expression.coverage == pytest.approx(0.5)
+    # genes that the weights do not know still count in a spot's total
+    np.testing.assert_array_equal(expression.totals, np.asarray(small.X.sum(axis=1)).ravel())
+
+
+def test_the_rank_follows_the_number_of_spots(small):
+    few = small[:17].copy()
+    expression, graph = read(few)
+    assert expression.low_rank.basis.shape == (3, small.n_vars)  # one component for five spots
+    assert expression.scores.shape == (17, 3)
+    assert np.isfinite(graph @ expression.scores).all()
+
+
+def test_one_spot_has_a_score_without_components(small):
+    expression, _ = read(small[:1].copy())
+    assert expression.scores.shape == (1, 0)
+    assert expression.low_rank.basis.shape == (0, small.n_vars)
+
+
+def test_no_counts_at_all_is_an_error(small):
+    small.X = sparse.csr_matrix(small.shape, dtype=np.float32)
+    with pytest.raises(ValueError, match="at least one spot with counts in section 'toy'"):
+        read(small)
+
+
+def test_gene_by_gene_is_centred_as_the_weights_expect(small):
+    values = normalise(small.X.astype(np.float32)).toarray()
+    members = np.array([4, 0, 9])
+    for centre, mean in (("section", values.mean(axis=0)), ("none", 0)):
+        expression, _ = read(small, replace(SPEC, rank=0, centre=centre))
+        np.testing.assert_allclose(expression.dense(members), values[members] - mean, atol=1e-5)
+        assert expression.scores.shape == (small.n_obs, 0)
+
+
+def test_scores_are_not_centred_where_the_weights_say_so(small):
+    expression, _ = read(small, replace(SPEC, centre="none", spatial_filter=0.0))
+    values = normalise(small.X.astype(np.float32)).toarray()
+    assert (expression.low_rank.mean == 0).all()
+    np.testing.assert_allclose(expression.scores, scored(values, expression), atol=1e-4)
+
+
+@pytest.mark.parametrize(("target", "log1p"), [(0, False), (0, True), (500.0, False), (500.0, True)])
+def test_counts_are_normalised_as_the_weights_expect(small, target, log1p):
+    expression, _ = read(small, replace(SPEC, gene_target_sum=target, log1p=log1p))
+    values = small.X.toarray().astype(float)
+    if target:
+        values *= target / values.sum(axis=1, keepdims=True)
+    if log1p:
+        values = np.log1p(values)
+    np.testing.assert_allclose(expression.values.toarray(), values, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(expression.scores, scored(values, expression), atol=2e-3)
+
+
+def test_counts_of_all_spots_are_not_copied(small):
+    counts = match_counts(small, Vocabulary(tuple(small.var_names)))
+    matrix, totals = counts.of(np.arange(small.n_obs))
+    assert matrix is counts.matrix
+    assert totals is counts.totals
+    some, of_some = counts.of(np.array([2, 5]))
+    np.testing.assert_array_equal(some.toarray(), counts.matrix[[2, 5]].toarray())
+    np.testing.assert_array_equal(of_some, counts.totals[[2, 5]])
+
+
+@pytest.mark.parametrize("form", ["dense", "csc", "float64", "int64", "zeros"])
+def test_the_storage_of_the_counts_does_not_matter(small, form):
+    expected = match_counts(small, Vocabulary(tuple(small.var_names))).matrix.toarray()
+    matrix = small.X
+    if form == "zeros":
+        matrix = matrix.copy()
+        matrix.data[::7] = 0
+        expected = expected * (matrix.toarray() > 0)
+    small.X = {
+        "dense": lambda: matrix.toarray(),
+        "csc": lambda: matrix.tocsc(),
+        "float64": lambda: matrix.astype(np.float64),
+        "int64": lambda: matrix.astype(np.int64),
+        "zeros": lambda: matrix,
+    }[form]()
+    found = match_counts(small, Vocabulary(tuple(small.var_names)))
+    np.testing.assert_array_equal(found.matrix.toarray(), expected)
+    assert found.matrix.dtype == np.float32
