@@ -130,9 +130,11 @@ def benchmarks(root: Path) -> str:
 def root_page(file: Path) -> str:
     """Take over a page from the root of the repository, with its links bent towards the pages made of their targets."""
     text = file.read_text(encoding="utf-8")
-    for target, name in ROOT_PAGES.items():
-        text = text.replace(f"]({target})", f"]({name}.md)")
-    return text.replace("](docs/", "](../").replace("](tutorials/", "](../tutorials/").replace("](MODEL_CARD.md)", "](../results.md)")
+    moved = {f"]({target})": f"]({name}.md)" for target, name in ROOT_PAGES.items()}
+    moved |= {"](docs/": "](../", "](tutorials/": "](../tutorials/", "](MODEL_CARD.md)": "](../results.md)"}
+    for old, new in moved.items():
+        text = text.replace(old, new)
+    return text
 
 
 def _count(n: int) -> str:

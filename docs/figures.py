@@ -1,0 +1,88 @@
+"""Draw the figures of README and results page: `python docs/figures.py`.
+
+The first comes from the demo. The others need the real sections of the benchmarks, and stay as they are without.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+from PIL import Image
+
+import stalign as st
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from real import IGNORED, SECTIONS, Real, data_root  # noqa: E402
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+STATIC = ROOT / "docs" / "_static"
+WIDTH = 1500  # px
+SEEDS = 3
+
+
+def keep(figure: Path, name: str) -> None:
+    """Store a PNG with 256 colours, which is a quarter of its size."""
+    image, target = Image.open(figure).convert("RGB"), STATIC / f"{name.replace(' ', '-')}.png"
+    if image.width > WIDTH:
+        image = image.resize((WIDTH, round(image.height * WIDTH / image.width)), Image.Resampling.LANCZOS)
+    for colors in (256, 128, 64, 32):
+        image.quantize(colors, dither=Image.Dither.NONE).save(target, optimize=True)
+        if target.stat().st_size < 300_000:
+            return
+
+
+def demo() -> None:
+    """Draw what the README shows."""
+    with tempfile.TemporaryDirectory() as out:
+        subprocess.run([sys.executable, "-m", "stalign", "demo", "--out", out], check=True)
+        keep(Path(out) / "domains.png", "demo-domains")
+
+
+def domains(section: Real, root: Path) -> AnnData:
+    """Draw labels and domains of one section, for the seed whose ARI is in the middle."""
+    adata = section.read(root)
+    options = {"total_counts": section.total_counts, "gene_key": section.gene_key}
+    st.tl.embed(adata, **options)
+    truth = adata.obs[section.truth].astype(str)
+    adata.obs["labels"] = truth.where(~truth.isin(IGNORED)).astype("category")
+    runs = {}
+    for seed in range(SEEDS):
+        key = f"seed {seed}"
+        st.tl.domains(adata, section.n_domains, refine=True, random_state=seed, key_added=key)
+        runs[key] = float(st.tl.score(adata, "labels", key=key)["ARI"].iloc[0])
+    key = sorted(runs, key=runs.__getitem__)[SEEDS // 2]
+    title = [f"{section.name}: labels", f"stalign-mini, ARI {runs[key]:.2f}"]
+    save(st.pl.domains(adata, key, truth="labels", title=title, return_fig=True), f"real-{section.name}")
+    return adata
+
+
+def save(figure, name: str) -> None:
+    """Store a figure and forget it."""
+    with tempfile.TemporaryDirectory() as out:
+        figure.savefig(Path(out) / "figure.png", dpi=130, bbox_inches="tight")
+        keep(Path(out) / "figure.png", name)
+    plt.close(figure)
+
+
+def real(root: Path) -> None:
+    """Draw sections that the page of results shows."""
+    shown = {s.name: domains(s, root) for s in SECTIONS if s.name in ("151673", "mob rep1", "mob rep2", "her2st A1")}
+    predicted = st.tl.predict_genes(shown["mob rep2"], reference=shown["mob rep1"])
+    save(st.pl.genes(predicted, n=2, return_fig=True), "real-mob-genes")
+
+
+if __name__ == "__main__":
+    plt.switch_backend("Agg")
+    demo()
+    if (ROOT.parent / "shared" / "data").is_dir() or "STALIGN_TEST_DATA" in os.environ:
+        real(data_root())

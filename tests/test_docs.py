@@ -1,0 +1,100 @@
+"""Docstrings, examples and documentation pages hold what they promise."""
+
+from __future__ import annotations
+
+import doctest
+import inspect
+import json
+import re
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import stalign
+from stalign._constants import Keys
+
+ROOT = Path(__file__).resolve().parents[1]
+PUBLIC = ("pp", "tl", "pl", "io", "datasets")
+SECTIONS = re.compile(r"^ *(\w+)\n *-{3,}$", re.MULTILINE)
+PLACEHOLDERS = re.compile(r"%\(\w|\{\w+\}[^`]|\b(TODO|FIXME|XXX|TBA)\b|\bt\.b\.a\b|lorem ipsum", re.IGNORECASE)
+
+
+def _functions():
+    for name in PUBLIC:
+        module = import_module(f"stalign.{name}")
+        for member in module.__all__:
+            if inspect.isfunction(getattr(module, member)):
+                yield pytest.param(getattr(module, member), id=f"{name}.{member}")
+
+
+def _documented(doc: str, section: str) -> list[str]:
+    """Names that a section of a docstring describes."""
+    body = re.search(rf"^ *{section}\n *-+\n(.*?)(?=^ *\w[\w ]*\n *---|\Z)", doc, re.MULTILINE | re.DOTALL)
+    names = re.findall(r"^(\*{0,2}\w+(?:, \*{0,2}\w+)*)$", body[1], re.MULTILINE) if body else []
+    return [name.lstrip("*") for line in names for name in line.split(", ")]
+
+
+@pytest.mark.parametrize("function", _functions())
+def test_public_functions_are_documented_in_full(function):
+    doc = inspect.getdoc(function)
+    assert {"Parameters", "Returns", "Raises", "Examples"} <= set(SECTIONS.findall(doc))
+    assert sorted(_documented(doc, "Parameters")) == sorted(inspect.signature(function).parameters)
+    assert ">>> " in doc
+    assert not PLACEHOLDERS.search(doc)
+
+
+@pytest.mark.parametrize("name", ["pp", "tl"])
+def test_functions_that_write_say_what_they_read_and_write(name):
+    module = import_module(f"stalign.{name}")
+    writers = {m for m in module.__all__ if "copy" in getattr(inspect.signature(getattr(module, m)), "parameters", {})}
+    assert writers
+    for member in writers:
+        assert {"Reads", "Writes"} <= set(SECTIONS.findall(inspect.getdoc(getattr(module, member)))), member
+
+
+def _modules():
+    source = Path(stalign.__file__).parent
+    for file in sorted(source.rglob("*.py")):
+        if ">>> " in file.read_text(encoding="utf-8"):
+            yield ".".join(("stalign", *file.relative_to(source).with_suffix("").parts)).removesuffix(".__init__")
+
+
+@pytest.mark.parametrize("name", list(_modules()))
+def test_examples_run(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    module = import_module(name)
+    with stalign.settings.override(cache_dir=tmp_path / "cache", offline=True, verbosity="error"):
+        failed, tried = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    assert tried > 0
+    assert failed == 0
+
+
+def test_every_key_is_explained():
+    page = (ROOT / "docs" / "keys.md").read_text(encoding="utf-8")
+    values = {value for name, value in vars(Keys).items() if name.isupper()}
+    assert len(values) > 10
+    assert {value for value in values if f"| `{value}` |" not in page} == set()
+
+
+def test_changelog_has_a_section_for_this_version():
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"## [{stalign.__version__}]" in text
+    assert "### Added" in text
+    assert f"version: {stalign.__version__}" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "tutorials").glob("*.ipynb")), ids=lambda file: file.stem)
+def test_tutorials_are_stored_without_outputs_and_are_in_the_contents(file):
+    cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert "".join(cells[0]["source"]).startswith("# ")
+    assert len(code) >= 5
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
+    contents = "".join((ROOT / "docs" / page).read_text(encoding="utf-8") for page in ("index.md", "tutorials.md"))
+    assert contents.count(f"tutorials/{file.stem}") >= 2  # the table and a table of contents
+
+
+def test_there_are_seven_tutorials():
+    assert len(list((ROOT / "tutorials").glob("*.ipynb"))) == 7
