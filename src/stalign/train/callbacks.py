@@ -178,10 +178,13 @@ class Timing(pl.Callback):
     ----------
     skip
         First steps that are not counted.
+    synchronise
+        Whether to wait for the GPU after each step, for exact times of single steps.
     """
 
-    def __init__(self, skip: int = 1) -> None:
+    def __init__(self, skip: int = 1, *, synchronise: bool = False) -> None:
         self.skip = skip
+        self.synchronise = synchronise
         self.steps = 0
         self.spots = 0
         self.seconds = 0.0
@@ -202,7 +205,7 @@ class Timing(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Note when a step has ended."""
-        if trainer.strategy.root_device.type == "cuda":
+        if self.synchronise and trainer.strategy.root_device.type == "cuda":
             torch.cuda.synchronize()
         now = time.perf_counter()
         if self._seen >= self.skip:

@@ -190,8 +190,8 @@ class OptimConfig:
     decay_gene_table
         Whether the table of gene vectors is decayed as well. Biases, norms and other 1-D parameters never are.
     anchor
-        Learning rate of all but the image encoders, as a share of `lr`. Below 1 the gene space, which starts close to an
-        isometry, is an anchor that images are drawn to; at 1 the losses bend it to the training sections.
+        Learning rate of all but the image encoders, as a share of `lr`. Below 1 the gene space, which starts close to
+        an isometry, is an anchor that images are drawn to; at 1 the losses bend it to the training sections.
     grad_clip
         Largest norm of the gradient; 0 does not clip.
     """

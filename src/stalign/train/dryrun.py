@@ -85,7 +85,9 @@ class Estimate:
 
 
 def dry_run(slides: Iterable[Any] | None, config: TrainConfig, *, steps: int = 4) -> Estimate:
-    """Open the sections, train a few steps and estimate the whole run. Nothing is written.
+    """Open the sections, train a few steps and estimate the whole run.
+
+    Nothing is written but the store of sections, where `data.store` is `disk`.
 
     Parameters
     ----------
@@ -109,7 +111,7 @@ def dry_run(slides: Iterable[Any] | None, config: TrainConfig, *, steps: int = 4
     """
     with own_randomness(), tempfile.TemporaryDirectory() as folder:
         run = assemble(slides, config)
-        timing = Timing(skip=1 if run.steps > 1 else 0)
+        timing = Timing(skip=1 if run.steps > 1 else 0, synchronise=True)
         trainer = make_trainer(
             run, callbacks=[timing], loggers=[], out=Path(folder), max_steps=steps + 1, limit_val_batches=0
         )

@@ -92,8 +92,8 @@ class AlignModule(pl.LightningModule):
             If a term is not finite, before it reaches the weights.
         """
         terms = self.terms(batch)
-        broken = [name for name, value in terms.items() if not torch.isfinite(value)]
-        if broken:
+        if not torch.stack(list(terms.values())).isfinite().all():
+            broken = [name for name, value in terms.items() if not torch.isfinite(value)]
             values = ", ".join(f"{name} {float(terms[name].detach())}" for name in broken)
             where = f"at step {self.global_step}, learning rate {self.rate(self.global_step):.3g}"
             hint = "Lower `optim.lr`, set `optim.grad_clip`, or train in fp32; then resume from the last checkpoint"
