@@ -174,7 +174,7 @@ def _draw(adata: AnnData, predicted: AnnData | None, scores: Any, truth: str | N
         save("genes", pl.genes(predicted, best, show=False))
     if scores is not None:
         save("scores", pl.scores(scores, show=False))
-    pl.report(adata, out / "report.html", truth=truth)
+    pl.report(adata, out / "report.html", truth=truth, predicted=predicted, scores=scores)
 
 
 def _save(write: Any, path: Path) -> None:

@@ -67,6 +67,18 @@ def section():
     return adata
 
 
+@pytest.fixture(scope="module")
+def source(section, tmp_path_factory):
+    """The text of the usual report."""
+    path = tmp_path_factory.mktemp("usual") / "report.html"
+    return report(section, path, truth="domain", notes=["a note of the caller"], umap=False).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def usual(source):
+    return Page(source)
+
+
 @pytest.fixture
 def page(section, tmp_path):
     def read(**options):
@@ -76,8 +88,8 @@ def page(section, tmp_path):
     return read
 
 
-def test_page_is_well_formed_and_has_landmarks(page):
-    found = page(truth="domain")
+def test_page_is_well_formed_and_has_landmarks(usual):
+    found = usual
     assert not found.errors and not found.open
     assert found.all("html") == [{"lang": "en"}]
     for landmark in ("header", "nav", "main", "footer", "title", "h1"):
@@ -86,8 +98,8 @@ def test_page_is_well_formed_and_has_landmarks(page):
     assert len(found.all("caption")) == len(found.all("table")) > 3
 
 
-def test_every_link_leads_somewhere_and_every_id_is_unique(page):
-    found = page(truth="domain")
+def test_every_link_leads_somewhere_and_every_id_is_unique(usual):
+    found = usual
     ids = [attrs["id"] for _, attrs in found.tags if "id" in attrs]
     assert len(ids) == len(set(ids))
     links = [attrs["href"] for attrs in found.all("a")]
@@ -96,8 +108,8 @@ def test_every_link_leads_somewhere_and_every_id_is_unique(page):
     assert {attrs["aria-labelledby"] for attrs in found.all("section")} <= set(ids)
 
 
-def test_nothing_is_loaded_and_nothing_runs(page):
-    found = page(truth="domain")
+def test_nothing_is_loaded_and_nothing_runs(usual):
+    found = usual
     assert not {"script", "link", "iframe", "object", "form"} & {tag for tag, _ in found.tags}
     assert not [name for _, attrs in found.tags for name in attrs if name.startswith("on") or name == "style"]
     assert all(attrs["src"].startswith("data:image/png;base64,") for attrs in found.all("img"))
@@ -105,15 +117,14 @@ def test_nothing_is_loaded_and_nothing_runs(page):
     assert "default-src 'none'" in policy and "unsafe" not in policy
 
 
-def test_policy_allows_the_style_that_is_there(section, tmp_path):
-    source = report(section, tmp_path / "r.html", umap=False).read_text(encoding="utf-8")
+def test_policy_allows_the_style_that_is_there(source):
     (style,) = re.findall(r"<style>(.*?)</style>", source, flags=re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     assert f"'sha256-{digest}'" in source
 
 
-def test_figures_have_words_and_true_sizes(page):
-    found = page(truth="domain")
+def test_figures_have_words_and_true_sizes(usual):
+    found = usual
     images = found.all("img")
     assert len(images) == len(found.all("figcaption")) >= 4
     for attrs in images:
@@ -125,8 +136,8 @@ def test_figures_have_words_and_true_sizes(page):
     assert f"L4 {sizes['L4']}" in images[0]["alt"]
 
 
-def test_scores_parameters_versions_and_warnings_are_there(page):
-    found = page(truth="domain", notes=["a note of the caller"])
+def test_scores_parameters_versions_and_warnings_are_there(usual):
+    found = usual
     assert "1 1" in found.text  # ARI and NMI: the domains are the truth under other names
     assert "random_state 3" in found.text and "clusterer GMM" in found.text
     assert "means" not in found.text  # the model itself is left out
@@ -186,12 +197,15 @@ def test_a_figure_that_cannot_be_drawn_is_named(section, page):
 
 def test_card_of_a_checkpoint(section, page, tmp_path):
     card = {"weights": {"sha256": "ab" * 32, "parameters": 5_000_000},
-            "meta": {"licence": "BSD-3-Clause", "training": {"sections": ["151507", "A1 <x>"]}}}  # fmt: skip
+            "meta": {"licence": "BSD-3-Clause", "training": {"sections": ["151507", "A1 <x>"]},
+                     "training_data": [{"section": "s1", "spots": 7}, {"section": "s2", "spots": 8}],
+                     "recipe": {f"key{i}": i for i in range(20)}}}  # fmt: skip
     (tmp_path / "w").mkdir()
     (tmp_path / "w" / "config.json").write_text(json.dumps(card))
     found = page(weights=tmp_path / "w")
     assert "5,000,000" in found.text and "training.sections 151507, A1 <x>" in found.text
     assert "hash differs" not in found.text
+    assert "s2 8" in found.text and "key19 19" in found.text and len(found.all("details")) == 2 and not found.errors
     card["weights"]["sha256"] = "cd" * 32
     (tmp_path / "w" / "config.json").write_text(json.dumps(card))
     assert "hash differs" in page(weights=tmp_path / "w").text

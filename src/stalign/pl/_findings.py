@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from importlib import metadata
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -32,6 +32,7 @@ _PACKAGES = (
 )  # fmt: skip
 _LOW_COVERAGE = 0.5
 _BEST = 20  # genes in the table
+_FEW = 8  # entries of a card that are not folded away
 
 
 def section_table(table: AnnData, views: Sequence[SectionView]) -> pd.DataFrame:
@@ -174,7 +175,20 @@ def card(table: AnnData, weights: str | Path | None) -> str:
     if used.get("sha256") and of_file.get("sha256") not in {None, used["sha256"]}:
         content += html.paragraph("The card below is of other weights: its hash differs.")
     stated = {"parameters": of_file.get("parameters"), "sha256": of_file.get("sha256"), **stored.get("meta", {})}
-    return content + html.facts(stated, "Card of the weights")
+    return content + _card_tables(stated)
+
+
+def _card_tables(stated: Mapping[str, Any]) -> str:
+    """Write the short entries of a card as one table, and fold each long one away under its name."""
+    short, folded = {}, []
+    for name, value in stated.items():
+        if isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+            folded.append(html.fold(f"{name} ({len(value)})", html.table(pd.DataFrame(value), name)))
+        elif isinstance(value, Mapping) and len(html.flat(value)) > _FEW:
+            folded.append(html.fold(name, html.facts(value, name)))
+        else:
+            short[name] = value
+    return html.facts(short, "Card of the weights") + "".join(folded)
 
 
 def versions() -> dict[str, str]:

@@ -45,6 +45,7 @@ td.number { text-align: right; }
 td { overflow-wrap: anywhere; }
 .scroll td { overflow-wrap: normal; }
 .warnings { background: var(--soft); border-left: .3rem solid #d55e00; padding: .5rem 1rem .5rem 2rem; }
+summary { cursor: pointer; padding: .3rem 0; font-weight: 600; }
 footer { padding: 2rem 1.25rem; font-size: .9rem; }
 @media print { nav, .skip { display: none; } h2 { break-after: avoid; } figure, tr { break-inside: avoid; } }
 """
@@ -160,6 +161,23 @@ def facts(values: Mapping[str, Any], caption: str) -> str:
     return f"<table><caption>{escape(caption)}</caption><tbody>{rows}</tbody></table>"
 
 
+def fold(summary: str, content: str) -> str:
+    """Fold something long away until it is asked for.
+
+    Parameters
+    ----------
+    summary
+        What it is, plain text.
+    content
+        HTML.
+
+    Returns
+    -------
+    HTML.
+    """
+    return f"<details><summary>{escape(summary)}</summary>{content}</details>"
+
+
 def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     """Flatten nested mappings.
 
@@ -230,6 +248,8 @@ def text(value: Any) -> str:
         return f"array of shape {value.shape}"
     if isinstance(value, np.ndarray | list | tuple | set):
         items = list(value)
+        if items and all(isinstance(item, Mapping) for item in items):
+            return f"{len(items)} entries"
         more = f" and {len(items) - _LONG} more" if len(items) > _LONG else ""
         return ", ".join(text(item) for item in items[:_LONG]) + more if items else "none"
     return str(value)
