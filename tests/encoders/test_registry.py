@@ -174,3 +174,20 @@ def test_import_leaves_torch_alone():
 
     code = "import sys, stalign.encoders as e; e.list(); assert not {'torch', 'timm', 'anndata'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+@pytest.mark.parametrize("name", ["uni", "virchow2"])
+def test_bf16_is_close_to_fp32(name):
+    from stalign.encoders.vision import ImageEncoder, build
+
+    torch.manual_seed(0)
+    network = build(get(name), embed_dim=64, depth=3, num_heads=4)
+    patches = np.random.default_rng(0).integers(0, 256, (3, 30, 30, 3), dtype=np.uint8)
+    found = {}
+    for precision in ("fp32", "bf16"):
+        encoder = ImageEncoder(get(name), network, device=torch.device("cpu"), precision=precision)
+        found[precision] = encoder.encode(patches)
+        assert found[precision].dtype == np.float32
+    a, b = (part / np.linalg.norm(part, axis=1, keepdims=True) for part in found.values())
+    assert not np.array_equal(a, b)
+    assert (a * b).sum(1).min() > 0.999

@@ -11,27 +11,32 @@ if TYPE_CHECKING:
     from stalign.train._finetune import finetune
     from stalign.train._fit import fit
     from stalign.train._history import history
+    from stalign.train.clip import ClipConfig, fit_clip
     from stalign.train.config import SectionSpec, TrainConfig
     from stalign.train.curate import curate_hest, curate_stimage
     from stalign.train.parse import load_config
 
 _HOMES = {
+    "ClipConfig": "clip",
     "SectionSpec": "config",
     "TrainConfig": "config",
     "curate_hest": "curate",
     "curate_stimage": "curate",
     "finetune": "_finetune",
     "fit": "_fit",
+    "fit_clip": "clip",
     "history": "_history",
     "load_config": "parse",
 }
 __all__ = [
+    "ClipConfig",
     "SectionSpec",
     "TrainConfig",
     "curate_hest",
     "curate_stimage",
     "finetune",
     "fit",
+    "fit_clip",
     "history",
     "load_config",
 ]
