@@ -176,12 +176,12 @@ def test_import_leaves_torch_alone():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
-@pytest.mark.parametrize("name", ["uni", "virchow2"])
+@pytest.mark.parametrize("name", ["uni", "midnight"])
 def test_bf16_is_close_to_fp32(name):
     from stalign.encoders.vision import ImageEncoder, build
 
     torch.manual_seed(0)
-    network = build(get(name), embed_dim=64, depth=3, num_heads=4)
+    network = build(get(name), embed_dim=48, depth=3, num_heads=4)
     patches = np.random.default_rng(0).integers(0, 256, (3, 30, 30, 3), dtype=np.uint8)
     found = {}
     for precision in ("fp32", "bf16"):
