@@ -51,7 +51,7 @@ class Expression:
     totals
         Total counts of each spot for the normalisation, (n,).
     low_rank
-        Mean, basis (rank, n_genes) and scale fitted to the section's spots.
+        Mean, basis (rank, n_genes) and scale fitted to the section's niches.
     mixing
         Spatial filter of the scores, (rank, rank) float32.
     scores
@@ -177,8 +177,10 @@ def read_expression(
     if len(usable) > _FIT_SPOTS:
         placed = usable[np.lexsort(section.coords[usable].T)]
         sample = np.random.default_rng(random_state).choice(placed, _FIT_SPOTS, replace=False)
+    niches = graph[sample]
+    members = np.unique(niches.indices)
     low_rank = fit_low_rank(
-        normal(matrix[sample], totals[sample]),
+        (niches[:, members] @ normal(matrix[members], totals[members])).tocsr(),
         rank=min(spec.rank, max(len(usable) // 5, 1)),
         seed=random_state,
     )

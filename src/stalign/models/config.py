@@ -27,7 +27,7 @@ class InputSpec:
     gene_target_sum: float = 1e4  # counts per spot after normalisation; 0 leaves the counts as they are
     log1p: bool = True  # take log(1 + x) after that
     rank: int = 50  # components of the section's own low-rank gene basis; 0 uses the expression itself
-    spatial_filter: float = 2.0  # power of the correlation with the niche that gene patterns are shrunk by; 0: none
+    spatial_filter: float = 1.0  # power of the correlation with the niche that gene patterns are shrunk by; 0: none
     centre: str = "section"  # "section": subtract the section's mean expression; "none"
 
     def __post_init__(self) -> None:

@@ -68,7 +68,7 @@ def from_basis(scores: Tensor, matrices: Tensor, section: Tensor) -> Tensor:
 
 
 class Table(nn.Module):
-    """One vector per gene, E (V, w), drawn from N(0, 1 / w) so that x -> x E nearly keeps distances at the start.
+    """One vector per gene, E (V, w), drawn from N(0, 1) so that x -> x E / sqrt(w) nearly keeps distances at the start.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ class Table(nn.Module):
     def __init__(self, n_genes: int, width: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(n_genes, width))
-        nn.init.normal_(self.weight, std=width**-0.5)
+        nn.init.normal_(self.weight)
 
     def project(self, basis: Tensor | None) -> Tensor | None:
         """Return the basis of each section in the space of the table, once for both levels.

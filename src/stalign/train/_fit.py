@@ -130,7 +130,7 @@ def export(run: Run, folder: Path, *, metrics: dict[str, float]) -> Path:
         "licence": config.card.licence,
         "description": config.card.description,
         "training_data": sections,
-        "recipe": config.to_dict(),
+        "recipe": _public(config),
         "steps": run.steps,
         "temperature": float(torch.as_tensor(run.module.loss.temperature).detach()),
         "metrics": metrics,
@@ -138,6 +138,14 @@ def export(run: Run, folder: Path, *, metrics: dict[str, float]) -> Path:
     vocabulary = run.store.vocabulary
     ensembl = vocabulary.ensembl or None
     return save(folder, run.module.network, vocabulary=vocabulary.symbols, ensembl=ensembl, meta=meta)
+
+
+def _public(config: TrainConfig) -> dict[str, Any]:
+    """Return the configuration without the folders of this machine."""
+    recipe = config.to_dict()
+    recipe.pop("out")
+    recipe["data"].pop("root")
+    return recipe
 
 
 def _last(out: Path) -> dict[str, float]:
