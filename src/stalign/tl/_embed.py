@@ -98,7 +98,8 @@ def embed(
     ------
     - `obsm["X_stalign"]`, (n_obs, width) float32: fused embedding of the niche
     - `obsm["X_stalign_image"]`, (n_obs, width) float32: embedding of the niche's image, where there is one
-    - `obsm["X_stalign_gene"]`, (n_obs, width) float32: embedding of the niche's genes, where there are counts
+    - `obsm["X_stalign_gene"]`, (n_obs, width) float32: embedding of the niche's genes, where there are counts; what an
+      earlier call wrote for a modality that is now left out is removed
     - `obs["stalign_valid"]`, (n_obs,) bool: whether the spot could be embedded; rows of others are NaN
     - `uns["stalign"]["embed"]`: weights, their sha256, versions, seed, and per section the modality and gene coverage
     - niches and windows, with their records, where they are made, as `pp.niches` and `pp.patches` do
@@ -223,5 +224,9 @@ def embed(
             stacklevel=2,
         )
     changed = write(data, slots, copy=copy, table_key=table_key)
+    written = table_of(data if changed is None else changed, table_key)
+    for key in (Keys.EMBED_IMAGE, Keys.EMBED_GENE):
+        if key not in slots["obsm"]:
+            written.obsm.pop(key, None)
     logger.info("Embedded %d spots: added obsm[%r].", table.n_obs - missing, Keys.EMBED)
     return changed
