@@ -304,3 +304,29 @@ def test_spatialdata_gives_the_same_features():
     table = sdata.tables["table"]
     order = plain.obs_names.get_indexer(table.obs_names)
     np.testing.assert_allclose(table.obsm["X_colour_niche"], plain.obsm["X_colour_niche"][order], atol=1e-6)
+
+
+@pytest.mark.real
+def test_real_section_and_the_published_vocabulary(shared_data, tmp_path):
+    """Human Ensembl ids and mouse symbols find their rows in scGPT's vocabulary, and every spot gets its features."""
+    import json
+
+    import torch
+
+    from stalign.encoders.scgpt import ScGPT, ScGPTConfig
+
+    genes = list(json.loads((shared_data / "gene-tables/scgpt_default_gene_vocab.json").read_text()))
+    torch.manual_seed(0)
+    config = ScGPTConfig(len(genes) + 3, embsize=512, nhead=8, d_hid=8, nlayers=1, cls_id=len(genes) + 1)
+    torch.save(ScGPT(config).state_dict(), tmp_path / "best_model.pt")
+    (tmp_path / "args.json").write_text('{"embsize": 512, "nheads": 8, "d_hid": 8, "nlayers": 1}')
+    (tmp_path / "vocab.json").write_text(json.dumps({gene: i for i, gene in enumerate(genes)}))
+    mouse = stalign.io.read_h5ad(shared_data / "mob/rep1.h5ad")[:20].copy()
+    human = stalign.io.read_h5ad(shared_data / "dlpfc/151673.h5ad")[:20].copy()
+    for adata, least in ((mouse, 0.7), (human, 0.8)):
+        gene_key = "gene_name" if "gene_name" in adata.var else None
+        stalign.tl.encode(adata, "scgpt", weights=tmp_path, gene_key=gene_key)
+        assert np.isfinite(adata.obsm["X_scgpt_spot"]).all()
+        assert adata.uns["stalign"]["encode"]["X_scgpt_spot"]["gene_coverage"] > least
+    stalign.tl.encode(mouse, "colour", level="niche")
+    assert np.isfinite(mouse.obsm["X_colour_niche"]).all()
