@@ -147,7 +147,8 @@ def run(real: Real, args: argparse.Namespace, missing: dict[str, str], done: set
     adata = real.read(data_root() if not Path(real.file).is_absolute() else Path("/"))
     for method, write in methods(args):
         skipped = args.encoders is not None and not any(name in method for name in args.encoders)
-        if skipped or (real.name, method) in done:
+        seeds = [seed for seed in range(args.runs) if (real.name, method, seed) not in done]
+        if skipped or not seeds:
             continue
         start = time.perf_counter()
         try:
@@ -156,7 +157,7 @@ def run(real: Real, args: argparse.Namespace, missing: dict[str, str], done: set
             missing.setdefault(method, reason(error, real))
             continue
         seconds = time.perf_counter() - start
-        for seed in range(args.runs):
+        for seed in seeds:
             stalign.tl.domains(adata, GMM(real.n_domains), use_rep=key, random_state=seed)
             score = stalign.tl.score(adata, real.truth, ignore=IGNORED).iloc[-1]
             found = {"section": real.name, "method": method, "run": seed, "ARI": score["ARI"], "NMI": score["NMI"]}
@@ -205,9 +206,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     file = args.out / "table1.csv"
     table = pd.read_csv(file) if args.resume and file.is_file() else pd.DataFrame()
-    if len(table):  # runs that were interrupted are done again
-        table = table[table.groupby(["section", "method"])["run"].transform("size") >= args.runs]
-    done = set(zip(table["section"], table["method"], strict=True)) if len(table) else set()
+    done = set(zip(table["section"], table["method"], table["run"], strict=True)) if len(table) else set()
     for real in sections:
         for row in run(real, args, methods_missing, done):
             table = pd.concat([table, pd.DataFrame([row])], ignore_index=True)
