@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
+import warnings
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,6 @@ import pandas as pd
 from stalign._validate import message, one_of
 from stalign.core.regression import Regression, fit_model, fit_ridge
 from stalign.core.standardise import N_FOLDS, spatial_blocks, standardise
-from stalign.tl._mlp import MLP
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from stalign.tl._expression import Spots
 
 MODELS = ("ridge", "mlp")
+HIDDEN = (256, 128)  # widths of the MLP
 Parts = list[tuple[np.ndarray, np.ndarray]]
 
 
@@ -64,9 +65,7 @@ def as_fitter(model: Any) -> Callable[[int], Fitter] | None:
     """
     if isinstance(model, str):
         one_of(model, MODELS, name="model", hint="Or pass an object with `fit` and `predict`")
-        return None if model == "ridge" else lambda seed: MLP(random_state=seed)
-    if isinstance(model, MLP):
-        return lambda seed: replace(model, random_state=seed)
+        return None if model == "ridge" else _mlp
     if not (hasattr(model, "fit") and hasattr(model, "predict")):
         found = type(model).__name__
         raise TypeError(message("Expected a model with `fit` and `predict`", found=found, available=MODELS))
@@ -77,6 +76,39 @@ def as_fitter(model: Any) -> Callable[[int], Fitter] | None:
         return lambda values: np.asarray(fitted.predict(values), dtype=np.float64).reshape(len(values), -1)
 
     return lambda seed: fit
+
+
+def _mlp(seed: int) -> Fitter:
+    """Make the fitter of a small multilayer perceptron.
+
+    The papers say that an MLP predicts genes from frozen embeddings, but not of what size or how trained: all of this
+    is our choice.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.neural_network import MLPRegressor
+
+    def fit(features: np.ndarray, targets: np.ndarray) -> Predictor:
+        spread = targets.std(axis=0)
+        spread = np.where(spread > 1e-8, spread, 1.0)
+        network = MLPRegressor(
+            hidden_layer_sizes=HIDDEN,
+            alpha=5.0,
+            early_stopping=len(features) >= 50,
+            n_iter_no_change=15,
+            random_state=seed,
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            scaled = (targets / spread).astype(np.float32)
+            network.fit(features.astype(np.float32), scaled if scaled.shape[1] > 1 else scaled[:, 0])
+
+        def predict(values: np.ndarray) -> np.ndarray:
+            found = network.predict(values.astype(np.float32)).astype(np.float64)
+            return found.reshape(len(values), -1) * spread
+
+        return predict
+
+    return fit
 
 
 def split_spots(spots: Spots, column: pd.Series | None, seed: int) -> Parts:

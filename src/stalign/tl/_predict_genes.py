@@ -63,8 +63,9 @@ def predict_genes(
     use_rep
         The obsm key of the features, or several, whose columns are put side by side.
     model
-        `ridge`; `mlp`, two hidden layers; or an object with `fit(X, y)` and `predict(X)` for many outputs, such as a
-        regressor of scikit-learn, of which a copy is fitted for each fold.
+        `ridge`; `mlp`, a multilayer perceptron of scikit-learn with hidden layers of 256 and 128; or an object with
+        `fit(X, y)` and `predict(X)` for many outputs, such as any regressor of scikit-learn, of which a copy is
+        fitted for each fold.
     split
         Without a reference: `spot` predicts each spot from the other four fifths of the spots (seeded; neighbours fall
         on both sides, so this is the easiest task); or an obs column, such as that of the section or the patient, each

@@ -1,0 +1,276 @@
+"""tl.predict_genes: splits, truth, scores, shift between sections, bad input."""
+
+from __future__ import annotations
+
+import logging
+
+import anndata
+import numpy as np
+import pytest
+from scipy import sparse
+from sklearn.neighbors import KNeighborsRegressor
+
+from stalign._constants import Keys
+from stalign.core.expression import normalise
+from stalign.tl import predict_genes
+
+
+@pytest.fixture
+def first(two):
+    return two[two.obs["library"] == "toy_1"].copy()
+
+
+@pytest.fixture
+def second(two):
+    return two[two.obs["library"] == "toy_2"].copy()
+
+
+def expression(adata, genes):
+    return normalise(adata.X)[:, adata.var_names.get_indexer(list(genes))].toarray()
+
+
+def test_predicts_another_section(first, second):
+    found = predict_genes(second, first, genes=12)
+    assert found.shape == (second.n_obs, 12) and found.X.dtype == np.float32
+    assert found.obs_names.tolist() == second.obs_names.tolist() and "domain" in found.obs
+    dense = normalise(first.X).toarray()
+    top = first.var_names[np.argsort(-dense.var(axis=0), kind="stable")[:12]]
+    assert found.var_names.tolist() == top.tolist()
+    truth = expression(second, top)
+    np.testing.assert_allclose(found.layers["truth"], truth, rtol=1e-6)
+    predicted = np.asarray(found.X, dtype=float)
+    np.testing.assert_allclose(found.var["mse"], ((predicted - truth) ** 2).mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(found.var["mae"], np.abs(predicted - truth).mean(axis=0), rtol=1e-5)
+    pearson = [np.corrcoef(predicted[:, i], truth[:, i])[0, 1] for i in range(12)]
+    np.testing.assert_allclose(found.var["pearson"], pearson, atol=1e-5)
+    mean = expression(first, top).mean(axis=0)
+    np.testing.assert_allclose(found.var["mean"], mean, rtol=1e-5)
+    np.testing.assert_allclose(found.var["mse_mean"], ((truth - mean) ** 2).mean(axis=0), rtol=1e-5)
+    record = found.uns["stalign"]["predict_genes"]
+    assert record["split"] == "reference" and record["model"] == "ridge" and len(record["alpha"]) == 1
+    assert (record["n_reference"], record["n_predicted"]) == (first.n_obs, second.n_obs)
+    assert Keys.SPATIAL in found.obsm and Keys.UNS_SPATIAL in found.uns
+
+
+def test_predictions_are_good_where_features_tell_and_not_worse_than_the_mean(first, second):
+    found = predict_genes(second, first, genes=20)
+    assert found.var["pearson"].mean() > 0.3
+    noise = np.random.default_rng(0).normal(size=(1070, 20)).astype(np.float32)
+    first.obsm["X_noise"], second.obsm["X_noise"] = noise[: first.n_obs], noise[-second.n_obs :]
+    useless = predict_genes(second, first, genes=20, use_rep="X_noise")
+    assert (useless.var["mse"] < 1.03 * useless.var["mse_mean"]).all()
+    assert useless.var["shrink"].mean() < 0.3
+
+
+def test_stain_and_scale_shift_of_the_query_change_nothing(first, second):
+    shifted = second.copy()
+    shifted.obsm[Keys.EMBED_IMAGE] = second.obsm[Keys.EMBED_IMAGE] * 3 + 10
+    for how in ("section", "rank"):
+        plain, moved = (predict_genes(query, first, genes=5, standardise=how) for query in (second, shifted))
+        np.testing.assert_allclose(plain.X, moved.X, atol=1e-4)
+    worse = predict_genes(shifted, first, genes=5, standardise="reference")
+    assert worse.var["mse"].mean() > moved.var["mse"].mean()
+    assert worse.X.max() <= expression(first, worse.var_names).max() + 1e-5
+
+
+def test_the_counts_of_the_query_are_never_used(first, second):
+    blind = second.copy()
+    blind.X = sparse.csr_matrix(blind.shape)
+    without = anndata.AnnData(obs=second.obs, obsm=dict(second.obsm))
+    expected = predict_genes(second, first, genes=4)
+    for query in (blind, without):
+        found = predict_genes(query, first, genes=4)
+        np.testing.assert_array_equal(found.X, expected.X)
+        assert found.var["mse"].isna().all() and found.uns["stalign"]["predict_genes"]["n_scored"] == 0
+    assert "truth" not in found.layers
+
+
+def test_held_out_spots_do_not_see_their_own_counts(embedded):
+    gene = embedded.var_names[0]
+    before = predict_genes(embedded, genes=[gene], split="spot")
+    counts = embedded.X.tolil()
+    counts[17, 0] = 900
+    embedded.X = counts.tocsr()
+    after = predict_genes(embedded, genes=[gene], split="spot")
+    assert abs(before.X[17, 0] - after.X[17, 0]) < 0.02 < 1 < after.layers["truth"][17, 0]
+    assert before.uns["stalign"]["predict_genes"]["split"] == "spot"
+    assert len(before.uns["stalign"]["predict_genes"]["alpha"]) == 5
+
+
+def test_leaving_a_patient_out_is_fitting_to_the_others(two, first, second):
+    two.obs["patient"] = two.obs["library"].map({"toy_1": "P1", "toy_2": "P2"}).astype("category")
+    genes = list(two.var_names[:4])
+    found = predict_genes(two, genes=genes, split="patient", library_key="library")
+    record = found.uns["stalign"]["predict_genes"]
+    assert (record["split"], record["split_key"]) == ("patient", "patient")
+    expected = [predict_genes(q, r, genes=genes) for q, r in ((first, second), (second, first))]
+    np.testing.assert_allclose(found.X, np.concatenate([part.X for part in expected]), atol=1e-5)
+    np.testing.assert_allclose(
+        found.var["pearson"], np.mean([part.var["pearson"] for part in expected], axis=0), atol=1e-5
+    )
+    np.testing.assert_allclose(found.var["n"], two.n_obs)
+    by_section = predict_genes(two, genes=genes, split="library")
+    assert by_section.uns["stalign"]["predict_genes"]["split"] == "section"
+    np.testing.assert_allclose(by_section.X, found.X, atol=1e-6)
+
+
+def test_several_references_are_one_reference(two, first, second, embedded):
+    reference = two.copy()
+    genes = list(two.var_names[:3])
+    one = predict_genes(embedded, reference, genes=genes, library_key="library")
+    listed = predict_genes(embedded, [first, second], genes=genes)
+    np.testing.assert_allclose(one.X, listed.X, atol=1e-5)
+    short = second[:, 1:].copy()
+    with pytest.raises(KeyError, match=str(genes[0])):
+        predict_genes(embedded, [first, short], genes=genes)
+
+
+def test_genes_that_the_query_lacks_have_no_truth(first, second):
+    genes = list(first.var_names[:3])
+    found = predict_genes(second[:, 1:].copy(), first, genes=genes)
+    assert np.isnan(found.layers["truth"][:, 0]).all() and np.isfinite(found.layers["truth"][:, 1:]).all()
+    assert found.var["n"].tolist() == [0, second.n_obs, second.n_obs]
+    np.testing.assert_allclose(found.X[:, 1], predict_genes(second, first, genes=genes).X[:, 1])
+
+
+def test_constant_genes_have_no_correlation_and_are_counted(first, second):
+    counts = second.X.tolil()
+    counts[:, 0] = 0
+    second.X = counts.tocsr()
+    found = predict_genes(second, first, genes=list(first.var_names[:2]))
+    assert np.isnan(found.var["pearson"].iloc[0]) and np.isfinite(found.var["pearson"].iloc[1])
+    assert found.uns["stalign"]["predict_genes"]["n_constant_genes"] == 1
+
+
+def test_spots_without_features_or_counts(first, second):
+    second.obsm[Keys.EMBED_IMAGE][3] = np.nan
+    counts = second.X.tolil()
+    counts[5] = 0
+    second.X = counts.tocsr()
+    first.obsm[Keys.EMBED_IMAGE][2] = np.nan
+    found = predict_genes(second, first, genes=3)
+    assert np.isnan(found.X[3]).all() and np.isfinite(np.delete(found.X, 3, axis=0)).all()
+    assert np.isnan(found.layers["truth"][5]).all()
+    assert (found.var["n"] == second.n_obs - 2).all()
+    assert found.uns["stalign"]["predict_genes"]["n_reference"] == first.n_obs - 1
+
+
+def test_totals_and_layers_are_those_of_both(first, second):
+    for part in (first, second):
+        part.obs["sum_umi"] = np.asarray(part.X.sum(axis=1)).ravel() * 2.0
+        part.layers["counts"] = part.X.copy()
+        part.X = sparse.csr_matrix(part.shape)
+    gene = first.var_names[:1]
+    found = predict_genes(second, first, genes=list(gene), layer="counts", total_counts="sum_umi")
+    truth = normalise(second.layers["counts"], second.obs["sum_umi"].to_numpy())[:, 0].toarray()
+    np.testing.assert_allclose(found.layers["truth"], truth, rtol=1e-6)
+
+
+@pytest.mark.parametrize("model", ["mlp", KNeighborsRegressor(10)], ids=["mlp", "sklearn"])
+def test_other_models_are_seeded_and_predict(first, second, model):
+    found, again = (predict_genes(second, first, genes=4, model=model, random_state=3) for _ in range(2))
+    np.testing.assert_array_equal(found.X, again.X)
+    assert found.var["pearson"].mean() > 0.15
+    assert "alpha" not in found.uns["stalign"]["predict_genes"]
+
+
+def test_mlp_learns_what_is_not_linear(first):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(first.n_obs, 2))
+    counts = np.column_stack([rng.poisson(np.exp(1 + np.abs(x[:, 0]))), np.full(len(x), 500)])
+    adata = anndata.AnnData(sparse.csr_matrix(counts.astype(np.float32)), obs=first.obs, obsm={"X_x": x})
+    adata.var_names = ["curved", "flat"]
+    query, reference = adata[:200].copy(), adata[200:].copy()
+    ridge, mlp = (
+        predict_genes(query, reference, genes=["curved"], use_rep="X_x", model=model).var["pearson"].iloc[0]
+        for model in ("ridge", "mlp")
+    )
+    assert mlp > 0.5 > ridge + 0.2
+
+
+def test_several_representations_side_by_side(first, second):
+    for part in (first, second):
+        part.obsm["X_a"], part.obsm["X_b"] = np.split(part.obsm[Keys.EMBED_IMAGE], [8], axis=1)
+    both = predict_genes(second, first, genes=3, use_rep=["X_a", "X_b"])
+    np.testing.assert_allclose(both.X, predict_genes(second, first, genes=3).X, atol=1e-5)
+    assert both.uns["stalign"]["predict_genes"]["use_rep"] == ["X_a", "X_b"]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+def test_result_can_be_written_and_read(first, second, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("stalign"), "propagate", True)
+    with caplog.at_level(logging.INFO, logger="stalign"):
+        found = predict_genes(second, first, genes=3)
+    assert "mean Pearson" in caplog.text
+    found.write_h5ad(tmp_path / "x.h5ad")
+    found.write_zarr(tmp_path / "x.zarr")
+    back = anndata.read_h5ad(tmp_path / "x.h5ad")
+    assert back.uns["stalign"]["predict_genes"]["split"] == "reference"
+    np.testing.assert_array_equal(back.X, found.X)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        ({"genes": ["no such"]}, KeyError, "no such"),
+        ({"genes": 0}, ValueError, "one gene"),
+        ({"genes": []}, KeyError, "genes of the reference"),
+        ({"model": "forest"}, ValueError, "ridge"),
+        ({"model": object()}, TypeError, "fit"),
+        ({"standardise": "batch"}, ValueError, "standardise"),
+        ({"split": "spot"}, ValueError, "both"),
+        ({"layer": "none"}, KeyError, "none"),
+        ({"total_counts": "none"}, KeyError, "none"),
+        ({"use_rep": "X_none"}, KeyError, "X_none"),
+        ({"library_key": "none"}, KeyError, "library_key"),
+    ],
+)
+def test_bad_arguments(first, second, arguments, error, text):
+    with pytest.raises(error, match=text):
+        predict_genes(second, first, **arguments)
+
+
+def test_bad_splits_and_inputs(first, second):
+    with pytest.raises(KeyError, match="`split`.*Available: .*'domain'"):
+        predict_genes(first, split="none")
+    with pytest.raises(ValueError, match="at least two values"):
+        predict_genes(first, split="library")
+    with pytest.raises(ValueError, match="empty list"):
+        predict_genes(first, [])
+    with pytest.raises(ValueError, match="raw counts"):
+        predict_genes(first, anndata.AnnData(obs=second.obs, obsm=dict(second.obsm)))
+    del first.obsm[Keys.EMBED_IMAGE]
+    with pytest.raises(KeyError, match="stalign.tl.embed"):
+        predict_genes(first, second)
+    first.obsm[Keys.EMBED_IMAGE] = np.zeros((first.n_obs, 3))
+    with pytest.raises(ValueError, match="one width"):
+        predict_genes(first, second)
+    first.obsm[Keys.EMBED_IMAGE] = np.full((first.n_obs, 20), np.nan)
+    with pytest.raises(ValueError, match="NaN in every row"):
+        predict_genes(first, second)
+    with pytest.raises(ValueError, match="two spots"):
+        predict_genes(second, first)
+    second.var_names = [second.var_names[0], *second.var_names[:-1]]
+    with pytest.raises(ValueError, match="each gene once"):
+        predict_genes(second, split="spot")
+
+
+@pytest.mark.real
+def test_real_bulb_sections_beat_the_mean(shared_data):
+    """Image features that need no weights: colours of windows of three sizes."""
+    from stalign.core.colour import colour_features
+    from stalign.core.patches import spot_windows_um
+    from stalign.data.sections import sections
+
+    parts = []
+    for name in ("rep1", "rep2"):
+        adata = anndata.read_h5ad(shared_data / "mob" / f"{name}.h5ad")
+        slide = adata.uns["spatial"][name]
+        slide["metadata"] = {**slide["metadata"], "image_file": str(shared_data / "mob" / f"{name}.jpg")}
+        (view,) = sections(adata)
+        windows = [spot_windows_um(view.coords_um, size) / view.image.mpp for size in (100.0, 250.0, 600.0)]
+        adata.obsm["X_colour"] = np.hstack([colour_features(view.image.patches(box, 24)) for box in windows])
+        parts.append(adata)
+    found = predict_genes(parts[1], parts[0], use_rep="X_colour")
+    assert found.var["pearson"].mean() > 0.4
+    assert found.var["mse"].mean() < 0.8 * found.var["mse_mean"].mean()
