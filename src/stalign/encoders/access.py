@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import sys
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from stalign.encoders.card import Card
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_BLOCK = 1 << 22  # bytes hashed at a time
 
 
 def offline() -> bool:
@@ -33,7 +33,7 @@ def offline() -> bool:
 
 
 def sha256_of(*files: Path) -> str:
-    """Hash files one after the other.
+    """Hash a file, or several.
 
     Parameters
     ----------
@@ -42,14 +42,20 @@ def sha256_of(*files: Path) -> str:
 
     Returns
     -------
-    Sixty-four hexadecimal digits.
+    Sixty-four hexadecimal digits: sha256 of the file, or of the hashes of several.
     """
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            while block := stream.read(_BLOCK):
-                digest.update(block)
-    return digest.hexdigest()
+    if len(files) == 1:
+        state = files[0].stat()
+        return _sha256(files[0].resolve(), state.st_size, state.st_mtime_ns)
+    return hashlib.sha256("".join(sha256_of(file) for file in files).encode()).hexdigest()
+
+
+@lru_cache(maxsize=64)
+def _sha256(file: Path, size: int, changed: int) -> str:
+    """Hash a file once as long as its size and time of change stay."""
+    del size, changed
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def fetch(
@@ -134,16 +140,16 @@ def _download(
             answer = hub.get_hf_file_metadata(url, token=token, timeout=timeout)
             logger.info("Downloading %s of %s from %s (%s).", name, card.name, card.repo, _size(answer.size))
             path = hub.hf_hub_download(filename=name, endpoint=endpoint, token=token, etag_timeout=timeout, **where)
-        except _failures(hub) as error:
-            if isinstance(error, hub.errors.EntryNotFoundError) and name != card.files[-1]:
+        except _failures() as error:
+            if _status(error) == 404 and name != card.files[-1]:
                 continue
             raise _explained(card, name, error) from error
         return _verified(card, Path(path))
     raise FileNotFoundError(message(f"Expected {card.name!r} to name a weights file", found="none"))
 
 
-def _failures(hub: Any) -> tuple[type[BaseException], ...]:
-    kinds: list[type[BaseException]] = [OSError, hub.errors.EntryNotFoundError]
+def _failures() -> tuple[type[BaseException], ...]:
+    kinds: list[type[BaseException]] = [OSError]
     for client in ("httpx", "httpx2", "requests"):  # whichever this version of the hub client brings
         module = sys.modules.get(client)
         if module is not None:
