@@ -10,6 +10,7 @@ from stalign.core.expression import normalise
 from stalign.core.filter import spatial_filter
 from stalign.core.niches import nearest, niche_graph
 from stalign.data.table import read_counts
+from stalign.models.config import MINI
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,9 +38,11 @@ def niche_mean(adata: AnnData, *, total_counts: str | None = None, n: int = 15, 
 def filtered(adata: AnnData, *, total_counts: str | None = None, n: int = 15, seed: int = 0) -> NDArray[np.float32]:
     """The same, after the spatial filter that the weights' input spec asks for, and without a network, (n_obs, n)."""
     graph = niche_graph(nearest(adata.obsm["spatial"], 3))
-    rank = min(50, adata.n_obs // 5)
-    scores = PCA(rank, random_state=seed).fit_transform(log_counts(adata, total_counts))
-    matrix, _ = spatial_filter(scores, graph)
+    values = log_counts(adata, total_counts)
+    rank = min(MINI.input.rank, adata.n_obs // 5)
+    components = PCA(rank, random_state=seed).fit(graph @ values)
+    scores = components.transform(values)
+    matrix, _ = spatial_filter(scores, graph, power=MINI.input.spatial_filter)
     return PCA(min(n, rank), random_state=seed).fit_transform(graph @ (scores @ matrix))
 
 
