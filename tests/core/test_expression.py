@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+import stalign
 from stalign.core.expression import LowRank, fit_low_rank, normalise
+from stalign.core.niches import nearest, niche_graph
 
 
 def expression(n, g, *, rank=8, seed=0):
@@ -162,3 +164,15 @@ def test_low_rank_does_not_fill_the_matrix():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 50e6  # the filled matrix would be 100 MB
+
+
+def test_fewer_directions_than_rows_are_found_exactly():
+    # Spots that share a niche make the matrix short of a few ranks, so that the Krylov space runs out of directions.
+    adata = stalign.datasets.toy(n_rows=12, image=False)
+    matrix = niche_graph(nearest(adata.obsm["spatial"], 3)) @ normalise(adata.X)
+    centred = matrix.toarray() - matrix.toarray().mean(axis=0, dtype=np.float64)
+    _, size, axes = np.linalg.svd(centred, full_matrices=False)
+    assert (size > 1e-6 * size[0]).sum() < len(centred) - 1
+    low_rank = fit_low_rank(matrix, 8)
+    np.testing.assert_allclose(low_rank.basis.T @ low_rank.basis, axes[:8].T @ axes[:8], atol=1e-4)
+    assert low_rank.scale == pytest.approx(np.sqrt(np.square(size[:8]).sum() / len(centred)), rel=1e-5)

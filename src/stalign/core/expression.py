@@ -18,6 +18,7 @@ _BLOCK: Final = 32  # vectors that grow the Krylov space at one time
 _EXTRA: Final = (
     259  # dimensions of the Krylov space beyond 2.5 a component; 50 components then lose 1e-6 of their variance
 )
+_NEW: Final = 1e-5  # share of a vector that has to be new to the Krylov space; less is rounding
 
 
 def normalise(
@@ -173,20 +174,26 @@ def _principal(
     image = np.zeros((g, total), dtype=np.float32)  # centred matrix, transposed, times K
     block = rng.standard_normal((g, min(max(_BLOCK, rank // 5), total)), dtype=np.float32)
     filled = 0
-    while filled < total:
+    while filled < total and block.shape[1]:
         block = block[:, : total - filled]
         grown = matrix @ block - mean @ block
-        for _ in range(3):  # twice is enough for a block that is not yet exhausted, thrice for one that is
+        least = _NEW * float(np.linalg.norm(grown, axis=0).max())
+        for _ in range(2):
             grown -= space[:, :filled] @ (space[:, :filled].T @ grown)
-            grown = qr(grown, mode="economic", check_finite=False)[0]
+            grown, triangle = qr(grown, mode="economic", check_finite=False)
+            grown = grown[:, np.abs(np.diag(triangle)) > least]  # the rest lies in the space already
+            least = _NEW
         block = matrix.T @ grown - np.outer(mean, grown.sum(axis=0))
         columns = slice(filled, filled + grown.shape[1])
         space[:, columns], image[:, columns] = grown, block
         filled = columns.stop
+    image = image[:, :filled]
     gram = image.T.astype(np.float64) @ image
     variances, vectors = np.linalg.eigh(gram)
     top = np.argsort(-variances, kind="stable")[:rank]
-    axes = qr(image @ vectors[:, top].astype(np.float32), mode="economic", check_finite=False)[0].T
+    spare = rng.standard_normal((g, rank - len(top)), dtype=np.float32)  # axes along which nothing varies
+    found = np.concatenate([image @ vectors[:, top].astype(np.float32), spare], axis=1)
+    axes = qr(found, mode="economic", check_finite=False)[0].T
     largest = np.take_along_axis(axes, np.abs(axes).argmax(axis=1)[:, None], axis=1)
     axes *= np.where(largest < 0, -1, 1).astype(np.float32)
     return np.ascontiguousarray(axes), np.maximum(variances[top], 0)
