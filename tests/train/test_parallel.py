@@ -110,3 +110,13 @@ def test_two_processes_are_one_of_twice_the_batch(toy2, tiny, tmp_path):
     one, both = (load(f"{c.out}/weights").network.state_dict() for c in (genes, two))
     for name in one:
         torch.testing.assert_close(both[name], one[name], rtol=2e-3, atol=2e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_several_processes_bear_batches_without_images():
+    from stalign.train.config import RunConfig
+    from stalign.train.trainer import _placement, world_size
+
+    assert _placement(RunConfig(accelerator="cpu", devices=1))["strategy"] == "auto"
+    assert _placement(RunConfig(accelerator="cpu", devices=2))["strategy"] == "ddp_find_unused_parameters_true"
+    assert _placement(RunConfig(accelerator="cpu", devices=2, strategy="fsdp"))["strategy"] == "fsdp"
+    assert world_size(RunConfig(accelerator="cpu", devices=2, num_nodes=3)) == 6

@@ -85,8 +85,9 @@ def fit(slides: Iterable[Any] | None, config: TrainConfig, *, resume: bool = Fal
     with own_randomness():
         run = assemble(slides, config)
         ckpt = _resumed(run, folder) if resume else None
-        _write(out / "manifest.csv", run.store.manifest().to_csv(index=False))
-        _write(out / "config.json", json.dumps(config.to_dict(), indent=1) + "\n")
+        if _first_process():
+            _write(out / "manifest.csv", run.store.manifest().to_csv(index=False))
+            _write(out / "config.json", json.dumps(config.to_dict(), indent=1) + "\n")
         timing = Timing()
         checkpoints = Checkpoints(folder, every=config.run.checkpoint_every, keep=config.run.keep)
         trainer = make_trainer(run, callbacks=[checkpoints, timing], loggers=_loggers(config), out=out)
@@ -188,9 +189,14 @@ def _loggers(config: TrainConfig) -> list[Any]:
     out = Path(config.out)
     n_starts = len(list((out / "logs").glob("start-*")))
     csv = CSVLogger(out, name="logs", version=f"start-{n_starts}", flush_logs_every_n_steps=config.run.log_every)
-    if getattr(rank_zero_only, "rank", 0) == 0:
+    if _first_process():
         csv.experiment.metrics_keys = list(COLUMNS)  # so that a new column never makes it write the file anew
     return [csv, TensorBoardLogger(out, name="tensorboard", version="")] if config.run.tensorboard else [csv]
+
+
+def _first_process() -> bool:
+    """Say whether this is the process that writes, before the processes of a run have met."""
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def _write(path: Path, text: str) -> None:

@@ -8,7 +8,6 @@ import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_gather
 
 from stalign._validate import message
 from stalign.models.losses import AlignmentLoss, shared_niches
@@ -130,7 +129,7 @@ class AlignModule(pl.LightningModule):
         keys, offset, members = outputs, 0, batch.members
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             offset = dist.get_rank() * len(batch)
-            keys = outputs.apply(_gather)
+            keys = outputs.apply(_Gather.apply)
             members = None if members is None else _gather_members(members)
         exclude = None if members is None or batch.members is None else shared_niches(batch.members, members)
         return self.loss(outputs, keys=keys, offset=offset, negatives=negatives, exclude=exclude)
@@ -146,13 +145,20 @@ def _fused(device: torch.device) -> bool | None:
     return True if device.type == "cuda" or (device.type == "cpu" and version >= (2, 4)) else None
 
 
-def _gather(tensor: Tensor) -> Tensor:
-    """Join the tensors of all processes in the order of ranks, with gradients to each."""
-    if not tensor.requires_grad:
+class _Gather(torch.autograd.Function):
+    """Join the tensors of all processes in the order of ranks; the gradient of each goes back to where it came from."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
         parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
         dist.all_gather(parts, tensor.contiguous())
         return torch.cat(parts)
-    return torch.cat(all_gather(tensor))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].contiguous().clone()
+        dist.all_reduce(total)  # every process has a share of the gradient of every process's spots
+        return total.chunk(dist.get_world_size())[dist.get_rank()]
 
 
 def _gather_members(members: Tensor) -> Tensor:
@@ -160,7 +166,7 @@ def _gather_members(members: Tensor) -> Tensor:
     width = torch.tensor(members.shape[1], device=members.device)
     dist.all_reduce(width, dist.ReduceOp.MAX)
     padded = nn.functional.pad(members, (0, int(width) - members.shape[1]), value=-1)
-    return _gather(padded)
+    return _Gather.apply(padded)
 
 
 def parameter_groups(module: nn.Module, *, decay_gene_table: bool, anchor: float = 1.0) -> list[dict[str, Any]]:
