@@ -41,7 +41,8 @@ def message(expected: str, *, found: object = None, available: Iterable[object] 
         parts.append(f"Available: {', '.join(names[:10]) + rest if names else 'none'}")
     if hint:
         parts.append(hint)
-    return ". ".join(part.rstrip(".") for part in parts) + "."
+    text = ". ".join(part.rstrip(".") for part in parts)
+    return text if text.endswith("?") else f"{text}."
 
 
 def one_of(value: object, allowed: Iterable[object], *, name: str, hint: str = "") -> None:
@@ -65,4 +66,6 @@ def one_of(value: object, allowed: Iterable[object], *, name: str, hint: str = "
     """
     allowed = list(allowed)
     if value not in allowed:
-        raise ValueError(message(f"Expected `{name}` to be one of those available", found=repr(value), available=allowed, hint=hint))
+        raise ValueError(
+            message(f"Expected `{name}` to be one of those available", found=repr(value), available=allowed, hint=hint)
+        )
