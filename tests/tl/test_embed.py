@@ -49,14 +49,15 @@ def test_the_embedding_is_that_of_the_network(slide, weights):
     counts = slide.X.toarray().astype(float)
     values = np.log1p(1e4 * counts / counts.sum(axis=1, keepdims=True))
     graph = slide.obsp[Keys.NICHE_GRAPH].toarray().astype(float)
-    left, size, axes = np.linalg.svd(values - values.mean(axis=0), full_matrices=False)
-    scores, basis = left[:, :8] * size[:8], axes[:8]
+    mean = (graph @ values).mean(axis=0)
+    basis = np.linalg.svd(graph @ values - mean, full_matrices=False)[2][:8]
+    scores = (values - mean) @ basis.T
     others = graph - np.diag(graph.diagonal())
     root = _root(scores.T @ scores / len(scores))
     white = np.linalg.inv(root)
     pairs = white @ (scores.T @ (others / others.sum(axis=1, keepdims=True) @ scores) / len(scores)) @ white
     shared, patterns = np.linalg.eigh((pairs + pairs.T) / 2)
-    scores = scores @ white @ patterns @ np.diag(np.clip(shared, 0, 1) ** 2) @ patterns.T @ root
+    scores = scores @ white @ patterns @ np.diag(np.clip(shared, 0, 1) ** spec.spatial_filter) @ patterns.T @ root
     niches = graph @ scores
     niches /= np.sqrt(np.square(niches).sum(axis=1).mean())
     order = [list(slide.var_names).index(gene) for gene in weights.vocabulary]

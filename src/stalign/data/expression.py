@@ -158,7 +158,7 @@ def read_expression(
 
     Returns
     -------
-    The expression.
+    The expression. Mean and components are those of the niches' mean expression over their spots with counts.
 
     Raises
     ------
@@ -177,7 +177,7 @@ def read_expression(
     if len(usable) > _FIT_SPOTS:
         placed = usable[np.lexsort(section.coords[usable].T)]
         sample = np.random.default_rng(random_state).choice(placed, _FIT_SPOTS, replace=False)
-    niches = graph[sample]
+    niches = _with_counts(graph[sample], totals)
     members = np.unique(niches.indices)
     low_rank = fit_low_rank(
         (niches[:, members] @ normal(matrix[members], totals[members])).tocsr(),
@@ -207,6 +207,15 @@ def read_expression(
         counts.coverage,
         counts.n_matched,
     )
+
+
+def _with_counts(niches: sp.csr_matrix, totals: NDArray[np.float64]) -> sp.csr_matrix:
+    """Niches (b, n) without the spots that have no counts; rows sum to 1 again, or are 0 where none is left."""
+    kept = niches.multiply((totals > 0).astype(np.float32)).tocsr()
+    kept.eliminate_zeros()
+    whole = np.asarray(kept.sum(axis=1)).ravel()
+    kept.data /= np.repeat(whole, np.diff(kept.indptr))
+    return kept
 
 
 def _normalised(counts: sp.csr_matrix, totals: NDArray[np.float64], target: float, *, log1p: bool) -> sp.csr_matrix:
