@@ -134,8 +134,12 @@ def finetune(
     --------
     >>> import stalign as st
     >>> adata = st.datasets.toy(n_rows=12)
-    >>> mine = st.train.finetune(adata, "stalign-mini", epochs=1)  # doctest: +SKIP
-    >>> st.tl.embed(adata, weights=mine)  # doctest: +SKIP
+    >>> with st.settings.override(show_progress=False):
+    ...     mine = st.train.finetune(adata, "stalign-mini", modality="gene", epochs=1)
+    >>> before, after = mine.meta["finetune"]["held_out_loss"]
+    >>> after <= before
+    True
+    >>> st.tl.embed(adata, weights=mine)
     """
     one_of(modality, ("both", "gene", "image"), name="modality")
     if not 0 < held_out < 0.5:
