@@ -27,18 +27,31 @@ if TYPE_CHECKING:
 
 STATIC = ROOT / "docs" / "_static"
 WIDTH = 1500  # px
+LARGEST = 300_000  # bytes
 SEEDS = 3
 
 
 def keep(figure: Path, name: str) -> None:
-    """Store a PNG with 256 colours, which is a quarter of its size."""
-    image, target = Image.open(figure).convert("RGB"), STATIC / f"{name.replace(' ', '-')}.png"
+    """Store the figure of the README: PNG with few colours, 16 greys among them so that text stays black."""
+    image, target = shrunk(figure), STATIC / f"{name}.png"
+    white = image.convert("L").point(lambda value: 255 if value > 253 else 0).convert("1")
+    greys = [value for value in range(0, 256, 17) for _ in "rgb"]
+    for colors in (240, 120, 60):
+        reduced = image.quantize(colors, kmeans=1)
+        reduced.putpalette(greys + reduced.getpalette()[: 3 * colors])
+        few = image.quantize(palette=reduced, dither=Image.Dither.NONE)
+        few.paste(15, mask=white)  # the last grey
+        few.save(target, optimize=True)
+        if target.stat().st_size < LARGEST:
+            return
+
+
+def shrunk(figure: Path) -> Image.Image:
+    """Open a figure and make it at most as wide as a page needs."""
+    image = Image.open(figure).convert("RGB")
     if image.width > WIDTH:
         image = image.resize((WIDTH, round(image.height * WIDTH / image.width)), Image.Resampling.LANCZOS)
-    for colors in (256, 128, 64, 32):
-        image.quantize(colors, dither=Image.Dither.NONE).save(target, optimize=True)
-        if target.stat().st_size < 300_000:
-            return
+    return image
 
 
 def demo() -> None:
@@ -67,10 +80,11 @@ def domains(section: Real, root: Path) -> AnnData:
 
 
 def save(figure, name: str) -> None:
-    """Store a figure and forget it."""
+    """Store a figure of real tissue as JPEG, and forget it."""
     with tempfile.TemporaryDirectory() as out:
         figure.savefig(Path(out) / "figure.png", dpi=130, bbox_inches="tight")
-        keep(Path(out) / "figure.png", name)
+        image = shrunk(Path(out) / "figure.png")
+    image.save(STATIC / f"{name.replace(' ', '-')}.jpg", quality=85, subsampling=0, optimize=True)
     plt.close(figure)
 
 
