@@ -120,11 +120,15 @@ def model_card(root: Path) -> str:
 
 
 def benchmarks(root: Path) -> str:
-    """Put the tables that the benchmark scripts have written one below the other."""
+    """Put the tables that the benchmark scripts have written, and the model card does not show, below one another."""
+    card = model_card(root)
     files = sorted((root / "benchmarks" / "results").glob("*.md"))
     if not files:
         return "This checkout has no tables in `benchmarks/results`. The scripts in `benchmarks/` write them."
-    return "\n\n".join(file.read_text(encoding="utf-8").strip() for file in files) + "\n"
+    texts = {file.stem.replace("-", " ").capitalize(): file.read_text(encoding="utf-8").strip() for file in files}
+    texts = {name: text for name, text in texts.items() if text not in card}
+    blocks = [text if text.startswith("#") else f"# {name}\n\n{text}" for name, text in texts.items()]
+    return "\n\n".join(blocks) + "\n" if blocks else "All of them are in the model card above.\n"
 
 
 def root_page(file: Path) -> str:
