@@ -32,14 +32,25 @@ def parser() -> argparse.ArgumentParser:
         description="Without --section the demo runs on a simulated section. It needs no network.",
     )
     demo.add_argument("--section", type=Path, help="a Space Ranger folder or an .h5ad file with raw counts")
-    demo.add_argument("--domains", type=int, help="how many domains to cut (default: as many as in --truth, or 7)")
+    demo.add_argument("--domains", type=_count, help="how many domains to cut (default: as many as in --truth, or 7)")
     demo.add_argument("--truth", help="obs column with known labels to score against")
     demo.add_argument("--layer", help="layer of the raw counts (default: X)")
     demo.add_argument("--total-counts", help="obs column of total counts, for a table that holds only some genes")
-    demo.add_argument("--genes", type=int, default=50, help="how many variable genes to predict from the image")
+    demo.add_argument("--gene-key", help="var column of gene symbols (default: the names of the genes)")
+    demo.add_argument("--library-key", help="obs column that tells several sections apart")
+    demo.add_argument("--mpp", type=float, help="µm per px of the coordinates (default: as stated, or from the spots)")
+    demo.add_argument("--genes", type=_count, default=50, help="how many variable genes to predict from the image")
     demo.add_argument("--out", type=Path, default=Path("stalign-demo"), help="output folder (default: %(default)s)")
     demo.add_argument("--seed", type=int, default=0, help="seed of every random step (default: %(default)s)")
     return top
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        msg = f"expected a number from 1, found {text}"
+        raise argparse.ArgumentTypeError(msg)
+    return value
 
 
 def read(path: Path | None) -> AnnData:
@@ -90,34 +101,33 @@ def demo(arguments: argparse.Namespace) -> None:
     out.mkdir(parents=True, exist_ok=True)
     seed = arguments.seed
 
+    counts = {"layer": arguments.layer, "total_counts": arguments.total_counts}
+    where = {"library_key": arguments.library_key}
+
     with _step(console, "Read the section"):
         adata = read(arguments.section)
         truth = arguments.truth or ("domain" if arguments.section is None else None)
         n_domains = arguments.domains or _n_labels(adata, truth) or 7
     with _step(console, f"Embed {adata.n_obs:,} spots"):
-        stalign.tl.embed(adata, layer=arguments.layer, total_counts=arguments.total_counts, random_state=seed)
+        stalign.tl.embed(adata, gene_key=arguments.gene_key, mpp=arguments.mpp, random_state=seed, **counts, **where)
     with _step(console, f"Cut {n_domains} domains"):
-        stalign.tl.domains(adata, n_domains, refine=True, random_state=seed)
+        stalign.tl.domains(adata, n_domains, refine=True, random_state=seed, **where)
     scores = None
     if truth is not None:
         with _step(console, f"Score them against {truth!r}"):
-            scores = stalign.tl.score(adata, truth)
+            scores = stalign.tl.score(adata, truth, **where)
             _save(lambda path: scores.to_csv(path, index=False), out / "scores.csv")
     predicted = None
-    if Keys.EMBED_IMAGE in adata.obsm and adata.n_vars > 0:
-        with _step(console, f"Predict {min(arguments.genes, adata.n_vars)} genes from the image on held-out spots"):
+    if {Keys.EMBED_IMAGE, Keys.EMBED_GENE} <= set(adata.obsm):
+        n_genes = min(arguments.genes, adata.n_vars)
+        with _step(console, f"Predict {n_genes} genes from the image on held-out spots"):
             predicted = stalign.tl.predict_genes(
-                adata,
-                genes=min(arguments.genes, adata.n_vars),
-                split="spot",
-                layer=arguments.layer,
-                total_counts=arguments.total_counts,
-                random_state=seed,
+                adata, genes=n_genes, split="spot", random_state=seed, **counts, **where
             )
             table = predicted.var.sort_values("pearson", ascending=False)
             _save(lambda path: table.to_csv(path, index_label="gene"), out / "genes.csv")
     with _step(console, "Draw the figures and the report"):
-        _draw(adata, predicted, scores, truth, out)
+        _draw(adata, predicted, scores, truth, out, {**where, "mpp": arguments.mpp})
     with _step(console, "Write section.h5ad"):
         _save(adata.write_h5ad, out / "section.h5ad")
 
@@ -129,12 +139,12 @@ def demo(arguments: argparse.Namespace) -> None:
         for row in scores[columns].itertuples(index=False):
             shown.add_row(*(f"{x:.3f}" if isinstance(x, float) else str(x) for x in row))
         console.print(shown)
-    console.print(f"Everything is in {out}: " + ", ".join(sorted(p.name for p in out.iterdir())))
+    console.print(f"Everything is in {out}: " + ", ".join(sorted(p.name for p in out.iterdir())), markup=False)
 
 
 @contextmanager
 def _step(console: Any, what: str) -> Iterator[None]:
-    console.print(f"[bold]{what}[/bold]")
+    console.print(what, style="bold", markup=False)
     start = time.perf_counter()
     yield
     console.print(f"  done in {time.perf_counter() - start:.1f} s")
@@ -143,17 +153,20 @@ def _step(console: Any, what: str) -> Iterator[None]:
 def _n_labels(adata: AnnData, truth: str | None) -> int | None:
     if truth is None:
         return None
-    if truth not in adata.obs:
-        from stalign._validate import message
+    from stalign._validate import message
+    from stalign.core.scores import IGNORE
 
+    if truth not in adata.obs:
         raise KeyError(
             message("Expected `--truth` to name an obs column", found=repr(truth), available=adata.obs.columns)
         )
     labels = adata.obs[truth].dropna().astype(str)
-    return int(labels[~labels.isin(["", "nan", "undetermined"])].nunique())
+    return int(labels[~labels.isin(IGNORE)].nunique())
 
 
-def _draw(adata: AnnData, predicted: AnnData | None, scores: Any, truth: str | None, out: Path) -> None:
+def _draw(
+    adata: AnnData, predicted: AnnData | None, scores: Any, truth: str | None, out: Path, where: dict[str, Any]
+) -> None:
     import matplotlib.pyplot as plt
 
     from stalign import pl
@@ -164,24 +177,28 @@ def _draw(adata: AnnData, predicted: AnnData | None, scores: Any, truth: str | N
         _save(lambda path: figure.savefig(path, dpi=150, bbox_inches="tight", format="png"), out / f"{name}.png")
         plt.close(figure)
 
-    save("domains", pl.domains(adata, truth=truth, show=False))
+    save("domains", pl.domains(adata, truth=truth, show=False, **where))
     save("embedding", pl.embedding(adata, show=False))
     if Keys.NICHE_GRAPH in adata.obsp:
-        save("niches", pl.niches(adata, show=False))
-    if Keys.NICHE_WINDOW in adata.obsm:
-        save("patches", pl.patches(adata, show=False))
+        save("niches", pl.niches(adata, show=False, **where))
+    done = adata.uns[Keys.UNS]
+    if "patches" in done and set(done["patches"]["sections"]) == set(done["embed"]["sections"]):  # all have an image
+        save("patches", pl.patches(adata, show=False, **where))
     if predicted is not None:
         best = list(predicted.var.sort_values("pearson", ascending=False).index[:2])
-        save("genes", pl.genes(predicted, best, show=False))
+        save("genes", pl.genes(predicted, best, show=False, **where))
     if scores is not None:
         save("scores", pl.scores(scores, show=False))
-    pl.report(adata, out / "report.html", truth=truth, predicted=predicted, scores=scores)
+    pl.report(adata, out / "report.html", truth=truth, predicted=predicted, scores=scores, **where)
 
 
 def _save(write: Any, path: Path) -> None:
     temporary = path.with_name(f".{path.name}.part")
-    write(temporary)
-    temporary.replace(path)
+    try:
+        write(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -199,7 +216,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
         demo(arguments)
-    except (ValueError, KeyError, TypeError, FileNotFoundError, ImportError) as error:
+    except (ValueError, KeyError, TypeError, OSError, ImportError) as error:
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
         sys.stderr.write(f"stalign: {text}\n")
         return 1
