@@ -13,6 +13,7 @@ import pytest
 
 import stalign
 from stalign._constants import Keys
+from stalign.encoders.registry import _CARDS
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLIC = ("pp", "tl", "pl", "io", "datasets")
@@ -65,6 +66,7 @@ def test_examples_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "Agg")
     module = import_module(name)
+    monkeypatch.setattr("stalign.encoders.registry._CARDS", dict(_CARDS))  # an example registers an encoder
     with stalign.settings.override(cache_dir=tmp_path / "cache", offline=True, verbosity="error"):
         failed, tried = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     assert tried > 0

@@ -33,7 +33,7 @@ def calls():
             seen.append(len(patches))
             return patches.mean((1, 2)).astype(np.float32)
 
-    register(Card("mean-rgb", "image", lambda card, path, **rest: Mean(), width=3, input_px=16))
+    register(Card("mean-rgb", "image", lambda card, path, **rest: Mean(), width=3, input_px=16), replace=True)
     yield seen
     _CARDS.clear()
     _CARDS.update(before)
