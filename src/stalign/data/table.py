@@ -163,6 +163,11 @@ def label_columns(table: AnnData) -> list[str]:
     return [name for name in table.obs if not pd.api.types.is_numeric_dtype(table.obs[name].dtype)]
 
 
+def _layers(table: AnnData) -> list[str]:
+    """Names of the layers; from anndata 0.13 on, X is among them under the name None."""
+    return [name for name in table.layers if name is not None]
+
+
 def has_counts(table: AnnData, layer: str | None = None) -> bool:
     """Say whether there is a count matrix at all.
 
@@ -183,7 +188,7 @@ def has_counts(table: AnnData, layer: str | None = None) -> bool:
         If `layer` is not there.
     """
     if layer is not None and layer not in table.layers:
-        raise KeyError(message("Expected `layer` to name a layer", found=repr(layer), available=table.layers.keys()))
+        raise KeyError(message("Expected `layer` to name a layer", found=repr(layer), available=_layers(table)))
     return table.n_vars > 0 and (layer is not None or table.X is not None)
 
 
@@ -252,7 +257,7 @@ def read_counts(
             message(
                 f"Expected raw counts in {where}",
                 found="values that are not whole numbers",
-                available=table.layers.keys(),
+                available=_layers(table),
                 hint="Pass the layer with raw counts as `layer=` if these are normalised; they are used as they are",
             ),
             UserWarning,

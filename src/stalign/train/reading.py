@@ -204,7 +204,8 @@ def with_features(one: Opened, config: DataConfig) -> tuple[Opened, dict[str, st
         if found[branch] not in table.obsm:
             arrays[found[branch]] = _encoded(one, encoder, level, found[branch])
     if arrays:
-        slim = AnnData(X=table.X, obs=table.obs, var=table.var, layers=dict(table.layers))
+        layers = {name: values for name, values in table.layers.items() if name is not None}
+        slim = AnnData(X=table.X, obs=table.obs, var=table.var, layers=layers)
         slim.obsm.update({key: table.obsm[key] for key in found.values() if key in table.obsm})
         slim.obsm.update(arrays)
         one = replace(one, table=slim)
