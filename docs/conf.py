@@ -32,7 +32,8 @@ extensions = [
 ]
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "_ext", "generated/include/*", "**.ipynb_checkpoints"]
-source_suffix = {".rst": "restructuredtext", ".md": "myst-nb", ".ipynb": "myst-nb"}  # stubs of autosummary take the first
+# stubs of autosummary take the first
+source_suffix = {".rst": "restructuredtext", ".md": "myst-nb", ".ipynb": "myst-nb"}
 
 autosummary_generate = True
 autodoc_member_order = "bysource"
