@@ -1,0 +1,90 @@
+"""Seconds and memory of each call on a real section, and of niches and windows on a million spots, as Markdown.
+
+    python benchmarks/speed.py --section 151673 --out benchmarks/results/speed.md
+
+The first call pays for what it imports. The cold import is measured in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import preprocessing
+from real import SECTIONS, data_root
+from scale import Meter
+
+import stalign
+from stalign._constants import Keys
+
+_COLD = "import time; start = time.perf_counter(); import stalign; print(time.perf_counter() - start)"
+
+
+def cold_import() -> float:
+    """Seconds of `import stalign` in a fresh process."""
+    return float(subprocess.run([sys.executable, "-c", _COLD], capture_output=True, text=True, check=True).stdout)
+
+
+def calls(name: str) -> tuple[int, Meter, str]:
+    """Number of spots, seconds and memory of each call, and what the section was embedded from."""
+    real = next(section for section in SECTIONS if section.name == name)
+    meter = Meter()
+    with meter.step("read the section"):
+        adata = real.read(data_root())
+    with meter.step("`pp.niches`"):
+        stalign.pp.niches(adata)
+    if any(view.image is not None for view in stalign.data.sections(adata)):
+        with meter.step("`pp.patches`"):
+            stalign.pp.patches(adata)
+    with meter.step("`tl.embed`"):
+        stalign.tl.embed(adata, total_counts=real.total_counts, gene_key=real.gene_key)
+    with meter.step(f"`tl.domains`, {real.n_domains} domains"):
+        stalign.tl.domains(adata, real.n_domains)
+    with meter.step("`tl.score`"):
+        stalign.tl.score(adata, real.truth)
+    if Keys.EMBED_IMAGE in adata.obsm:
+        with meter.step("`tl.predict_genes`, 50 genes"):
+            stalign.tl.predict_genes(adata, total_counts=real.total_counts)
+    (entry,) = adata.uns[Keys.UNS]["embed"]["sections"].values()
+    return adata.n_obs, meter, entry["modality"]
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--section", default="151673", choices=[section.name for section in SECTIONS])
+    parser.add_argument("--spots", type=int, default=1_000_000, help="random spots; 0 leaves them out")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, help="Markdown file to write to as well")
+    options = parser.parse_args()
+    import_seconds = cold_import()
+    import torch
+
+    torch.set_num_threads(options.threads)
+    stalign.settings.verbosity = "warning"
+    stalign.settings.show_progress = False
+    n_obs, meter, modality = calls(options.section)
+    lines = [
+        f"`{options.section}`, {n_obs:,} spots, embedded from: {modality}. {options.threads} threads, "
+        f"load {os.getloadavg()[0]:.1f}. Memory is the largest resident size while the step ran.",
+        "",
+        "| step | seconds | GB |",
+        "|---|---:|---:|",
+        f"| `import stalign`, cold | {import_seconds:.2f} | – |",
+        *(f"| {name} | {seconds:.2f} | {memory:.2f} |" for name, (seconds, memory) in meter.steps.items()),
+    ]
+    if options.spots:
+        lines += ["", f"{options.spots:,} random spots.", "", "| step | seconds |", "|---|---:|"]
+        lines += [f"| {name} | {seconds:.2f} |" for name, seconds in preprocessing.steps(options.spots)]
+    text = "\n".join(lines) + "\n"
+    sys.stdout.write(text)
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
