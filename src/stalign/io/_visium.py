@@ -69,13 +69,14 @@ def read_visium(
     FileNotFoundError
         If counts, positions, scale factors or all images are missing; the message lists what is there.
     ValueError
-        If positions and counts share no barcode, or the full-resolution image is not that of the section.
+        If the counts can't be read, positions and counts share no barcode, or the full-resolution image is not that of
+        the section.
     KeyError
         If the scale factor of the image is missing.
 
     Notes
     -----
-    Counts are read by `squidpy.read.visium`.
+    Counts are read by scanpy.
 
     Examples
     --------
@@ -91,7 +92,7 @@ def read_visium(
         first(spatial, ["scalefactors_json.json"], what="the scale factors").read_text(encoding="utf-8")
     )
     positions = read_positions(first(spatial, _POSITIONS, what="the spot positions"))
-    adata, library = _counts(root, counts_file, library_id)
+    adata, library, noted = _counts(root, counts_file, library_id)
     adata = _place(adata, positions)
     images, metadata = _images(spatial, factors, image)
     stated = Stated(
@@ -104,9 +105,8 @@ def read_visium(
     scale = resolve(adata.obsm[Keys.SPATIAL], stated, library=library, mpp=mpp, spot_diameter=None)
     if np.isfinite(scale.mpp):
         metadata |= {"um_per_px": scale.mpp, "mpp_origin": scale.origin}
-    kept = adata.uns.get(Keys.UNS_SPATIAL, {}).get(library, {}).get("metadata", {})
     adata.uns[Keys.UNS_SPATIAL] = {
-        library: {"images": images, "scalefactors": factors, "metadata": {**kept, **metadata}}
+        library: {"images": images, "scalefactors": factors, "metadata": {**noted, **metadata}}
     }
     key = metadata["image_key"]
     logger.info(
@@ -121,9 +121,11 @@ def read_visium(
     return adata
 
 
-def _counts(root: Path, counts_file: str, library_id: str | None) -> tuple[AnnData, str]:
+def _counts(root: Path, counts_file: str, library_id: str | None) -> tuple[AnnData, str, dict[str, str]]:
+    """Counts, name of the section, and what else Space Ranger noted."""
     file = first(root, [counts_file, f"*_{counts_file}"], what="the counts", hint="Pass `counts_file=`")
-    library = library_id or _library(file) or (root.parent.name if root.name == "outs" else root.name)
+    noted = _attributes(file)
+    library = library_id or noted.get("library_ids") or (root.parent.name if root.name == "outs" else root.name)
     with warnings.catch_warnings():  # repeated symbols are dealt with below
         warnings.filterwarnings("ignore", "Variable names are not unique", UserWarning)
         if file.is_dir():
@@ -131,23 +133,40 @@ def _counts(root: Path, counts_file: str, library_id: str | None) -> tuple[AnnDa
 
             adata = scanpy.read_10x_mtx(file, var_names="gene_symbols", make_unique=False)
         else:
-            import squidpy
-
-            adata = squidpy.read.visium(root, counts_file=file.name, library_id=library, load_images=False)
+            adata = _read_h5(file)
     adata.var["gene_name"] = adata.var_names.astype(str)
     adata.var_names_make_unique()
-    return adata, library
+    return adata, library, {key: noted[key] for key in ("chemistry_description", "software_version") if key in noted}
 
 
-def _library(file: Path) -> str | None:
-    if file.suffix != ".h5":
-        return None
+def _read_h5(file: Path) -> AnnData:
+    import scanpy
+
+    try:
+        return scanpy.read_10x_h5(file)
+    except (OSError, KeyError, ValueError) as error:
+        raise ValueError(
+            message(
+                "Expected the counts as Space Ranger writes them, in HDF5",
+                found=f"{file.name}, which can't be read ({type(error).__name__}: {error})",
+                hint="Check that the file is whole, or name another with `counts_file=`",
+            )
+        ) from error
+
+
+def _attributes(file: Path) -> dict[str, str]:
+    """Texts that Space Ranger noted in the counts file, the first of each."""
     import h5py
 
+    if file.is_dir() or not h5py.is_hdf5(file):
+        return {}
     with h5py.File(file) as handle:
-        names = handle.attrs.get("library_ids", [])
-        name = names[0] if len(names) else None
-    return name.decode() if isinstance(name, bytes) else name
+        first_of = {key: np.ravel(value)[:1] for key, value in handle.attrs.items()}
+    return {
+        key: value[0].decode() if isinstance(value[0], bytes) else str(value[0])
+        for key, value in first_of.items()
+        if len(value)
+    }
 
 
 def read_positions(file: Path) -> pd.DataFrame:
