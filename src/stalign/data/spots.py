@@ -166,7 +166,7 @@ class SpotReader:
                 branch = f"{name}_image"
                 if name in levels and branch not in self.features:
                     patches = self.patches(rows, level=_LEVELS.index(name), size=size)
-                    parts[branch] = torch.from_numpy(np.ascontiguousarray(patches.transpose(0, 3, 1, 2)))
+                    parts[branch] = torch.from_numpy(patches).permute(0, 3, 1, 2)  # channels last, which is faster
         basis = gene_valid = None
         if self.expression is not None:
             has_genes = np.asarray(self.graph[rows] @ self.expression.totals) > 0

@@ -40,7 +40,9 @@ class Embedding:
     """
 
     def __init__(self, checkpoint: Checkpoint, n_obs: int, batch_size: int) -> None:
-        self.network = checkpoint.network.eval()
+        from stalign.models.fold import folded
+
+        self.network = folded(checkpoint.network)
         self.batch_size = batch_size
         self.valid = np.zeros(n_obs, dtype=bool)
         self._arrays: dict[str, NDArray[np.float32]] = {}

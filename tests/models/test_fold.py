@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from stalign.models import ConvEncoder, STAlign
+from stalign.models.fold import folded
+
+
+@pytest.mark.parametrize("block", ["basic", "bottleneck"])
+@pytest.mark.parametrize("stem", ["cifar", "strided", "imagenet"])
+def test_a_folded_network_computes_the_same(mini, make_batch, block, stem):
+    torch.manual_seed(0)
+    encoder = ConvEncoder(channels=(4, 4, 8, 8), block=block, stem=stem)
+    network = STAlign(replace(mini, spot_image=encoder, niche_image=encoder), 30)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):  # as after training
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+            nn.init.normal_(module.weight, 1, 0.2)
+            nn.init.normal_(module.bias)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    fast = folded(network)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in fast.modules())
+    batch = make_batch()
+    with torch.inference_mode():
+        ours, expected = fast(batch), network.eval()(batch)
+    for name in ("spot_image", "niche_image", "spot_fused", "niche_fused", "niche_gene"):
+        value = getattr(expected, name)
+        torch.testing.assert_close(getattr(ours, name), value, atol=1e-5 * float(value.abs().max()), rtol=1e-4)
+    assert network.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    weights, same = dict(network.named_parameters()), dict(fast.named_parameters())
+    assert same["gene_table.weight"] is weights["gene_table.weight"]  # nothing large is copied
+
+
+def test_other_encoders_stay_as_they_are(paper, make_paper_batch):
+    torch.manual_seed(0)
+    network = STAlign(replace(paper, spot_image=paper.niche_image), 30).eval()
+    batch = make_paper_batch()
+    batch.spot_image = batch.niche_image
+    with torch.inference_mode():
+        torch.testing.assert_close(folded(network)(batch).niche_fused, network(batch).niche_fused)
