@@ -122,7 +122,6 @@ def as_conch(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     scraps = (
         "visual.attn_pool_caption.query",
         "visual.ln_caption.weight",
-        "visual.proj_contrast",
         "text.token_embedding",
     )
     return found | dict.fromkeys((*scraps, "logit_scale"), torch.zeros(2))

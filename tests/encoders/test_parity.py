@@ -123,24 +123,120 @@ def test_attention_pool_of_conch():
         assert _worst(ours(x), theirs(x)) < 1e-5
 
 
-@pytest.fixture
-def scgpt_reference():
-    """The model of a scGPT checkout or installed copy, loaded without the rest of that package."""
-    path = os.environ.get("STALIGN_SCGPT_REFERENCE")
+def _reference(monkeypatch, variable: str, inside: str, name: str) -> Path:
+    """A folder of a checkout that a variable names, importable as a package of its own without its own `__init__`."""
+    path = os.environ.get(variable)
     if not path:
-        pytest.skip("STALIGN_SCGPT_REFERENCE does not name a checkout of scGPT")
-    folder = Path(path) / "scgpt" if (Path(path) / "scgpt").is_dir() else Path(path)
-    if not (folder / "model" / "model.py").is_file():
-        pytest.skip(f"no scGPT in {path}")
-    for name, where in (("scgpt_reference", folder), ("scgpt_reference.model", folder / "model")):
-        module = types.ModuleType(name)
-        module.__path__ = [str(where)]
-        sys.modules[name] = module
-    try:
-        yield import_module("scgpt_reference.model.model"), folder
-    finally:
-        for name in [name for name in sys.modules if name.startswith("scgpt_reference")]:
-            del sys.modules[name]
+        pytest.skip(f"{variable} does not name a checkout")
+    folder = next((part for part in (Path(path) / inside, Path(path)) if part.is_dir()), Path(path))
+    package = types.ModuleType(name)
+    package.__path__ = [str(folder)]
+    monkeypatch.setitem(sys.modules, name, package)
+    return folder
+
+
+def _functions(file: Path, names: set[str], **space) -> dict:
+    """Functions of a file without the rest of it."""
+    import ast
+
+    wanted = [
+        node for node in ast.parse(file.read_text()).body if isinstance(node, ast.FunctionDef) and node.name in names
+    ]
+    space |= {"np": np, "torch": torch}
+    exec(compile(ast.Module(wanted, []), str(file), "exec"), space)
+    return space
+
+
+def _shake(model: torch.nn.Module, scale: float = 0.05) -> torch.nn.Module:
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * scale)
+    return model.eval()
+
+
+@pytest.mark.parametrize("project", [False, True])
+@pytest.mark.parametrize("trained_px", [448, 64])
+def test_conch(project, trained_px, monkeypatch, tmp_path):
+    """From uint8 patches to features, through the image tower and the transform of a checkout of CONCH."""
+    _reference(monkeypatch, "STALIGN_CONCH_REFERENCE", "conch/open_clip_custom", "conch_reference")
+    from PIL import Image
+
+    from stalign.encoders.vision import ImageEncoder
+
+    coca = import_module("conch_reference.coca_model")
+    sizes = {"layers": 2, "image_size": trained_px, "patch_size": 16, "n_queries_contrast": 1, "n_queries_caption": 4}
+    pools = {"attentional_pool_contrast": True, "attentional_pool_caption": True, "output_tokens": True}
+    tower = _shake(coca._build_vision_tower(512, {**sizes, **pools}, 768), 0.02)
+    state = {f"visual.{name}": value.clone() for name, value in tower.state_dict().items()}
+    torch.save({**state, "logit_scale": torch.zeros(()), "text.cls_emb": torch.zeros(3)}, tmp_path / "pytorch_model.bin")
+    if trained_px != 448:  # its authors resample positions on loading
+        larger = coca._build_vision_tower(512, {**sizes, **pools, "image_size": 448}, 768).eval()
+        holder = types.SimpleNamespace(visual=larger)
+        coca.resize_pos_embed(state, holder)
+        larger.load_state_dict({name.removeprefix("visual."): value for name, value in state.items()})
+        tower = larger
+    card = get("conch", project=project)
+    network = load_network(card, tmp_path / "pytorch_model.bin", depth=2)
+    ours = ImageEncoder(card, network, device=torch.device("cpu"), precision="fp32")
+    patches = np.random.default_rng(0).integers(0, 256, (2, 112, 112, 3), dtype=np.uint8)
+    transform = import_module("conch_reference.transform").image_transform
+    constants = import_module("conch_reference.constants")
+    prepare = transform(448, mean=constants.OPENAI_DATASET_MEAN, std=constants.OPENAI_DATASET_STD)
+    x = torch.stack([prepare(Image.fromarray(patch)) for patch in patches])
+    with torch.no_grad():
+        theirs = tower(x)[0] if project else tower.forward_no_head(x, normalize=False)
+        assert _worst(ours.network(x), theirs) < 1e-5
+        assert float((ours.prepare(patches) - x).abs().max()) < 1.01 / 255 / min(card.std)  # PIL rounds in another way
+
+
+def test_scfoundation(monkeypatch, tmp_path):
+    """From counts to cell embeddings, by the steps of its authors' script."""
+    import scipy.sparse as sp
+
+    from stalign.encoders.scfoundation import GENE_TABLE, GENES, load
+
+    folder = _reference(monkeypatch, "STALIGN_SCFOUNDATION_REFERENCE", "model/pretrainmodels", "scfoundation_reference")
+    mae = import_module("scfoundation_reference.mae_autobin")
+    transformer = import_module("scfoundation_reference.transformer")
+    gather = _functions(folder.parent / "load.py", {"gatherData"})["gatherData"]
+    special = {"pad_token_id": 103, "mask_token_id": 102}
+    model = mae.MaeAutobin(
+        num_tokens=104, max_seq_len=GENES + 2, embed_dim=128, decoder_embed_dim=64, bin_alpha=1.0, bin_num=100, **special
+    )
+    model.encoder = transformer.pytorchTransformerModule(GENES + 2, 128, 2, 2)
+    _shake(model)
+    state = {f"model.{name}": value for name, value in model.state_dict().items()}
+    torch.save({"cell": {"config": {}, "state_dict": state}}, tmp_path / "models.ckpt")
+    rows = "".join(f"G{i}\t{i}\n" for i in range(GENES))
+    (tmp_path / GENE_TABLE).write_text(f"gene_name\tindex\n{rows}")
+    counts = np.random.default_rng(0).poisson(0.02, (3, GENES)).astype(np.float32)
+    counts[1, 500:] = 0
+    for pool in ("all", "max"):
+        ours = load(get("scfoundation", pool=pool), tmp_path)
+        assert len(ours.vocabulary) == GENES
+        found = ours.encode(sp.csr_matrix(counts), ["a", "b", "c"])
+        for row, embedding in zip(counts, found, strict=True):
+            total = row.sum()
+            x = torch.tensor([[*np.log1p(row / total * 1e4), 4.0, np.log10(total)]])
+            places = torch.arange(GENES + 2)[None]
+            with torch.no_grad():
+                values, padding = gather(x, x > 0, 103)
+                tokens = model.token_emb(values.unsqueeze(2).float(), output_weight=0)
+                tokens = model.encoder(tokens + model.pos_emb(gather(places, x > 0, 103)[0]), padding)
+            parts = [tokens[:, -1], tokens[:, -2], tokens[:, :-2].max(1).values, tokens[:, :-2].mean(1)]
+            theirs = torch.cat(parts, 1)[0] if pool == "all" else tokens.max(1).values[0]
+            assert _worst(torch.from_numpy(embedding), theirs) < 1e-5
+
+
+@pytest.fixture
+def scgpt_reference(monkeypatch):
+    """The model of a scGPT checkout or installed copy, loaded without the rest of that package."""
+    folder = _reference(monkeypatch, "STALIGN_SCGPT_REFERENCE", "scgpt", "scgpt_reference")
+    _reference(monkeypatch, "STALIGN_SCGPT_REFERENCE", "scgpt/model", "scgpt_reference.model")
+    yield import_module("scgpt_reference.model.model"), folder
+    for name in [name for name in sys.modules if name.startswith("scgpt_reference")]:
+        del sys.modules[name]
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -180,19 +276,12 @@ def test_scgpt_network(scgpt_reference, tmp_path):
 
 def test_scgpt_binning(scgpt_reference, monkeypatch):
     """The reference draws one number a value from numpy's global generator; given the same numbers, the bins agree."""
-    import ast
+    from typing import Optional, Union
 
     from stalign.encoders.scgpt import bin_values
 
     _, folder = scgpt_reference
-    source = ast.parse((folder / "preprocess.py").read_text())
-    wanted = [
-        node for node in source.body if isinstance(node, ast.FunctionDef) and node.name in ("_digitize", "binning")
-    ]
-    from typing import Optional, Union
-
-    space = {"np": np, "torch": torch, "Optional": Optional, "Union": Union}
-    exec(compile(ast.Module(wanted, []), "reference", "exec"), space)
+    space = _functions(folder / "preprocess.py", {"_digitize", "binning"}, Optional=Optional, Union=Union)
     rng = np.random.default_rng(0)
     for n in (1, 5, 300, 2000):
         counts = rng.negative_binomial(1, 0.3, n) + 1.0

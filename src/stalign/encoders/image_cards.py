@@ -30,9 +30,11 @@ IMAGE_CARDS = (
     Card(
         "conch", "image", _VISION, width=512, access="hub", repo="MahmoodLab/CONCH", files=("pytorch_model.bin",),
         architecture="conch", layout="conch", input_px=448, input_um=256.0, mean=CLIP[0], std=CLIP[1],
-        n_parameters=87_567_104, licence=_NC_ND, commercial=False, gated=True,
-        citation="Lu et al. 2024, Nat Med 30:863", url="https://huggingface.co/MahmoodLab/CONCH",
-        note="Vision tower with the contrastive attention pool, before its projection, as its authors advise.",
+        n_parameters=87_829_248, licence=_NC_ND, commercial=False, gated=True, options={"project": False},
+        choices={"project": (False, True)}, citation="Lu et al. 2024, Nat Med 30:863",
+        url="https://huggingface.co/MahmoodLab/CONCH",
+        note="Vision tower with the contrastive attention pool, before its projection, as its authors advise; "
+        "`project=True` adds the projection into the space shared with its text tower.",
     ),
     Card(
         "ctranspath", "image", _VISION, width=768, access="folder", files=("ctranspath.pth", "CHIEF_CTransPath.pth"),

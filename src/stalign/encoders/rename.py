@@ -240,6 +240,6 @@ IGNORED: dict[str, tuple[str, ...]] = {
     "vit": (r"pooler\.", r"embeddings\.mask_token"),
     "dinov2": (r"mask_token", r"embeddings\.mask_token", r"head\.", r"dino_head\.", r"ibot_head\."),
     "clip": (r"embeddings\.position_ids",),
-    "conch": (r"attn_pool_caption\.", r"ln_caption\.", r"proj_contrast"),
+    "conch": (r"attn_pool_caption\.", r"ln_caption\."),
     "swin": (r"head\.", r".*\.attn_mask$", r".*relative_position_index$"),
 }

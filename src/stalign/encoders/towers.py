@@ -53,21 +53,25 @@ class AttentionPool(nn.Module):
 
 
 class Conch(nn.Module):
-    """The vision tower of CONCH up to the normalised output of its contrastive attention pool.
+    """The vision tower of CONCH: trunk, contrastive attention pool, norm, and the projection that meets its text.
 
     Parameters
     ----------
     width
         Length of the embedding.
+    project
+        Whether to project into the space shared with the text.
     trunk
         Arguments of timm's VisionTransformer.
     """
 
-    def __init__(self, width: int, **trunk: Any) -> None:
+    def __init__(self, width: int, *, project: bool = False, **trunk: Any) -> None:
         super().__init__()
+        self.project = project
         self.trunk = VisionTransformer(num_classes=0, **trunk)
         self.attn_pool_contrast = AttentionPool(width, self.trunk.embed_dim)
         self.ln_contrast = nn.LayerNorm(width)
+        self.proj_contrast = nn.Parameter(torch.randn(width, width) / self.trunk.embed_dim**0.5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Encode images.
@@ -82,7 +86,8 @@ class Conch(nn.Module):
         Embeddings, (B, width).
         """
         tokens = self.trunk.forward_features(x)  # (B, 1 + patches, context)
-        return self.ln_contrast(self.attn_pool_contrast(tokens)[:, 0])
+        pooled = self.ln_contrast(self.attn_pool_contrast(tokens)[:, 0])
+        return pooled @ self.proj_contrast if self.project else pooled
 
 
 class ConvStem(nn.Module):
@@ -152,7 +157,7 @@ def conch(card: Card, **changes: Any) -> Conch:
     The network.
     """
     trunk = {"img_size": card.input_px, "patch_size": 16, "embed_dim": 768, "depth": 12, "num_heads": 12}
-    return Conch(card.width, **{**trunk, **changes})
+    return Conch(card.width, project=card.options.get("project", False), **{**trunk, **changes})
 
 
 def ctranspath(card: Card, **changes: Any) -> nn.Module:
