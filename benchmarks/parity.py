@@ -3,9 +3,10 @@
 python benchmarks/parity.py [--depth 3] [--only NAME ...] [--out FOLDER]
 
 Networks have their published width and input, and `--depth` layers. What a reference needs and is not importable is
-said: transformers for Hibou, Phikon, Phikon-v2, Midnight, PLIP and CLIP; timm_ctp for CTransPath; open_clip for the
-attention pool of CONCH; a checkout of scGPT in STALIGN_SCGPT_REFERENCE. UNI, UNI2-h, Prov-GigaPath, H-optimus-0,
-H0-mini and Virchow2 are timm's own networks with the arguments that their authors give: nothing is mapped.
+said: transformers for Hibou, Phikon, Phikon-v2, Midnight, PLIP and CLIP; timm_ctp for CTransPath; checkouts of CONCH,
+scGPT and scFoundation in STALIGN_CONCH_REFERENCE, STALIGN_SCGPT_REFERENCE and STALIGN_SCFOUNDATION_REFERENCE. UNI,
+UNI2-h, Prov-GigaPath, H-optimus-0, H0-mini and Virchow2 are timm's own networks with the arguments that their authors
+give: nothing is mapped.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ import os
 import sys
 import tempfile
 import types
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 import torch
 from torch import nn
 
@@ -99,35 +102,40 @@ def ctranspath(depth: int, folder: Path) -> dict[str, float]:
     return compared(ours(images()), model(images()))
 
 
-def conch(depth: int, folder: Path) -> dict[str, float]:
-    """Timm's trunk, open_clip's attention pool and a norm: the parts that CONCH's tower is made of."""
-    pool = importlib.import_module("open_clip.transformer").AttentionalPooler(512, 768, n_head=8, n_queries=1)
-    timm = importlib.import_module("timm.models.vision_transformer")
-    trunk = timm.VisionTransformer(img_size=448, patch_size=16, embed_dim=768, depth=depth, num_heads=12, num_classes=0)
-    parts = nn.ModuleDict({"trunk": trunk, "attn_pool_contrast": pool, "ln_contrast": nn.LayerNorm(512)})
-    state = {f"visual.{name}": value for name, value in shaken(parts).state_dict().items()}
-    torch.save({**state, "visual.proj_contrast": torch.zeros(2), "logit_scale": torch.zeros(())}, folder / "w.bin")
-    ours = load_network(get("conch"), folder / "w.bin", depth=depth).eval()
+def reference(variable: str, inside: str, name: str) -> Path:
+    """Make a folder of a checkout importable as a package, without its own `__init__`."""
+    where = os.environ.get(variable, "")
+    folder = next((part for part in (Path(where) / inside, Path(where)) if where and part.is_dir()), None)
+    if folder is None:
+        raise ModuleNotFoundError(f"no checkout in {variable}")
+    package = types.ModuleType(name)
+    package.__path__ = [str(folder)]
+    sys.modules[name] = package
+    return folder
+
+
+def conch(depth: int, folder: Path, *, project: bool) -> dict[str, float]:
+    reference("STALIGN_CONCH_REFERENCE", "conch/open_clip_custom", "conch_reference")
+    build = importlib.import_module("conch_reference.coca_model")._build_vision_tower
+    pools = {"attentional_pool_contrast": True, "attentional_pool_caption": True, "output_tokens": True}
+    tower = shaken(build(512, {"layers": depth, "image_size": 448, **pools}, 768))
+    state = {f"visual.{name}": value for name, value in tower.state_dict().items()}
+    torch.save({**state, "logit_scale": torch.zeros(())}, folder / "w.bin")
+    ours = load_network(get("conch", project=project), folder / "w.bin", depth=depth).eval()
     x = images(1, 448)
-    return compared(ours(x), parts["ln_contrast"](pool(trunk.forward_features(x))[:, 0]))
+    return compared(ours(x), tower(x)[0] if project else tower.forward_no_head(x))
 
 
 def scgpt(depth: int, folder: Path) -> dict[str, float]:
     from stalign.encoders.scgpt_files import load
 
-    where = os.environ.get("STALIGN_SCGPT_REFERENCE", "")
-    path = Path(where) / "scgpt" / "model"
-    if not (path / "model.py").is_file():
-        raise ModuleNotFoundError("no checkout of scGPT in STALIGN_SCGPT_REFERENCE")
-    package = types.ModuleType("scgpt_model")
-    package.__path__ = [str(path)]
-    sys.modules["scgpt_model"] = package
-    reference = importlib.import_module("scgpt_model.model")
+    reference("STALIGN_SCGPT_REFERENCE", "scgpt/model", "scgpt_model")
+    network = importlib.import_module("scgpt_model.model").TransformerModel
     vocab = {f"G{i}": i for i in range(2000)} | {"<pad>": 2000, "<cls>": 2001, "<eoc>": 2002}
     kwargs: dict[str, Any] = {"do_mvc": True, "use_fast_transformer": False, "pad_value": -2}
-    if "vocab" in reference.TransformerModel.__init__.__code__.co_varnames:
+    if "vocab" in network.__init__.__code__.co_varnames:
         kwargs |= {"vocab": vocab, "pad_token": "<pad>"}
-    model = shaken(reference.TransformerModel(2003, 512, 8, 512, depth, **kwargs))
+    model = shaken(network(2003, 512, 8, 512, depth, **kwargs))
     torch.save(model.state_dict(), folder / "best_model.pt")
     (folder / "vocab.json").write_text(json.dumps(vocab))
     (folder / "args.json").write_text(json.dumps({"nlayers": depth}))
@@ -142,14 +150,44 @@ def scgpt(depth: int, folder: Path) -> dict[str, float]:
     return compared(ours(*packed, lengths), model._encode(ids, values, ids == 2000)[:, 0])
 
 
+def scfoundation(depth: int, folder: Path) -> dict[str, float]:
+    """The encoder's modules of its authors, composed as their script composes them."""
+    from stalign.encoders.scfoundation import GENE_TABLE, GENES, load
+
+    reference("STALIGN_SCFOUNDATION_REFERENCE", "model/pretrainmodels", "scfoundation_model")
+    mae = importlib.import_module("scfoundation_model.mae_autobin")
+    special = {"pad_token_id": 103, "mask_token_id": 102, "bin_alpha": 1.0, "bin_num": 100}
+    model = mae.MaeAutobin(num_tokens=104, max_seq_len=GENES + 2, embed_dim=768, decoder_embed_dim=512, **special)
+    module = importlib.import_module("scfoundation_model.transformer").pytorchTransformerModule
+    model.encoder = module(GENES + 2, 768, depth, 12)
+    shaken(model)
+    torch.save(
+        {"cell": {"state_dict": {f"model.{k}": v for k, v in model.state_dict().items()}}}, folder / "models.ckpt"
+    )
+    (folder / GENE_TABLE).write_text("gene_name\tindex\n" + "".join(f"G{i}\t{i}\n" for i in range(GENES)))
+    counts = np.random.default_rng(0).poisson(0.05, (1, GENES)).astype(np.float32)
+    ours = load(get("scfoundation"), folder).encode(sp.csr_matrix(counts), ["cell"])
+    seen = np.flatnonzero(counts[0])
+    total = counts.sum()
+    values = torch.tensor([[*np.log1p(counts[0, seen] / total * 1e4), 4.0, np.log10(total)]], dtype=torch.float32)
+    places = torch.tensor([[*seen, GENES, GENES + 1]])
+    tokens = model.token_emb(values.unsqueeze(2), output_weight=0) + model.pos_emb(places)
+    tokens = model.encoder(tokens, torch.zeros_like(places, dtype=torch.bool))
+    parts = [tokens[:, -1], tokens[:, -2], tokens[:, :-2].amax(1), tokens[:, :-2].mean(1)]
+    return compared(torch.from_numpy(ours), torch.cat(parts, 1))
+
+
 CHECKS: dict[str, Callable[[int, Path], dict[str, float]]] = {
-    **{name: (lambda depth, folder, name=name: dinov2(name, depth, folder)) for name in HUB},
+    **{name: partial(dinov2, name) for name in HUB},
     "phikon": phikon,
     "plip, clip-vit-b32": clip,
     "ctranspath": ctranspath,
-    "conch": conch,
+    "conch": partial(conch, project=False),
+    "conch, projected": partial(conch, project=True),
     "scgpt": scgpt,
+    "scfoundation": scfoundation,
 }
+NETWORKS_OF_TIMM = ("uni", "uni2-h", "gigapath", "h-optimus-0", "h0-mini", "virchow2", "resnet50", "resnet18")
 
 
 def main() -> None:
@@ -170,7 +208,18 @@ def main() -> None:
     table = pd.DataFrame(rows)
     args.out.mkdir(parents=True, exist_ok=True)
     table.to_csv(args.out / "parity.csv", index=False)
-    lines = ["| " + " | ".join(table.columns) + " |", "|" + "---|" * len(table.columns)]
+    lines = [
+        "# Parity of mapped encoders",
+        "",
+        f"Random weights of the published width and {args.depth} layers, float32: the largest absolute difference "
+        "between an output here and that of the implementation that the authors name, beside the largest value of the "
+        f"output (`benchmarks/parity.py`). {', '.join(NETWORKS_OF_TIMM)} are timm's own networks with the arguments "
+        "that their authors give; nothing is mapped, so there is nothing to compare. `conch, projected` is its "
+        "embedding in the space shared with text.",
+        "",
+        "| " + " | ".join(table.columns) + " |",
+        "|" + "---|" * len(table.columns),
+    ]
     for row in table.fillna("").to_numpy():
         cells = [f"{value:.2g}" if isinstance(value, float) else str(value) for value in row]
         lines.append("| " + " | ".join(cells) + " |")

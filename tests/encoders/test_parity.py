@@ -169,7 +169,9 @@ def test_conch(project, trained_px, monkeypatch, tmp_path):
     pools = {"attentional_pool_contrast": True, "attentional_pool_caption": True, "output_tokens": True}
     tower = _shake(coca._build_vision_tower(512, {**sizes, **pools}, 768), 0.02)
     state = {f"visual.{name}": value.clone() for name, value in tower.state_dict().items()}
-    torch.save({**state, "logit_scale": torch.zeros(()), "text.cls_emb": torch.zeros(3)}, tmp_path / "pytorch_model.bin")
+    torch.save(
+        {**state, "logit_scale": torch.zeros(()), "text.cls_emb": torch.zeros(3)}, tmp_path / "pytorch_model.bin"
+    )
     if trained_px != 448:  # its authors resample positions on loading
         larger = coca._build_vision_tower(512, {**sizes, **pools, "image_size": 448}, 768).eval()
         holder = types.SimpleNamespace(visual=larger)
@@ -202,7 +204,13 @@ def test_scfoundation(monkeypatch, tmp_path):
     gather = _functions(folder.parent / "load.py", {"gatherData"})["gatherData"]
     special = {"pad_token_id": 103, "mask_token_id": 102}
     model = mae.MaeAutobin(
-        num_tokens=104, max_seq_len=GENES + 2, embed_dim=128, decoder_embed_dim=64, bin_alpha=1.0, bin_num=100, **special
+        num_tokens=104,
+        max_seq_len=GENES + 2,
+        embed_dim=128,
+        decoder_embed_dim=64,
+        bin_alpha=1.0,
+        bin_num=100,
+        **special,
     )
     model.encoder = transformer.pytorchTransformerModule(GENES + 2, 128, 2, 2)
     _shake(model)

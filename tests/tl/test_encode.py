@@ -274,6 +274,13 @@ def test_scgpt_matches_genes_and_seeds_by_name(spots, scgpt_folder):
     lower.var_names = [name.capitalize() for name in lower.var_names]
     stalign.tl.encode(lower, "scgpt", weights=scgpt_folder)
     np.testing.assert_allclose(lower.obsm["X_scgpt_spot"], features, atol=1e-6)
+    ids = spots.copy()
+    symbols = {f"ENSG{i:011d}": symbol for i, symbol in enumerate(spots.var_names)}
+    ids.var_names = [f"{name}.{i % 9}" for i, name in enumerate(symbols)]
+    with pytest.raises(ValueError, match="Ensembl ids where symbols are expected"):
+        stalign.tl.encode(ids, "scgpt", weights=scgpt_folder)
+    stalign.tl.encode(ids, "scgpt", weights=scgpt_folder, aliases=symbols)
+    np.testing.assert_allclose(ids.obsm["X_scgpt_spot"], features, atol=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore:Expected at least:UserWarning")

@@ -33,6 +33,7 @@ def encode(
     layer: str | None = None,
     total_counts: str | None = None,
     gene_key: str | None = None,
+    aliases: Mapping[str, str] | None = None,
     orthologs: Mapping[str, str] | None = None,
     batch_size: int = 32,
     device: str | None = None,
@@ -68,6 +69,8 @@ def encode(
         obs column with each spot's total count over all genes, for a table that holds only some of the genes.
     gene_key
         var column of gene symbols or Ensembl ids; None for the index of var.
+    aliases
+        Other names of genes, such as old symbols or Ensembl ids, each with the symbol that it stands for.
     orthologs
         Human symbol of each gene of another species. Without it, genes match without regard to case.
     batch_size
@@ -156,7 +159,7 @@ def encode(
     else:
         features, record = encode_genes(
             run, data, table, level=level, layer=layer, total_counts=total_counts, gene_key=gene_key,
-            orthologs=orthologs, **where,
+            aliases=aliases, orthologs=orthologs, **where,
         )  # fmt: skip
     key = key_added or f"X_{card.name}_{level}"
     missing = int((~np.isfinite(features).all(axis=1)).sum())

@@ -36,6 +36,7 @@ def encode_genes(
     layer: str | None,
     total_counts: str | None,
     gene_key: str | None,
+    aliases: Mapping[str, str] | None,
     orthologs: Mapping[str, str] | None,
     **where: Any,
 ) -> tuple[NDArray[np.float32], dict[str, Any]]:
@@ -51,7 +52,7 @@ def encode_genes(
         Its table; it is not changed.
     level
         `spot` or `niche`.
-    layer, total_counts, gene_key, orthologs
+    layer, total_counts, gene_key, aliases, orthologs
         As for `tl.encode`.
     where
         `library_key` and `table_key`.
@@ -65,7 +66,7 @@ def encode_genes(
     record: dict[str, Any] = {"n_genes": int(counts.shape[1])}
     if encoder.vocabulary:
         ids, _ = gene_ids(table, gene_key=gene_key)
-        found = match(ids, encoder.vocabulary, orthologs=orthologs)
+        found = match(ids, encoder.vocabulary, aliases=aliases, orthologs=orthologs)
         logger.info("%s: %s.", run.card.name, found.summary())
         counts = (counts @ found.collapse).tocsr()
         record |= {"n_genes": found.n_matched, "gene_coverage": float(found.coverage), "matched_by": found.kind}
