@@ -73,9 +73,8 @@ def info_nce(
     if query.ndim != 2 or keys.ndim != 2 or query.shape[1] != keys.shape[1] or offset + n_query > n_keys:
         found = f"shapes {tuple(query.shape)} and {tuple(keys.shape)}, offset {offset}"
         raise ValueError(message("Expected queries (B, d) and keys (M, d) with B + offset <= M", found=found))
-    if query.dtype in (torch.float16, torch.bfloat16):
-        query, keys = query.float(), keys.float()
-        negatives = None if negatives is None else negatives.float()
+    query, keys = _single(query), _single(keys)
+    negatives = None if negatives is None else _single(negatives)
     target = torch.arange(n_query, device=query.device) + offset  # (B,)
     query, keys = F.normalize(query, dim=-1), F.normalize(keys, dim=-1)
 
@@ -240,6 +239,11 @@ def shared_niches(members: Tensor, others: Tensor | None = None) -> Tensor:
         same = (column[:, None, None] == others[None]) & (column >= 0)[:, None, None]  # (B, M, k)
         shared |= same.any(-1)
     return shared
+
+
+def _single(tensor: Tensor) -> Tensor:
+    """Return a tensor in float32, or in float64 where it is that."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def _valid(outputs: Outputs, name: str) -> Tensor | None:

@@ -32,7 +32,8 @@ def fit(slides: Iterable[Any] | None, config: TrainConfig, *, resume: bool = Fal
     Parameters
     ----------
     slides
-        AnnData, SpatialData, paths or `SectionSpec`; None takes those that `config.data` names.
+        AnnData, SpatialData, paths, `SectionSpec`, or pairs of a table in memory and the `SectionSpec` that says how
+        it is read; None takes those that `config.data` names.
     config
         The run.
     resume
@@ -85,7 +86,7 @@ def fit(slides: Iterable[Any] | None, config: TrainConfig, *, resume: bool = Fal
     with own_randomness():
         run = assemble(slides, config)
         ckpt = _resumed(run, folder) if resume else None
-        if _first_process():
+        if first_process():
             _write(out / "manifest.csv", run.store.manifest().to_csv(index=False))
             _write(out / "config.json", json.dumps(config.to_dict(), indent=1) + "\n")
         timing = Timing()
@@ -145,7 +146,8 @@ def _public(config: TrainConfig) -> dict[str, Any]:
     """Return the configuration without the folders of this machine."""
     recipe = config.to_dict()
     recipe.pop("out")
-    recipe["data"].pop("root")
+    for place in ("root", "encoder_weights"):
+        recipe["data"].pop(place)
     return recipe
 
 
@@ -189,13 +191,18 @@ def _loggers(config: TrainConfig) -> list[Any]:
     out = Path(config.out)
     n_starts = len(list((out / "logs").glob("start-*")))
     csv = CSVLogger(out, name="logs", version=f"start-{n_starts}", flush_logs_every_n_steps=config.run.log_every)
-    if _first_process():
+    if first_process():
         csv.experiment.metrics_keys = list(COLUMNS)  # so that a new column never makes it write the file anew
     return [csv, TensorBoardLogger(out, name="tensorboard", version="")] if config.run.tensorboard else [csv]
 
 
-def _first_process() -> bool:
-    """Say whether this is the process that writes, before the processes of a run have met."""
+def first_process() -> bool:
+    """Say whether this is the process that writes and speaks, before the processes of a run have met.
+
+    Returns
+    -------
+    True for a run of one process too.
+    """
     return getattr(rank_zero_only, "rank", 0) == 0
 
 

@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="stalign-train",
         description="Train a network on the sections that a configuration names. On several GPUs: "
-        "`torchrun --nproc-per-node 4 -m stalign.train.cli config.toml run.devices=4`, or `run.devices=4` alone.",
+        "`torchrun --nproc-per-node 4 -m stalign.train.cli config.toml`, or `run.devices=4` alone.",
     )
     top.add_argument("config", type=Path, help="a TOML file")
     top.add_argument("overrides", nargs="*", metavar="key.sub=value", help="what to change in it")
@@ -49,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from rich.console import Console
 
     from stalign._optional import require
+    from stalign._settings import settings
 
     given = parser().parse_intermixed_args(arguments)
     console, errors = Console(), Console(stderr=True)
@@ -57,13 +58,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from stalign.train.parse import load_config
 
         config = load_config(given.config, given.overrides)
+        from stalign.train._fit import first_process, fit
+
+        if not first_process():  # one of several says how far they are
+            console.quiet = True
+            settings.verbosity, settings.show_progress = "error", False
         if given.dry_run:
             from stalign.train.dryrun import dry_run
 
             _show(dry_run(None, config), console)
             return 0
-        from stalign.train._fit import fit
-
         weights = fit(None, config, resume=given.resume)
     except (ValueError, KeyError, RuntimeError, OSError, FloatingPointError, ImportError) as error:
         cause = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
@@ -12,9 +13,11 @@ from torch import Tensor, nn
 from stalign._validate import message
 from stalign.models.losses import AlignmentLoss, shared_niches
 from stalign.train.augment import augment
+from stalign.train.callbacks import DIVERGED
 from stalign.train.schedules import Schedule
 
 if TYPE_CHECKING:
+    from stalign.models.batch import Outputs
     from stalign.models.config import LossConfig
     from stalign.models.network import STAlign
     from stalign.train.config import OptimConfig
@@ -95,9 +98,8 @@ class AlignModule(pl.LightningModule):
             broken = [name for name, value in terms.items() if not torch.isfinite(value)]
             values = ", ".join(f"{name} {float(terms[name].detach())}" for name in broken)
             where = f"at step {self.global_step}, learning rate {self.rate(self.global_step):.3g}"
-            hint = "Lower `optim.lr`, set `optim.grad_clip`, or train in fp32; then resume from the last checkpoint"
             expected = f"Expected a finite loss {where}, sections {', '.join(batch.sections)}"
-            raise FloatingPointError(message(expected, found=values, hint=hint))
+            raise FloatingPointError(message(expected, found=values, hint=DIVERGED))
         for name, value in terms.items():
             self.log(f"loss/{name}", value.detach(), batch_size=len(batch), prog_bar=name == "total", sync_dist=True)
         temperature = float(torch.as_tensor(self.loss.temperature).detach())
@@ -129,7 +131,8 @@ class AlignModule(pl.LightningModule):
         keys, offset, members = outputs, 0, batch.members
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             offset = dist.get_rank() * len(batch)
-            keys = outputs.apply(_Gather.apply)
+            outputs = _masked(outputs)
+            keys = outputs.apply(lambda x: _Gather.apply(x.float() if x.is_floating_point() else x))
             members = None if members is None else _gather_members(members)
         exclude = None if members is None or batch.members is None else shared_niches(batch.members, members)
         return self.loss(outputs, keys=keys, offset=offset, negatives=negatives, exclude=exclude)
@@ -143,6 +146,13 @@ def _fused(device: torch.device) -> bool | None:
     """Ask for the fused optimiser where this torch has one, which is five times faster for large tables."""
     version = tuple(int(part) for part in torch.__version__.split(".")[:2])
     return True if device.type == "cuda" or (device.type == "cpu" and version >= (2, 4)) else None
+
+
+def _masked(outputs: Outputs) -> Outputs:
+    """Write out masks that are None as all spots are valid: on another process they may not be."""
+    ones = torch.ones(len(outputs.spot_fused), dtype=torch.bool, device=outputs.spot_fused.device)
+    image, gene = (ones if mask is None else mask for mask in (outputs.image_valid, outputs.gene_valid))
+    return replace(outputs, image_valid=image, gene_valid=gene)
 
 
 class _Gather(torch.autograd.Function):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
+import torch.distributed as dist
 
 from stalign._settings import settings
+from stalign.train.batchnorm import SharedStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +46,7 @@ def make_trainer(run: Run, *, callbacks: list[pl.Callback], loggers: list[Any], 
     arguments: dict[str, Any] = {
         **_placement(config),
         "precision": precision(config),
-        "sync_batchnorm": config.sync_batchnorm and torch.cuda.is_available() and world_size(config) > 1,
+        **_batch_norm(config),
         "max_epochs": 1,
         "val_check_interval": every,
         "num_sanity_val_steps": 0,
@@ -74,7 +77,7 @@ def world_size(config: RunConfig) -> int:
     -------
     The number.
     """
-    return _processes(_placement(config))
+    return _probe(_placement(config)).world_size
 
 
 def precision(config: RunConfig) -> str:
@@ -104,15 +107,31 @@ def _placement(config: RunConfig) -> dict[str, Any]:
         "num_nodes": config.num_nodes,
         "strategy": config.strategy,
     }
-    if config.strategy == "auto" and _processes(placement) > 1:
+    if config.devices == "auto" and dist.is_available() and dist.is_torchelastic_launched():
+        # torchrun has started the processes; without this each would be a run of its own on a CPU.
+        here, all_of_them = (int(os.environ[name]) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
+        placement |= {"devices": here, "num_nodes": all_of_them // here}
+    if config.strategy == "auto" and _probe(placement).world_size > 1:
         # A batch without images leaves the image encoders out.
         placement["strategy"] = "ddp_find_unused_parameters_true"
     return placement
 
 
-def _processes(placement: dict[str, Any]) -> int:
+def _batch_norm(config: RunConfig) -> dict[str, Any]:
+    """Share the statistics of batch norms: by torch on GPUs, by ours elsewhere."""
+    probe = _probe(_placement(config))
+    if not config.sync_batchnorm or probe.world_size == 1:
+        return {}
+    return {"sync_batchnorm": True} if _on_cuda(probe) else {"plugins": [SharedStatistics()]}
+
+
+def _on_cuda(trainer: pl.Trainer) -> bool:
+    return isinstance(trainer.accelerator, pl.accelerators.CUDAAccelerator)
+
+
+def _probe(placement: dict[str, Any]) -> pl.Trainer:
     with quiet():
-        return pl.Trainer(**placement, logger=False, enable_checkpointing=False).world_size
+        return pl.Trainer(**placement, logger=False, enable_checkpointing=False)
 
 
 @contextmanager
