@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ def parser() -> argparse.ArgumentParser:
     The parser.
     """
     top = argparse.ArgumentParser(prog="python -m stalign", description="ST-Align for the scverse.")
+    top.add_argument("--version", action="version", version=f"stalign {version('stalign')}")
     commands = top.add_subparsers(dest="command", required=True)
     demo = commands.add_parser(
         "demo",

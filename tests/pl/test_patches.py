@@ -86,3 +86,9 @@ def test_errors_say_what_to_do(prepared):
     prepared.uns["spatial"]["toy"]["images"] = {}
     with pytest.raises((ValueError, KeyError), match="image"):
         patches(prepared)
+
+
+def test_no_label_at_all(prepared):
+    prepared.obs["empty"] = np.nan
+    with pytest.raises(ValueError, match="labels in obs\\['empty'\\]"):
+        patches(prepared, by="empty", show=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stalign.tl import _retrieve, retrieve
+from stalign.tl import _retrieve, predict_genes, retrieve
 
 
 def cosines(adata, left="X_stalign_image", right="X_stalign_gene"):
@@ -78,3 +78,10 @@ def test_bad_arguments(embedded, arguments, error, text):
     embedded.obsm["empty"] = np.full((embedded.n_obs, 20), np.nan)
     with pytest.raises(error, match=text):
         retrieve(embedded, **arguments)
+
+
+def test_a_section_embedded_from_genes_alone_says_what_is_missing(embedded):
+    del embedded.obsm["X_stalign_image"]
+    for call in (retrieve, predict_genes):
+        with pytest.raises(KeyError, match="embedded from genes alone.*needs an image"):
+            call(embedded)

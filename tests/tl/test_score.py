@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, silhouette_score
 
-from stalign.tl import score
+from stalign.tl import probe, score
 
 
 @pytest.fixture
@@ -96,3 +96,15 @@ def test_nothing_is_written(guessed):
     before = guessed.obs.copy()
     score(guessed, "domain")
     pd.testing.assert_frame_equal(guessed.obs, before)
+
+
+def test_measurements_are_no_labels(toy):
+    toy.obs["depth"] = np.linspace(0, 1, toy.n_obs)
+    toy.obs["stalign_domain"] = toy.obs["domain"]
+    text = "column of labels.*obs\\['depth'\\].*'domain'"
+    with pytest.raises(ValueError, match=text):
+        score(toy, "depth")
+    with pytest.raises(ValueError, match=text):
+        probe(toy, "depth", use_rep="spatial")
+    toy.obs["layer"] = toy.obs["domain"].cat.codes.astype(float)
+    assert score(toy, "layer")["ARI"].item() == pytest.approx(1)

@@ -163,6 +163,38 @@ def label_columns(table: AnnData) -> list[str]:
     return [name for name in table.obs if not pd.api.types.is_numeric_dtype(table.obs[name].dtype)]
 
 
+def check_labels(table: AnnData, column: str, *, name: str) -> None:
+    """Check that a column of obs holds labels rather than measurements.
+
+    Parameters
+    ----------
+    table
+        The table.
+    column
+        The column, which is there.
+    name
+        The parameter's name, for the message.
+
+    Raises
+    ------
+    ValueError
+        If it holds numbers that are not whole.
+    """
+    values = table.obs[column].dtype
+    if not pd.api.types.is_float_dtype(values):
+        return
+    numbers = table.obs[column].dropna().to_numpy(dtype=np.float64)
+    if (numbers % 1 != 0).any():
+        raise ValueError(
+            message(
+                f"Expected `{name}` to name a column of labels",
+                found=f"numbers in obs[{column!r}], such as {numbers[numbers % 1 != 0][0]:.4g}",
+                available=label_columns(table),
+                hint="Turn them into a categorical if they are labels",
+            )
+        )
+
+
 def _layers(table: AnnData) -> list[str]:
     """Names of the layers; from anndata 0.13 on, X is among them under the name None."""
     return [name for name in table.layers if name is not None]

@@ -18,7 +18,13 @@ PANEL = 3.6  # inches, side of a panel; the legend comes beside it
 
 
 def canvas(
-    n: int, *, ax: Axes | Sequence[Axes] | None, ncols: int, width: float = PANEL, height: float = PANEL
+    n: int,
+    *,
+    ax: Axes | Sequence[Axes] | None,
+    ncols: int,
+    width: float | Sequence[float] = PANEL,
+    height: float = PANEL,
+    beside: float | Sequence[float] = 0.0,
 ) -> tuple[Figure, list[Axes]]:
     """Make panels, or take those of the user.
 
@@ -31,9 +37,11 @@ def canvas(
     ncols
         Panels in a row of a new figure.
     width
-        Width of a panel in inches.
+        Width of the panels in inches, or one per panel; a column is as wide as the widest of its panels.
     height
-        Height of a panel in inches.
+        Height of a panel in inches, with its title.
+    beside
+        Room for a legend beside the panels in inches, or one per panel.
 
     Returns
     -------
@@ -55,12 +63,24 @@ def canvas(
         return cast("Figure", axes[0].figure), axes
     ncols = min(ncols, n)
     nrows = -(-n // ncols)
+    widths, rooms = (_columns(value, n, ncols) for value in (width, beside))
     figure, grid = plt.subplots(
-        nrows, ncols, figsize=(width * ncols, height * nrows), squeeze=False, layout="constrained"
+        nrows,
+        ncols,
+        figsize=(sum(widths) + sum(rooms), height * nrows),
+        squeeze=False,
+        layout="constrained",
+        gridspec_kw={"width_ratios": widths},
     )
     for spare in grid.ravel()[n:]:
         spare.set_axis_off()
     return figure, list(grid.ravel()[:n])
+
+
+def _columns(value: float | Sequence[float], n: int, ncols: int) -> list[float]:
+    """The largest value of each column, of one value or one per panel."""
+    values = np.broadcast_to(np.asarray(value, dtype=np.float64), n)
+    return [float(values[column::ncols].max()) for column in range(ncols)]
 
 
 def finish(figure: Figure, axes: list[Axes], *, show: bool | None, return_fig: bool) -> Any:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from stalign.data import sections, table_of
-from stalign.pl._canvas import PANEL, canvas, finish, panel_title
+from stalign.pl._canvas import canvas, finish, panel_title
 from stalign.pl._labels import NO_LABEL, Labels, Palette, default_key, matched, read_labels
-from stalign.pl._tissue import frame, spots, tissue
+from stalign.pl._tissue import frame, panel_size, spots, tissue
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
     from spatialdata import SpatialData
+
+_LINE = 28  # letters in a line of a legend
 
 
 def domains(
@@ -22,7 +27,7 @@ def domains(
     *,
     truth: str | None = None,
     reference: str | None = None,
-    image: bool = True,
+    image: bool | float = 0.6,
     scale_bar: bool = True,
     library_key: str | None = None,
     table_key: str | None = None,
@@ -51,7 +56,7 @@ def domains(
     reference
         Column of obs that gives its colours and order in the same way without being drawn.
     image
-        Whether to draw the image, where there is one.
+        Opacity of the image under the spots, where there is one, from 0 to 1; True draws it as it is, False not at all.
     scale_bar
         Whether to draw a scale bar in µm, where the scale is known.
     library_key
@@ -66,7 +71,7 @@ def domains(
     size
         Multiple of the true diameter of the spots.
     alpha
-        Opacity of the spots; None for 0.85 over an image and 1 elsewhere.
+        Opacity of the spots; None for 1.
     title
         One title for all panels or one per panel.
     ncols
@@ -110,24 +115,27 @@ def domains(
     columns = [default_key(table)] if key is None else [key] if isinstance(key, str) else list(key)
     shown = resolve(table, columns, truth, reference, palette)
     views = sections(
-        data, table_key=table_key, image_key=image_key, library_key=library_key, mpp=mpp, image=image, want_mpp=4.0
+        data, table_key=table_key, image_key=image_key, library_key=library_key, mpp=mpp, image=image > 0, want_mpp=4.0
     )
     n = len(views) * len(shown)
     ncols = ncols if ncols is not None else len(shown) if len(shown) > 1 else 4
-    figure, axes = canvas(n, ax=ax, ncols=ncols, width=PANEL + legend_width(shown))
-    for i, view in enumerate(views):
-        place = tissue(view)
-        opacity = alpha if alpha is not None else 0.85 if image and view.image is not None else 1.0
+    places = [tissue(view) for view in views]
+    widths, height = panel_size(np.repeat(np.array(places, dtype=object), len(shown)).tolist(), bar=scale_bar)
+    each = len(shown) > 1 or len(views) <= 2 or ax is not None  # whether each panel has a legend, or each full row one
+    rooms = [
+        legend_width([labels]) if each or (index + 1) % min(ncols, n) == 0 else 0.0
+        for index, labels in enumerate(shown * len(views))
+    ]
+    figure, axes = canvas(n, ax=ax, ncols=ncols, width=widths, height=height, beside=rooms)
+    for i, (view, place) in enumerate(zip(views, places, strict=True)):
         for j, labels in enumerate(shown):
             panel = axes[i * len(shown) + j]
             frame(panel, place, image=image, bar=scale_bar)
             part = Labels(labels.key, labels.names, labels.codes[view.rows], labels.colors)
-            spots(panel, place, part.rgb(), size=size, alpha=opacity)
+            spots(panel, place, part.rgb(), size=size, alpha=alpha)
             index = i * len(shown) + j
-            if len(shown) > 1 or len(views) <= 2 or ax is not None:
-                legend(panel, part)
-            elif (index + 1) % ncols == 0 or index == n - 1:  # one colour key: once per row
-                legend(panel, labels)
+            if rooms[index]:
+                legend(panel, part if each else labels)
             name = (
                 labels.key if len(views) == 1 else view.library if len(shown) == 1 else f"{view.library}: {labels.key}"
             )
@@ -164,9 +172,15 @@ def legend_width(shown: Sequence[Labels]) -> float:
     -------
     Inches.
     """
-    longest = max(max((len(name) for name in labels.names), default=0) for labels in shown)
+    lines = [line for labels in shown for name in labels.names for line in wrapped(name).split("\n")]
+    longest = max(map(len, lines), default=0)
     several = max(1 + (len(labels.names) - 1) // 16 for labels in shown)
     return several * (0.35 + 0.085 * max(longest, 6))
+
+
+def wrapped(name: str) -> str:
+    """Break a long name into lines of a legend, and cut one that is very long."""
+    return textwrap.fill(name, _LINE, max_lines=3, placeholder=" …") if len(name) > _LINE else name
 
 
 def legend(ax: Axes, labels: Labels) -> None:
@@ -181,7 +195,7 @@ def legend(ax: Axes, labels: Labels) -> None:
     """
     from matplotlib.lines import Line2D
 
-    entries = list(zip(labels.names, labels.colors, strict=True))
+    entries = [(wrapped(name), color) for name, color in zip(labels.names, labels.colors, strict=True)]
     missing = int((labels.codes < 0).sum())
     if missing:
         entries.append((f"no label ({missing:,})", NO_LABEL))

@@ -10,7 +10,7 @@ from stalign._validate import message
 from stalign.core.scores import per_gene
 from stalign.data import sections, table_of
 from stalign.pl._canvas import canvas, finish, panel_title
-from stalign.pl._tissue import frame, spots, tissue
+from stalign.pl._tissue import frame, panel_size, spots, tissue
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 TRUTH = "truth"  # layer of measured expression that tl.predict_genes writes
+_BAR = 0.9  # inches, room for a colour bar
 _MISSING = (0.7, 0.7, 0.7, 1.0)
 
 
@@ -29,7 +30,7 @@ def genes(
     names: str | Sequence[str] | None = None,
     *,
     n: int = 3,
-    image: bool = False,
+    image: bool | float = False,
     scale_bar: bool = True,
     library_key: str | None = None,
     table_key: str | None = None,
@@ -55,7 +56,7 @@ def genes(
     n
         How many genes, where `names` is None.
     image
-        Whether to draw the image, where there is one.
+        Opacity of the image under the spots, where there is one, from 0 to 1; False leaves it out.
     scale_bar
         Whether to draw a scale bar in µm, where the scale is known.
     library_key
@@ -124,18 +125,21 @@ def genes(
     kinds = [("measured", table.layers[TRUTH])] if TRUTH in table.layers else []
     kinds.append(("predicted", table.X))
     views = sections(
-        data, table_key=table_key, image_key=image_key, library_key=library_key, mpp=mpp, image=image, want_mpp=4.0
+        data, table_key=table_key, image_key=image_key, library_key=library_key, mpp=mpp, image=image > 0, want_mpp=4.0
     )
     count = len(chosen) * len(views) * len(kinds)
     ncols = ncols if ncols is not None else len(kinds) if len(kinds) > 1 else 4
-    figure, axes = canvas(count, ax=ax, ncols=ncols, height=3.3)
+    places = [tissue(view) for view in views]
+    order = [place for _ in chosen for place in places for _ in kinds]
+    widths, height = panel_size(order, bar=scale_bar)
+    bars = [_BAR if (index + 1) % len(kinds) == 0 else 0.0 for index in range(count)]
+    figure, axes = canvas(count, ax=ax, ncols=ncols, width=widths, height=height, beside=bars)
     panels = iter(enumerate(axes))
     for gene, column in zip(chosen, columns, strict=True):
-        for view in views:
+        for view, place in zip(views, places, strict=True):
             values = [_dense(matrix, view.rows, int(column)) for _, matrix in kinds]
             low, high = _limits(values)
             scale = ScalarMappable(Normalize(low, high), palette)
-            place = tissue(view)
             pair = []
             for (kind, _), value in zip(kinds, values, strict=True):
                 index, panel = next(panels)

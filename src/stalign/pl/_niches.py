@@ -10,7 +10,7 @@ from stalign._constants import Keys
 from stalign._validate import message
 from stalign.data import sections, table_of
 from stalign.pl._canvas import canvas, finish, panel_title
-from stalign.pl._tissue import RASTER_FROM, Tissue, frame, spots, tissue
+from stalign.pl._tissue import RASTER_FROM, Tissue, frame, panel_size, spots, tissue
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _SPOT = "#0072B2"
 _NEIGHBOUR = "#E69F00"
 _EDGE = "#2D4B5A"
+_LEGEND = 1.3  # inches
 
 
 def niches(
@@ -31,7 +32,7 @@ def niches(
     spot: str | Sequence[str] | None = None,
     *,
     zoom: bool = True,
-    image: bool = True,
+    image: bool | float = True,
     scale_bar: bool = True,
     library_key: str | None = None,
     table_key: str | None = None,
@@ -58,7 +59,7 @@ def niches(
         Whether each section has a second panel, with the spot, its neighbours, the spot window (solid) and the niche
         window (dashed).
     image
-        Whether to draw the image, where there is one.
+        Opacity of the image, where there is one, from 0 to 1; True draws it as it is, False not at all.
     scale_bar
         Whether to draw a scale bar in µm, where the scale is known.
     library_key
@@ -122,17 +123,20 @@ def niches(
             )
         )
     views = sections(
-        data, table_key=table_key, image_key=image_key, library_key=library_key, mpp=mpp, image=image, want_mpp=2.0
+        data, table_key=table_key, image_key=image_key, library_key=library_key, mpp=mpp, image=image > 0, want_mpp=2.0
     )
     asked = [] if spot is None else [spot] if isinstance(spot, str) else list(spot)
     unknown = [name for name in asked if name not in table.obs_names]
     if unknown:
         raise KeyError(message("Expected the name of a spot", found=repr(unknown[0]), available=table.obs_names))
     per = 2 if zoom else 1
-    figure, axes = canvas(per * len(views), ax=ax, ncols=ncols, width=4.2)
+    places = [tissue(view) for view in views]
+    widths, height = panel_size(places, bar=scale_bar)
+    sizes = [side for width in widths for side in (width, min(width, height))[:per]]
+    rooms = [_LEGEND if zoom and panel % 2 else 0.0 for panel in range(len(sizes))]
+    figure, axes = canvas(len(sizes), ax=ax, ncols=ncols, width=sizes, height=height, beside=rooms)
     graph = table.obsp[Keys.NICHE_GRAPH].tocsr()
-    for i, view in enumerate(views):
-        place = tissue(view)
+    for i, (view, place) in enumerate(zip(views, places, strict=True)):
         own = graph[view.rows][:, view.rows]
         names = table.obs_names[view.rows]
         focus = _focus(place, own, names, [name for name in asked if name in names])
@@ -206,7 +210,7 @@ def _closeup(
     focus: int,
     palette: tuple[str, str],
     *,
-    image: bool,
+    image: bool | float,
     bar: bool,
     size: float,
     alpha: float,

@@ -9,6 +9,7 @@ import numpy as np
 from stalign._constants import Keys
 from stalign._validate import message
 from stalign.data import sections, table_of
+from stalign.pl._bar import draw_bar
 from stalign.pl._canvas import canvas, finish, panel_title
 from stalign.pl._labels import read_labels
 
@@ -93,7 +94,8 @@ def patches(
     KeyError
         If there are no windows, or a spot or column does not exist.
     ValueError
-        If a section has no image or no window, `size` is below 1, or `ax` has another number of panels.
+        If a section has no image or no window, there are no labels in `by`, `size` is below 1, or `ax` has another
+        number of panels.
 
     Examples
     --------
@@ -133,6 +135,8 @@ def patches(
         found = repr(unknown[0]) if unknown else "spots without a window"
         raise KeyError(message("Expected names of spots with a window", found=found, available=table.obs_names))
     rows = [(view, picks) for view, picks in zip(views, chosen, strict=True) if len(picks)]
+    if not rows:
+        raise ValueError(message(f"Expected labels in obs[{by!r}]", found="none for any spot with a window"))
     width = max(len(picks) for _, picks in rows)
     figure, axes = canvas(2 * sum(1 for _ in rows) * width, ax=ax, ncols=width, width=1.5, height=1.65)
     labels = read_labels(table, by, palette=palette) if by is not None else None
@@ -212,8 +216,6 @@ def _strip(
     axes: Sequence[Axes], view: SectionView, windows: NDArray[np.float64], *, size: int | None, bar: bool
 ) -> None:
     """Draw one row of patches."""
-    from matplotlib import patheffects
-
     image = view.image
     if image is None:
         return
@@ -230,8 +232,9 @@ def _strip(
         if not (bar and np.isfinite(image.mpp)):
             continue
         um = next((step for step in (200, 100, 50, 20, 10, 5) if step / image.mpp <= 0.5 * width), 5)
-        x, y, length = 0.06 * width, 0.94 * height, um / image.mpp
-        panel.plot([x, x + length], [y, y], color="black", linewidth=2.5, solid_capstyle="butt",
-                   path_effects=[patheffects.withStroke(linewidth=4.5, foreground="white")])  # fmt: skip
-        panel.text(x + length / 2, y - 0.03 * height, f"{um} µm", ha="center", va="bottom", fontsize="x-small",
-                   color="black", path_effects=[patheffects.withStroke(linewidth=2.5, foreground="white")])  # fmt: skip
+        length = um / image.mpp
+        corner = pixels[-max(1, px // 6) :, : max(1, px // 2)]
+        draw_bar(
+            panel, (0.06 * width, 0.94 * height), length, 0.03 * height, f"{um} µm", dark=bool(corner.mean() < 115),
+            fontsize="x-small", centred=False,
+        )  # fmt: skip

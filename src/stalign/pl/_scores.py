@@ -32,7 +32,7 @@ def scores(
     size: float = 16.0,
     alpha: float = 0.85,
     title: str | Sequence[str] | None = None,
-    ncols: int = 2,
+    ncols: int | None = None,
     ax: Axes | Sequence[Axes] | None = None,
     show: bool | None = None,
     return_fig: bool = False,
@@ -59,7 +59,7 @@ def scores(
     title
         One title for all panels or one per panel.
     ncols
-        Panels in a row.
+        Panels in a row; None for two, or one where there are many bars.
     ax
         Axes to draw on, one per metric.
     show
@@ -97,8 +97,11 @@ def scores(
     section, runs = _column(runs, library_key, _SECTION, "")
     methods, libraries = (list(dict.fromkeys(runs[column].astype(str))) for column in (method, section))
     colors = colors_of(methods, palette)
-    width = max(2.6, 0.5 * len(methods) * len(libraries) + 1.8)
-    figure, axes = canvas(len(wanted), ax=ax, ncols=ncols, width=min(width, 12.0), height=3.4)
+    width = min(max(2.6, 0.5 * len(methods) * len(libraries) + 1.8), 12.0)
+    ncols = ncols if ncols is not None else 2 if width <= 7 else 1
+    room = 0.5 + 0.085 * max(map(len, methods)) if len(methods) > 1 else 0.0
+    rooms = [0.0] * (len(wanted) - 1) + [room]
+    figure, axes = canvas(len(wanted), ax=ax, ncols=ncols, width=width, height=3.4, beside=rooms)
     for index, (panel, metric) in enumerate(zip(axes, wanted, strict=True)):
         for place, name in enumerate(methods):
             own = runs[runs[method].astype(str) == name]

@@ -7,9 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stalign._validate import message
 from stalign.core.niches import nearest
+from stalign.pl._bar import scale_bar
+from stalign.pl._canvas import PANEL
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
@@ -18,7 +23,8 @@ if TYPE_CHECKING:
 RASTER_FROM = 50_000  # spots above which a panel is painted as one image
 _RASTER_PX = 1600  # px, longest side of that image
 _IMAGE_PX = 1400  # px, longest side of the image under the spots
-_STEPS_UM = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
+_DARK = 0.45  # brightness from 0 to 1 below which a scale bar is white
+_TITLE = 0.3  # inches above a panel
 
 
 @dataclass(frozen=True)
@@ -85,8 +91,48 @@ def _spacing(xy: NDArray[np.float64]) -> float:
     return float(np.median(distance)) or 1.0
 
 
+def panel_size(places: Sequence[Tissue], *, bar: bool) -> tuple[list[float], float]:
+    """Choose the size of panels that fit their sections, all of one height and about one area.
+
+    Parameters
+    ----------
+    places
+        The sections, one per panel.
+    bar
+        Whether the panels have a scale bar.
+
+    Returns
+    -------
+    Widths in inches, one per panel, and the height with the title.
+    """
+    views = [_view(place, bar=bar) for place in places]
+    shapes = [float(np.clip((x1 - x0) / (y1 - y0), 0.4, 2.5)) for x0, y0, x1, y1 in views]
+    height = max(PANEL / np.sqrt(shape) for shape in shapes)
+    return [float(height * shape) for shape in shapes], float(height) + _TITLE
+
+
+def _view(place: Tissue, *, bar: bool) -> tuple[float, float, float, float]:
+    """x0, y0, x1, y1 of the spots with a margin, and room for a scale bar below them, in units of the panel."""
+    valid = place.xy[np.isfinite(place.xy).all(axis=1)]
+    if not len(valid):
+        raise ValueError(
+            message(
+                f"Expected spots of section {place.section.library!r} to have positions", found="NaN or none for all"
+            )
+        )
+    margin = 1.5 * place.diameter
+    (x0, y0), (x1, y1) = valid.min(axis=0) - margin, valid.max(axis=0) + margin
+    room = 0.08 * float(y1 - y0) if bar and place.in_um else 0.0
+    return float(x0), float(y0), float(x1), float(y1) + room
+
+
 def frame(
-    ax: Axes, place: Tissue, *, image: bool, view: tuple[float, float, float, float] | None = None, bar: bool = True
+    ax: Axes,
+    place: Tissue,
+    *,
+    image: bool | float,
+    view: tuple[float, float, float, float] | None = None,
+    bar: bool = True,
 ) -> None:
     """Prepare a panel: limits, image and scale bar.
 
@@ -97,21 +143,23 @@ def frame(
     place
         The section.
     image
-        Whether to draw the image, where there is one.
+        Opacity of the image, where there is one; 0 or False leaves it out.
     view
         x0, y0, x1, y1 to show, in units of the panel; by default the spots with a margin.
     bar
         Whether to draw a scale bar, where the scale is known.
+
+    Raises
+    ------
+    ValueError
+        If no spot has a position, or `image` is no opacity.
     """
-    if view is None:
-        valid = place.xy[np.isfinite(place.xy).all(axis=1)]
-        margin = 1.5 * place.diameter
-        low, high = valid.min(axis=0) - margin, valid.max(axis=0) + margin
-        room = 0.08 * float(high[1] - low[1]) if bar and place.in_um else 0.0  # for the bar, below the spots
-        view = float(low[0]), float(low[1]), float(high[0]), float(high[1]) + room
-    picture = place.section.image
-    if image and picture is not None:
-        _draw_image(ax, place, view)
+    if not 0 <= image <= 1:
+        raise ValueError(message("Expected `image` to be True, False or an opacity from 0 to 1", found=image))
+    view = _view(place, bar=bar) if view is None else view
+    dark = None
+    if image and place.section.image is not None:
+        dark = _draw_image(ax, place, view, float(image))
     ax.set_xlim(view[0], view[2])
     ax.set_ylim(view[3], view[1])  # y grows downwards, as in the image
     ax.set_aspect("equal")
@@ -120,14 +168,21 @@ def frame(
     for spine in ax.spines.values():
         spine.set_visible(False)
     if bar and place.in_um:
-        scale_bar(ax, view, over_image=image and picture is not None)
+        scale_bar(ax, view, dark=dark)
 
 
-def _draw_image(ax: Axes, place: Tissue, view: tuple[float, float, float, float]) -> None:
-    """Draw what the panel shows of the image, no finer than a panel can show."""
+def _draw_image(ax: Axes, place: Tissue, view: tuple[float, float, float, float], opacity: float) -> bool | None:
+    """Draw what the panel shows of the image, no finer than a panel can show.
+
+    Returns
+    -------
+    Whether it is dark where the scale bar comes; None where it does not reach.
+    """
+    from matplotlib.colors import to_rgb
+
     picture = place.section.image
     if picture is None:
-        return
+        return None
     corners = np.array([[view[0], view[1]], [view[2], view[3]]]) / place.unit * picture.scale + picture.offset
     side = float((corners[1] - corners[0]).max())
     if side < 0.3 * max(picture.shape):  # a close-up: cut it, as the thumbnail would be coarse
@@ -138,7 +193,16 @@ def _draw_image(ax: Axes, place: Tissue, view: tuple[float, float, float, float]
     else:
         pixels, _ = picture.thumbnail(_IMAGE_PX)
         (x0, y0), (x1, y1) = place.from_pixels(np.array([[0.0, 0.0], [picture.shape[1], picture.shape[0]]]))
-    ax.imshow(pixels, extent=(x0, x1, y1, y0), interpolation="antialiased", zorder=0, aspect="auto")
+    ax.imshow(pixels, extent=(x0, x1, y1, y0), interpolation="antialiased", zorder=0, aspect="auto", alpha=opacity)
+    ax.patch.set_visible(True)  # what shows through
+    width, height = view[2] - view[0], view[3] - view[1]
+    corners = np.array([[view[0], view[3] - 0.1 * height], [view[0] + 0.3 * width, view[3]]])
+    px = (corners - np.array([x0, y0])) / np.array([x1 - x0, y1 - y0]) * pixels.shape[1::-1]
+    (left, top), (right, bottom) = np.maximum(px.astype(int), 0)
+    under = pixels[top:bottom, left:right, :3]
+    if not under.size:
+        return None
+    return bool(opacity * under.mean() / 255 + (1 - opacity) * np.mean(to_rgb(ax.get_facecolor())) < _DARK)
 
 
 def spots(ax: Axes, place: Tissue, rgb: NDArray[np.float64], *, size: float = 1.0, alpha: float | None = None) -> None:
@@ -202,32 +266,3 @@ def _paint(
     picture = color[nearest_px[0], nearest_px[1]] * inside[..., None]
     extent = (low[0], low[0] + width * px, low[1] + height * px, low[1])
     ax.imshow(picture, extent=extent, interpolation="nearest", zorder=2, alpha=alpha, aspect="auto")
-
-
-def scale_bar(ax: Axes, view: tuple[float, float, float, float], *, over_image: bool) -> None:
-    """Draw a scale bar of a round number of µm in the lower left corner.
-
-    Parameters
-    ----------
-    ax
-        A panel in µm.
-    view
-        x0, y0, x1, y1 of the panel in µm.
-    over_image
-        Whether it lies on an image, where it is outlined to be seen on any ground.
-    """
-    from matplotlib import patheffects, rcParams
-
-    width, height = view[2] - view[0], view[3] - view[1]
-    fitting = [step for step in _STEPS_UM if step <= 0.3 * width]
-    length = fitting[-1] if fitting else _STEPS_UM[0]
-    x, y = view[0] + 0.04 * width, view[3] - 0.025 * height
-    color = "black" if over_image else rcParams["text.color"]
-    outline = [patheffects.withStroke(linewidth=4, foreground="white")] if over_image else []
-    ax.plot([x, x + length], [y, y], color=color, linewidth=2, zorder=5, path_effects=outline, solid_capstyle="butt")
-    name = f"{length} µm" if length < 1000 else f"{length // 1000} mm"
-    thin = [patheffects.withStroke(linewidth=2.5, foreground="white")] if over_image else []
-    ax.text(
-        x + length / 2, y - 0.015 * height, name, color=color, ha="center", va="bottom", fontsize="small", zorder=5,
-        path_effects=thin,
-    )  # fmt: skip

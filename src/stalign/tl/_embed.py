@@ -149,6 +149,7 @@ def embed(
     from stalign.pp._niches import niche_slots
     from stalign.pp._patches import window_slots
     from stalign.tl._embed_run import Embedding, check_features, niches_hold, record_of, windows_hold
+    from stalign.tl._modality import described
 
     if not image and not genes:
         raise ValueError(message("Expected at least one of `image` and `genes` to be True", found="both False"))
@@ -228,5 +229,5 @@ def embed(
     for key in (Keys.EMBED_IMAGE, Keys.EMBED_GENE):
         if key not in slots["obsm"]:
             written.obsm.pop(key, None)
-    logger.info("Embedded %d spots: added obsm[%r].", table.n_obs - missing, Keys.EMBED)
+    logger.info("Embedded %d spots (%s): added obsm[%r].", table.n_obs - missing, described(records), Keys.EMBED)
     return changed

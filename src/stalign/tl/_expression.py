@@ -14,6 +14,7 @@ from stalign.core.expression import normalise
 from stalign.data.sections import groups
 from stalign.data.table import has_counts, read_counts, table_of
 from stalign.tl._domains import features_of
+from stalign.tl._modality import check_modality
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -124,6 +125,8 @@ def _read(
     table_key: str | None,
 ) -> Spots:
     table = table_of(data, table_key)
+    for name in use_rep:
+        check_modality(table, name)
     features = np.concatenate([features_of(table, name) for name in use_rep], axis=1, dtype=np.float64)
     section = np.zeros(table.n_obs, dtype=np.intp)
     for number, (_, rows) in enumerate(groups(data, library_key=library_key, table_key=table_key)):

@@ -231,8 +231,8 @@ def _result(
     logger.info(
         "Predicted %d genes in %d of %d spots (%s)%s.",
         *(len(names), record["n_predicted"], table.n_obs, record["split"]),
-        f": mean Pearson {var['pearson'].mean():.3f}, mean squared error {var['mse'].mean():.3f}, "
-        f"{var['mse_mean'].mean():.3f} by the mean"
+        f": mean Pearson {var['pearson'].mean():.3f}, mean squared error {var['mse'].mean():.3f} "
+        f"({var['mse_mean'].mean():.3f} for predicting the mean)"
         if seen.any()
         else "; nothing measured to compare with",
     )

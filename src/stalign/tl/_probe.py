@@ -66,7 +66,7 @@ def probe(
     KeyError
         If a column or representation is not there.
     ValueError
-        If `split` is unknown, or there are too few labels, spots or sections.
+        If `split` is unknown, `truth` holds measurements, or there are too few labels, spots or sections.
 
     Examples
     --------
@@ -80,13 +80,14 @@ def probe(
     import pandas as pd
 
     from stalign.core.probe import linear_probe
-    from stalign.data.table import label_columns, library_column, table_of
+    from stalign.data.table import check_labels, label_columns, library_column, table_of
 
     one_of(split, ("spot", "library"), name="split")
     table = table_of(data, table_key)
     if truth not in table.obs:
         expected = "Expected `truth` to name a column of obs"
         raise KeyError(message(expected, found=repr(truth), available=label_columns(table)))
+    check_labels(table, truth, name="truth")
     keys = [use_rep] if isinstance(use_rep, str) else list(use_rep)
     for key in keys:
         if key not in table.obsm:

@@ -12,6 +12,7 @@ from stalign._settings import logger
 from stalign._validate import message, one_of
 from stalign.data.table import table_of
 from stalign.tl._domains import features_of
+from stalign.tl._modality import check_modality
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -122,6 +123,7 @@ def retrieve(
 
 def _unit(table: AnnData, use_rep: str) -> tuple[np.ndarray, np.ndarray]:
     """Get the usable rows and their embeddings at unit length."""
+    check_modality(table, use_rep)
     values = features_of(table, use_rep)
     rows = np.flatnonzero(np.isfinite(values).all(axis=1))
     if len(rows) == 0:

@@ -12,7 +12,7 @@ from stalign._settings import logger, settings
 from stalign._validate import message
 from stalign.core.scores import IGNORE, agreement, compactness
 from stalign.data.sections import groups
-from stalign.data.table import label_columns, table_of
+from stalign.data.table import check_labels, label_columns, table_of
 from stalign.tl._domains import features_of
 
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ def score(
     ------
     KeyError
         If a column or the embedding does not exist; the columns that could be meant are listed.
+    ValueError
+        If a column holds measurements rather than labels.
 
     Examples
     --------
@@ -122,6 +124,7 @@ def _column(table: AnnData, column: str, *, name: str, ignore: Collection[str], 
     if column not in table.obs:
         expected = f"Expected `{name}` to name a column of obs"
         raise KeyError(message(expected, found=repr(column), available=label_columns(table), hint=hint))
+    check_labels(table, column, name=name)
     values = table.obs[column]
     missing = values.isna().to_numpy()
     text = values.astype(str).to_numpy(dtype=object)
