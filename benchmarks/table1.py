@@ -154,7 +154,7 @@ def run(real: Real, args: argparse.Namespace, missing: dict[str, str], done: set
         try:
             key = write(adata, real)
         except (FileNotFoundError, PermissionError, ConnectionError, ValueError) as error:
-            missing.setdefault(method, reason(error, real))
+            missing.setdefault(method, reason(method, error, real))
             continue
         seconds = time.perf_counter() - start
         for seed in seeds:
@@ -165,20 +165,27 @@ def run(real: Real, args: argparse.Namespace, missing: dict[str, str], done: set
         print(f"{real.name}: {method}: ARI {score['ARI']:.3f} in the last run", flush=True)
 
 
-def reason(error: Exception, real: Real) -> str:
-    text = " ".join(str(error).split())
-    first = text.split(". ")
-    kind = "in " + real.name + ": " if isinstance(error, ValueError) else ""
-    return kind + ". ".join(first[:2])
+def reason(method: str, error: Exception, real: Real) -> str:
+    """Say why a method is missing: what the card says of weights that are not here, else the error's first sentence."""
+    if isinstance(error, ValueError):
+        return f"in {real.name}: " + " ".join(str(error).split()).split(". ")[0]
+    names = stalign.encoders.list().index
+    cards = [stalign.encoders.get(name) for name in names if name == method or name in method.lower().split()]
+    absent = next((card for card in cards if card.needs_weights), None) or stalign.encoders.get("uni")
+    if absent.access == "folder":
+        return f"no weights here: its authors hand them out at {absent.url} ({absent.licence})"
+    gate = {True: "gated", None: "sources disagree on whether it is gated", False: "not gated"}[absent.gated]
+    return f"no weights here: {absent.repo} on the hub, {gate}, {absent.licence}"
 
 
-def layout(table: pd.DataFrame) -> str:
+def layout(table: pd.DataFrame, methods: list[str], sections: list[str]) -> str:
     """Methods by sections with the mean over sections, as Markdown; best bold, second best underlined."""
     cells = table.groupby(["method", "section"], sort=False)["ARI"].agg(["mean", "std"])
-    order = list(dict.fromkeys(table["method"])), list(dict.fromkeys(table["section"]))
-    mean, spread = (
-        cells[part].unstack("section").reindex(index=order[0], columns=order[1]) for part in ("mean", "std")
+    rows, columns = (
+        [name for name in names if name in set(table[key])]
+        for names, key in ((methods, "method"), (sections, "section"))
     )
+    mean, spread = (cells[part].unstack("section").reindex(index=rows, columns=columns) for part in ("mean", "std"))
     mean["mean"] = mean.mean(axis=1).where(mean.notna().all(axis=1))
     ranks = mean[[("random" not in name) for name in mean.index]].rank(ascending=False, method="min")
     lines = ["| method | " + " | ".join(mean.columns) + " |", "|" + "---|" * (len(mean.columns) + 1)]
@@ -211,16 +218,23 @@ def main() -> None:
         for row in run(real, args, methods_missing, done):
             table = pd.concat([table, pd.DataFrame([row])], ignore_index=True)
             table.to_csv(file, index=False)
+    given = [name for name, _ in methods(args)]
+    names = [real.name for real in SECTIONS] + [real.name for real in sections]
     lines = [
-        f"ARI, mean ± standard deviation over {args.runs} runs of a tied GMM on 15 components, labelled spots only; "
-        f"image encoders at level `{args.level}`. Best bold, second best underlined; random weights are not ranked.",
+        "# Table 1 of the paper, on the sections and encoders that are here",
         "",
-        layout(table),
+        f"ARI, mean ± standard deviation over {args.runs} runs of a tied Gaussian mixture on 15 components, labelled "
+        f"spots only; image encoders at level `{args.level}` (`benchmarks/table1.py`). Best bold, second best "
+        "underlined. Rows with random weights say what a network's shape alone is worth, and are not ranked.",
         "",
-        "Missing sections:",
+        layout(table, given, list(dict.fromkeys(names))),
+        "",
+        "Sections of the paper that are missing:",
+        "",
         *(f"- {name}: {why}" for name, why in absent.items()),
         "",
-        "Missing methods:",
+        "Methods that are missing:",
+        "",
         *(f"- {name}: {why}" for name, why in methods_missing.items()),
     ]
     (args.out / "table1.md").write_text("\n".join(lines) + "\n")

@@ -77,7 +77,7 @@ def encoder_table() -> str:
             {
                 "name": f"`{name}`",
                 "width": row["dim"],
-                "input": f"{row['input_px']} px" if modality == "image" else "counts",
+                "input": f"{row['input_px']} px, {row['input_um']:g} µm" if modality == "image" else "counts",
                 "parameters": _count(row["n_parameters"]),
                 "licence": row["licence"],
                 "commercial use": _YES[row["commercial"]],

@@ -58,9 +58,19 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 self._refuse(404, "EntryNotFound")
                 return
             content = hub.files[name]
+            sha256 = hashlib.sha256(content).hexdigest()
+            if hub.mode == "large" and not self.path.startswith("/store/"):
+                self.send_response(302)  # large files are kept in another place, and named by their hash
+                self.send_header("Location", f"/store/{name}")
+                self.send_header("X-Repo-Commit", COMMIT)
+                self.send_header("X-Linked-Etag", f'"{hub.etag.get(name, sha256)}"')
+                self.send_header("X-Linked-Size", str(len(content)))
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             self.send_response(200)
             self.send_header("X-Repo-Commit", COMMIT)
-            self.send_header("ETag", f'"{hub.etag.get(name, hashlib.sha256(content).hexdigest())}"')
+            self.send_header("ETag", f'"{hub.etag.get(name, sha256)}"')
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             if body:
@@ -114,6 +124,16 @@ def test_success_is_kept_and_found_again_without_asking(card, hub, tmp_path):
     with stalign.settings.override(offline=True):
         assert _fetch(card, hub, tmp_path) == path
     assert len(hub.asked) == asked
+
+
+def test_large_file_that_is_kept_elsewhere(card, hub, tmp_path):
+    hub.mode = "large"
+    path = _fetch(card, hub, tmp_path)
+    assert path.read_bytes() == BODY
+    assert path.resolve().name == hashlib.sha256(BODY).hexdigest()
+    hub.etag["model.safetensors"] = "a" * 64
+    with pytest.raises(ValueError, match="Expected sha256 aaaa"):
+        _fetch(card, hub, tmp_path / "again")
 
 
 def test_next_file_is_tried_when_the_first_is_not_there(card, hub, tmp_path):

@@ -101,6 +101,37 @@ def test_options_change_length_and_digest():
     assert get("pca", n_comps=7).dim == 7
 
 
+@pytest.mark.parametrize("name", ["test_vit", "test_convnext", "test_resnet.r160_in1k"])
+def test_networks_of_timm(name, tmp_path):
+    """Any network of timm by its name, its checkpoint with the classifier included."""
+    timm = pytest.importorskip("timm")
+    card = get(f"timm:{name}")
+    known = timm.get_pretrained_cfg(name)
+    assert (card.input_px, card.mean, card.std) == (known.input_size[-1], known.mean, known.std)
+    assert card.repo == known.hf_hub_id
+    torch.manual_seed(3)
+    whole = timm.create_model(name, pretrained=False).eval()
+    torch.save(whole.state_dict(), tmp_path / "mine.pth")
+    encoder = load(card, tmp_path / "mine.pth")
+    x = torch.randn(2, 3, card.input_px, card.input_px)
+    with torch.no_grad():
+        expected = whole.forward_head(whole.forward_features(x), pre_logits=True)
+        torch.testing.assert_close(encoder.network(x), expected, rtol=1e-4, atol=1e-5)
+    assert expected.shape == (2, card.dim)
+    check(card, tmp_path / "mine.pth")
+    state = whole.state_dict()
+    state["surplus.weight"] = torch.zeros(2)
+    torch.save(state, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match=r"left over \(such as surplus.weight\)"):
+        load(card, tmp_path / "other.pth")
+
+
+def test_unknown_network_of_timm():
+    pytest.importorskip("timm")
+    with pytest.raises(KeyError, match="vit_smal_patch16_224"):
+        get("timm:vit_smal_patch16_224")
+
+
 @pytest.mark.usefixtures("_registry")
 def test_register_and_check():
     class Mean:
@@ -178,6 +209,7 @@ def test_import_leaves_torch_alone():
 
 @pytest.mark.parametrize("name", ["uni", "midnight"])
 def test_bf16_is_close_to_fp32(name):
+    from stalign.encoders.runtime import halve
     from stalign.encoders.vision import ImageEncoder, build
 
     torch.manual_seed(0)
@@ -188,6 +220,9 @@ def test_bf16_is_close_to_fp32(name):
         encoder = ImageEncoder(get(name), network, device=torch.device("cpu"), precision=precision)
         found[precision] = encoder.encode(patches)
         assert found[precision].dtype == np.float32
+    halve(network)  # what `load` does: half the memory, the same numbers
+    np.testing.assert_array_equal(encoder.encode(patches), found["bf16"])
+    assert network.network.blocks[0].attn.qkv.weight.dtype == torch.bfloat16
     a, b = (part / np.linalg.norm(part, axis=1, keepdims=True) for part in found.values())
     assert not np.array_equal(a, b)
     assert (a * b).sum(1).min() > 0.999

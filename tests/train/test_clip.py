@@ -77,6 +77,19 @@ def test_trains_and_serves_tl_encode(sections, tmp_path):
         torch.testing.assert_close(value, load_file(again / "model.safetensors")[name])
 
 
+def test_any_network_of_timm_from_the_users_file(sections, tmp_path):
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(5)
+    torch.save(timm.create_model("test_vit", pretrained=False).state_dict(), tmp_path / "vit.pth")
+    lines = [f'weights = "{tmp_path}/vit.pth"', f'out = "{tmp_path}/tuned"', "epochs = 1", "n_genes = 20"]
+    (tmp_path / "config.toml").write_text("\n".join(['encoder = "timm:test_vit"', *lines]))
+    folder = fit_clip(sections, read_config(tmp_path / "config.toml"))
+    stalign.tl.encode(sections[0], "clip-tuned", weights=folder)
+    assert sections[0].obsm["X_clip-tuned_spot"].shape == (12, 32)
+    stalign.tl.encode(sections[0], "timm:test_vit", weights=tmp_path / "vit.pth", precision="bf16")
+    assert sections[0].obsm["X_timm-test_vit_spot"].shape == (12, 64)
+
+
 def test_frozen_tower_stays_as_it_was(sections, tmp_path):
     states = {}
     for train in (True, False):

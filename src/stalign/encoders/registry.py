@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from stalign._validate import message
 from stalign.encoders.gene_cards import GENE_CARDS
 from stalign.encoders.image_cards import IMAGE_CARDS
+from stalign.encoders.timm_cards import PREFIX, timm_card
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,7 +73,8 @@ def get(encoder: str | Card, **options: Any) -> Card:
     Parameters
     ----------
     encoder
-        A registered name, or a card, which is returned with the options.
+        A registered name; `timm:` and the name of a network of timm, such as `timm:vit_small_patch16_224`; or a card,
+        which is returned with the options.
     options
         Settings of the encoder, such as `pool="cls+mean"`; the card lists them.
 
@@ -86,6 +88,8 @@ def get(encoder: str | Card, **options: Any) -> Card:
         If no encoder has the name, or it has no such option.
     ValueError
         If an option does not take the value.
+    ImportError
+        If a network of timm is asked for and timm is not installed.
 
     Examples
     --------
@@ -97,6 +101,8 @@ def get(encoder: str | Card, **options: Any) -> Card:
     """
     if not isinstance(encoder, str):
         return encoder.with_options(**options)
+    if encoder.startswith(PREFIX):
+        return timm_card(encoder).with_options(**options)
     name = encoder.lower()
     name = _ALIASES.get(name, name)
     if name not in _CARDS:

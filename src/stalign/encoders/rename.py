@@ -235,7 +235,7 @@ LAYOUTS: dict[str, Callable[[Mapping[str, torch.Tensor], Any], State]] = {
 }  # fmt: skip
 
 IGNORED: dict[str, tuple[str, ...]] = {
-    "timm": (r"head\.", r"mask_token"),
+    "timm": (r"head\.", r"head_dist\.", r"fc\.", r"classifier\.", r"mask_token"),
     "resnet": (r"fc\.",),
     "vit": (r"pooler\.", r"embeddings\.mask_token"),
     "dinov2": (r"mask_token", r"embeddings\.mask_token", r"head\.", r"dino_head\.", r"ibot_head\."),

@@ -155,7 +155,7 @@ def assign(model: nn.Module, state: Mapping[str, torch.Tensor], *, ignore: Itera
     state
         Tensors by the network's own names.
     ignore
-        Regular expressions of names in `state` that are known to belong to other parts.
+        Regular expressions of names in `state` that belong to other parts where the network has no such tensor.
     name
         The encoder's name, for messages.
 
@@ -165,8 +165,10 @@ def assign(model: nn.Module, state: Mapping[str, torch.Tensor], *, ignore: Itera
         If a tensor of the network is missing, one of the checkpoint is left over, or a shape differs.
     """
     patterns = [re.compile(pattern) for pattern in ignore]
-    kept = {key: value for key, value in state.items() if not any(pattern.match(key) for pattern in patterns)}
     wanted = model.state_dict()
+    kept = {
+        key: value for key, value in state.items() if key in wanted or not any(rule.match(key) for rule in patterns)
+    }
     missing = [key for key in wanted if key not in kept]
     left_over = [key for key in kept if key not in wanted]
     wrong = [

@@ -13,8 +13,9 @@ from torch import nn
 from stalign._optional import require
 from stalign._validate import message, one_of
 from stalign.encoders.rename import IGNORED, LAYOUTS
-from stalign.encoders.runtime import PRECISIONS, autocast, pick_device
+from stalign.encoders.runtime import PRECISIONS, autocast, halve, pick_device
 from stalign.encoders.state import assign, read_state
+from stalign.encoders.timm_cards import PREFIX
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -106,8 +107,11 @@ def build(card: Card, **changes: Any) -> Pooled:
         from stalign.encoders import towers
 
         return Pooled(getattr(towers, card.architecture)(card, **changes), pool)
-    one_of(card.architecture, _TIMM, name="architecture")
     timm = require("timm", purpose=f"The encoder {card.name!r}")
+    if card.architecture.startswith(PREFIX):
+        name = card.architecture.removeprefix(PREFIX)
+        return Pooled(timm.create_model(name, pretrained=False, num_classes=0, **changes), pool)
+    one_of(card.architecture, _TIMM, name="architecture")
     name, given = _TIMM[card.architecture]
     kwargs = {**({"img_size": card.input_px} if name.startswith("vit") else {}), **given, **changes}
     if kwargs.pop("swiglu", False):
@@ -141,7 +145,8 @@ def load_network(card: Card, path: Path, **changes: Any) -> Pooled:
     ValueError
         If the checkpoint does not fit the network exactly, or is damaged.
     """
-    with torch.device("cpu" if card.architecture in _BUFFERS else "meta"):
+    buffers = card.architecture in _BUFFERS or card.architecture.startswith(PREFIX)
+    with torch.device("cpu" if buffers else "meta"):
         pooled = build(card, **changes)
     state = read_state(path)
     try:
@@ -247,8 +252,11 @@ def load(
     one_of(precision, PRECISIONS, name="precision")
     chosen = pick_device(device)
     if path is not None:
-        return ImageEncoder(card, load_network(card, path), device=chosen, precision=precision)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = build(card)
+        network = load_network(card, path)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = build(card)
+    if precision == "bf16":
+        halve(network)
     return ImageEncoder(card, network, device=chosen, precision=precision)
