@@ -171,6 +171,21 @@ def test_nan_loss_stops_before_it_reaches_the_weights(slides, tiny, monkeypatch,
     assert not (tmp_path / "run" / "weights").exists()
 
 
+def test_weights_that_are_not_finite_are_never_a_checkpoint(slides, tiny, monkeypatch, tmp_path):
+    """A finite loss with a gradient that is not: the next loss would be NaN, and the checkpoint useless."""
+    step = AlignModule.training_step
+
+    def broken(self, batch, index):
+        if self.global_step == 3:
+            self.network.gene_table.weight.register_hook(lambda g: g * float("inf"))
+        return step(self, batch, index)
+
+    monkeypatch.setattr(AlignModule, "training_step", broken)
+    with pytest.raises(FloatingPointError, match=r"finite weights after step 4.*gene_table"):
+        fit(slides, tiny())
+    assert [p.name for p in found(tmp_path / "run" / "checkpoints")] == ["step-00000002.ckpt"]
+
+
 def test_full_disk_keeps_what_is_there(slides, tiny, tmp_path):
     config = tiny(run={"epochs": 1})
     fit(slides, config)
@@ -216,6 +231,14 @@ def test_no_usable_section_says_why_for_each(slides, toy2, tiny, tmp_path):
         fit([Slide(SectionSpec("empty.h5ad"), one)], tiny())
     with pytest.raises(ValueError, match="no slide was given"):
         fit([], tiny())
+
+
+def test_tables_in_memory_come_with_how_they_are_read(toy2, tiny):
+    config = tiny(run={"steps": 1})
+    fit([(toy2, SectionSpec("my table", library_key="library", donor="A", exclude=("toy_1",)))], config)
+    manifest = pd.read_csv(f"{config.out}/manifest.csv")
+    assert manifest["section"].tolist() == ["toy_1", "toy_2"] and manifest["kept"].tolist() == [False, True]
+    assert set(manifest["slide"]) == {"my table"} and set(manifest["donor"]) == {"A"}
 
 
 def test_every_loss_option_trains(slides, tiny, tmp_path):

@@ -1,15 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from stalign.models.checkpoint import load
 from stalign.models.config import MINI, ST_ALIGN, ConvEncoder, Features
 from stalign.train import fit, history
-from stalign.train.config import SectionSpec, TrainConfig
+from stalign.train.config import DataConfig, SectionSpec, TrainConfig
 from stalign.train.model import model_config
 from stalign.train.module import parameter_groups
-from stalign.train.slides import Slide
 
 
 def test_base_and_what_replaces_it():
@@ -60,10 +61,10 @@ def test_biases_norms_and_the_gene_table_are_spared_by_weight_decay():
 def test_paper_configuration_trains_on_features_given_as_arrays(toy2, tiny, tmp_path):
     """ST-Align at toy size: frozen niche image and spot gene features, AE-Gene on the expression itself."""
     rng = np.random.default_rng(0)
-    for name, width in (("uni", 16), ("scgpt", 8)):
+    (tmp_path / "uni").mkdir()
+    for name, width in (("uni/toy", 16), ("scgpt", 8)):
         np.save(tmp_path / f"{name}.npy", rng.normal(size=(toy2.n_obs, width)).astype(np.float32))
-    features = {"niche_image": "uni.npy", "spot_gene": "scgpt.npy"}
-    slide = Slide(SectionSpec("toy", library_key="library", features=features), toy2, root=tmp_path)
+    given = (toy2, SectionSpec("toy", library_key="library", features={"spot_gene": "scgpt.npy"}))
     model = {
         "base": "st-align",
         "spot_image": {"channels": [4, 4, 4, 4], "blocks": [1, 1, 1, 1], "features": 8},
@@ -76,7 +77,19 @@ def test_paper_configuration_trains_on_features_given_as_arrays(toy2, tiny, tmp_
         "head": {"hidden": 8, "out": 8},
         "input": {"niche_px": 16, "spot_px": 8},
     }
-    config = tiny(model=model, run={"steps": 3})
-    checkpoint = load(fit([slide], config))
+    features = {"niche_image": "uni/{slide}.npy", "spot_gene": "not/read.npy"}
+    data = DataConfig(root=str(tmp_path), min_spots=20, features=features)
+    config = tiny(model=model, data=data, run={"steps": 3})
+    checkpoint = load(fit([given], config))
     assert checkpoint.config.niche_image == Features(dim=16)
     assert np.isfinite(history(config.out)["loss/total"]).all()
+
+
+def test_weights_that_cannot_be_had_are_said_before_slides_are_opened(toy2, tiny, tmp_path):
+    data = DataConfig(encoders={"niche_image": "uni"}, encoder_weights={"uni": str(tmp_path / "uni.bin")})
+    config = tiny(data=replace(data, on_error="skip"))
+    with pytest.raises(FileNotFoundError, match=r"uni\.bin"):
+        fit([toy2], config)
+    config = tiny(data=replace(data, encoders={"niche_image": "uno"}))
+    with pytest.raises((KeyError, ValueError), match="uno"):
+        fit([toy2], config)

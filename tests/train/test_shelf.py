@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import mmap
+import resource
 from dataclasses import replace
 
 import numpy as np
@@ -75,3 +76,17 @@ def test_a_run_from_disk_has_the_same_losses(on_disk, tiny, tmp_path):
         fit(on_disk, config)
         runs.append(history(config.out)["loss/total"].to_numpy())
     np.testing.assert_array_equal(*runs)
+
+
+@pytest.mark.parametrize("on_error", ["stop", "skip"])
+def test_a_full_disk_is_not_taken_for_a_bad_slide(on_disk, tmp_path, on_error):
+    folder = tmp_path / "store"
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limit[1]))  # writing more fails as on a full disk
+    try:
+        with pytest.raises(OSError, match=r"Cannot write to the store of sections in .*Make room"):
+            open_store(on_disk, replace(DISK, on_error=on_error), MINI.input, folder=folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert not list(folder.glob(".*"))  # no half-written section is left
+    assert len(open_store(on_disk, DISK, MINI.input, folder=folder).sections) == 2

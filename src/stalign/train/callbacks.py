@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+DIVERGED = "Lower `optim.lr`, set `optim.grad_clip`, or train in fp32; then resume from the last checkpoint"
 _PATTERN = "step-*.ckpt"
 
 
@@ -43,10 +44,22 @@ class Checkpoints(pl.Callback):
         self._written: tuple[Path, Path] | None = None
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        """Write after every `every` steps and after the last one."""
+        """Write after every `every` steps and after the last one.
+
+        Raises
+        ------
+        FloatingPointError
+            If the weights are not finite any more.
+        OSError
+            If the checkpoint cannot be written.
+        """
         step = trainer.global_step
         if step % self.every and step != trainer.num_training_batches:
             return
+        broken = [name for name, value in pl_module.state_dict().items() if not value.isfinite().all()]
+        if broken:
+            expected = f"Expected finite weights after step {step}, of which no checkpoint is written"
+            raise FloatingPointError(message(expected, found=f"values that are not in {broken[0]}", hint=DIVERGED))
         final = self.folder / f"step-{step:08d}.ckpt"
         temporary = self.folder / f".saving-{step:08d}"
         try:

@@ -98,7 +98,12 @@ class DataConfig:
         File of further gene symbols (one a line, or the first column of a CSV or TSV) that the vocabulary must hold.
     encoders
         Frozen encoders of branches whose features are computed once per section and cached: the branch and a name of
-        `stalign.encoders.list()`. Only for branches of kind `features`; `sections.features` goes first.
+        `stalign.encoders.list()`. Only for branches of kind `features`; features that are given go first.
+    encoder_weights
+        File or folder of the weights of an encoder, by its name; without, the published ones are taken.
+    features
+        `features` of sections that do not name their own. `{slide}` in a file name stands for the slide's name, as in
+        `{ niche_image = "uni/{slide}.npy" }`.
     store
         `memory` keeps the sections in RAM; `disk` writes pixels, counts and scores of each to the folder of the run
         once, and maps them from there in all processes.
@@ -117,6 +122,8 @@ class DataConfig:
     max_genes: int = 20_000
     vocabulary: str | None = None
     encoders: dict[str, str] = field(default_factory=dict)
+    encoder_weights: dict[str, str] = field(default_factory=dict)
+    features: dict[str, str] = field(default_factory=dict)
     store: Literal["memory", "disk"] = "memory"
     on_error: Literal["stop", "skip"] = "stop"
     workers: int = 0

@@ -202,7 +202,8 @@ def with_features(one: Opened, config: DataConfig) -> tuple[Opened, dict[str, st
         level = branch.split("_")[0]
         found[branch] = f"X_{encoder}_{level}"
         if found[branch] not in table.obsm:
-            arrays[found[branch]] = _encoded(one, encoder, level, found[branch])
+            weights = config.encoder_weights.get(encoder)
+            arrays[found[branch]] = _encoded(one, encoder, weights, level, found[branch])
     if arrays:
         layers = {name: values for name, values in table.layers.items() if name is not None}
         slim = AnnData(X=table.X, obs=table.obs, var=table.var, layers=layers)
@@ -212,7 +213,7 @@ def with_features(one: Opened, config: DataConfig) -> tuple[Opened, dict[str, st
     return one, found
 
 
-def _encoded(one: Opened, encoder: str, level: str, key: str) -> NDArray[np.float32]:
+def _encoded(one: Opened, encoder: str, weights: str | None, level: str, key: str) -> NDArray[np.float32]:
     from stalign import tl
 
     given = one.slide.spec
@@ -220,6 +221,7 @@ def _encoded(one: Opened, encoder: str, level: str, key: str) -> NDArray[np.floa
         one.data,
         encoder,
         level=level,
+        weights=weights,
         layer=given.layer,
         total_counts=given.total_counts,
         gene_key=given.gene_key,

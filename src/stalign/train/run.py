@@ -80,12 +80,13 @@ def assemble(slides: Iterable[Any] | None, config: TrainConfig) -> Run:
         If a section cannot be read.
     """
     shape = model_config(config)
-    given = as_slides(_named(config) if slides is None else slides, root=config.data.root)
-    store = open_store(given, config.data, shape.input, seed=config.seed, folder=Path(config.out) / "store")
+    data = config.data
+    given = as_slides(_named(config) if slides is None else slides, root=data.root, features=data.features)
+    store = open_store(given, data, shape.input, seed=config.seed, folder=Path(config.out) / "store")
     clusters = shape.loss.negatives == "cluster"
     if clusters:
         store.sections = [with_clusters(s, seed=config.seed) for s in store.sections]
-    train, validation = split(store.sections, config.data.validation)
+    train, validation = split(store.sections, data.validation)
     torch.manual_seed(config.seed)
     network = STAlign(shape, len(store.vocabulary.symbols))
     return wire(config, store, network, train, validation, clusters=clusters)
@@ -129,7 +130,7 @@ def wire(
     steps = config.run.steps or max(1, round(config.run.epochs * per_epoch))
     # What a run has to have in common with the one it goes on from: all but how and where it runs.
     kept = {k: v for k, v in config.to_dict().items() if k not in {"run", "out", "card"}}
-    kept["data"] = {k: v for k, v in kept["data"].items() if k not in {"root", "workers", "store"}}
+    kept["data"] = {k: v for k, v in kept["data"].items() if k not in {"root", "workers", "store", "encoder_weights"}}
     module = AlignModule(
         network,
         config.optim,

@@ -14,6 +14,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from stalign._settings import logger
+from stalign._validate import message
 from stalign.core.expression import LowRank
 from stalign.data.expression import Expression
 from stalign.data.images import SectionImage
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 _CLASSES = {cls.__name__: cls for cls in (SectionView, SectionImage, Expression, LowRank)}
 _CSR = ("data", "indices", "indptr")
 _INDEX = "index.json"
+
+
+class NotKeptError(OSError):
+    """What was made of a slide cannot be written; nothing is wrong with the slide."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +88,8 @@ class Shelf:
 
         Raises
         ------
-        OSError
-            If it cannot be written; nothing is left behind.
+        NotKeptError
+            If it cannot be written, as on a full disk; nothing is left behind.
         """
         final = self.folder / key
         temporary = self.folder / f".{key}-{os.getpid()}"
@@ -94,9 +99,11 @@ class Shelf:
             (temporary / _INDEX).write_text(index, encoding="utf-8")
             if not final.exists():
                 temporary.rename(final)
-        except OSError:
+        except OSError as error:
             if not final.exists():  # else another process was first
-                raise
+                hint = "Make room and start again, which finds what is there already"
+                expected = f"Cannot write to the store of sections in {str(self.folder)!r}"
+                raise NotKeptError(message(expected, found=str(error), hint=hint)) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 

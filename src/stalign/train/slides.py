@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,15 +60,19 @@ class Slide:
         return self.root / self.spec.path
 
 
-def as_slides(given: Iterable[Any], *, root: str | Path = ".") -> list[Slide]:
+def as_slides(
+    given: Iterable[Any], *, root: str | Path = ".", features: Mapping[str, str] | None = None
+) -> list[Slide]:
     """Make slides of tables, paths and specifications.
 
     Parameters
     ----------
     given
-        AnnData, SpatialData, paths, `SectionSpec`, or slides.
+        AnnData, SpatialData, paths, `SectionSpec`, pairs of a table and its `SectionSpec`, or slides.
     root
         Folder that relative paths start from.
+    features
+        Features of those that do not name their own; see `DataConfig`.
 
     Returns
     -------
@@ -84,15 +88,20 @@ def as_slides(given: Iterable[Any], *, root: str | Path = ".") -> list[Slide]:
     for index, item in enumerate(given):
         if isinstance(item, Slide):
             slides.append(item)
-        elif isinstance(item, (str, Path)):
-            slides.append(Slide(SectionSpec(str(item)), root=Path(root)))
+            continue
+        if isinstance(item, (str, Path)):
+            data, spec = None, SectionSpec(str(item))
         elif isinstance(item, SectionSpec):
-            key = (item.orthologs or "", item.ortholog_columns)
-            if item.orthologs and key not in tables:
-                tables[key] = read_orthologs(Path(root) / item.orthologs, item.ortholog_columns)
-            slides.append(Slide(item, root=Path(root), orthologs=tables.get(key)))
+            data, spec = None, item
         else:
-            slides.append(Slide(SectionSpec(f"table {index}"), data=item))
+            data, spec = item if isinstance(item, tuple) else (item, SectionSpec(f"table {index}"))
+        key = (spec.orthologs or "", spec.ortholog_columns)
+        if spec.orthologs and key not in tables:
+            tables[key] = read_orthologs(Path(root) / spec.orthologs, spec.ortholog_columns)
+        name = spec.slide or Path(spec.path).stem
+        more = {branch: where.replace("{slide}", name) for branch, where in (features or {}).items()}
+        spec = replace(spec, features={**more, **spec.features})
+        slides.append(Slide(spec, data=data, root=Path(root), orthologs=tables.get(key)))
     return slides
 
 

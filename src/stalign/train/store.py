@@ -13,7 +13,7 @@ import pandas as pd
 from stalign._settings import logger, progress
 from stalign._validate import message
 from stalign.train.reading import Survey, read, report_row, survey, with_features
-from stalign.train.shelf import Shelf, hash_of, key_of
+from stalign.train.shelf import NotKeptError, Shelf, hash_of, key_of
 from stalign.train.slides import open_slide
 from stalign.train.vocabulary import GeneCensus, choose, read_gene_file
 
@@ -130,9 +130,12 @@ def open_store(
     ------
     RuntimeError
         If a slide cannot be read; the message names it and the cause.
+    OSError
+        If there is no room to keep what was made of a slide, whatever `config.on_error` says.
     ValueError
         If no section is left; the message says why for each.
     """
+    _find_encoders(slides, config)
     opener = _Opener(config, spec, seed, Shelf(folder) if config.store == "disk" and folder is not None else None)
     extra = read_gene_file(Path(config.root) / config.vocabulary) if config.vocabulary and vocabulary is None else []
     by_ensembl = {ensembl: symbol for symbol, ensembl in extra if ensembl}
@@ -198,6 +201,8 @@ class _Opener:
             slide = slides[i]
             try:
                 made[i] = make(slide)
+            except NotKeptError:  # nothing is wrong with the slide
+                raise
             except (OSError, ValueError, KeyError, TypeError) as error:
                 cause = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
                 if self.config.on_error == "stop":
@@ -253,7 +258,18 @@ class _Opener:
         if self.shelf is None or not slide.path.exists():
             return None
         niche = {"n_neighbors": self.spec.n_neighbors, "include_self": self.spec.include_self}
-        return key_of(slide, {**niche, "encoders": self.config.encoders, **more})
+        encoders = {"encoders": self.config.encoders, "weights": self.config.encoder_weights}
+        return key_of(slide, {**niche, **encoders, **more})
+
+
+def _find_encoders(slides: Sequence[Slide], config: DataConfig) -> None:
+    """Look for the weights of encoders before any slide is opened, so that what lacks is not said for each slide."""
+    from stalign.encoders.loading import locate
+    from stalign.encoders.registry import get
+
+    for branch, encoder in config.encoders.items():
+        if any(branch not in slide.spec.features for slide in slides):
+            locate(get(encoder), config.encoder_weights.get(encoder))
 
 
 def _unique(sections: list[StoredSection]) -> list[StoredSection]:
