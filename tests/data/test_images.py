@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from stalign.core.patches import cut
 from stalign.data import images
-from stalign.data.images import SectionImage, file_levels, full_scale, read_file, to_rgb
+from stalign.data.images import SectionImage
 from stalign.data.tiles import Tiles, halve
 
 RNG = np.random.default_rng(0)
@@ -130,6 +133,45 @@ def test_tiles_read_each_tile_once_and_keep_few():
     assert len(tiles._tiles) == 4
 
 
+def test_a_lazy_image_is_read_chunk_by_chunk_and_converted_in_strips(monkeypatch):
+    import dask.array
+
+    reads = []
+
+    def read(block_info=None):
+        (top, bottom), (left, right) = block_info[None]["array-location"][1:]
+        reads.append((top, left))
+        return np.moveaxis(PIXELS, -1, 0)[:, top:bottom, left:right]
+
+    source = dask.array.map_blocks(read, chunks=(3, (24, 24, 24, 18), (50, 70)), dtype=np.uint8, meta=np.empty(0, "u1"))
+    monkeypatch.setattr(images, "EDGE", 30)
+    np.testing.assert_array_equal(section(source, channels_first=True).pixels(), PIXELS)
+    assert len(reads) == len(set(reads)) == 8
+
+
+def test_reading_takes_little_more_memory_than_the_pixels(monkeypatch):
+    monkeypatch.setattr(images, "EDGE", 64)
+    deep = np.zeros((1000, 1000, 3), np.uint16)
+    image = section(deep, (1000, 1000), white=65535.0)
+    tracemalloc.start()
+    image.pixels()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.8 * deep.size
+
+
+def test_threads_can_share_tiles():
+    tiles = Tiles((90, 120), lambda y0, y1, x0, x1: PIXELS[y0:y1, x0:x1], budget=2 * 3 * 16**2, edge=16)
+
+    def work(seed):
+        corners = np.random.default_rng(seed).integers(0, 60, (300, 2))
+        return all(np.array_equal(tiles[y : y + 20, x : x + 20], PIXELS[y : y + 20, x : x + 20]) for y, x in corners)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, range(8)))
+    assert len(tiles._tiles) <= 2
+
+
 def test_a_file_is_read_when_first_needed_and_only_once(tmp_path, monkeypatch):
     path = stored(tmp_path / "a.png")
     image = section(path)
@@ -137,63 +179,6 @@ def test_a_file_is_read_when_first_needed_and_only_once(tmp_path, monkeypatch):
     np.testing.assert_array_equal(image.patches(WINDOWS, 14), reference())
     path.unlink()
     np.testing.assert_array_equal(image.pixels(), PIXELS)
-
-
-def test_suffixes_may_lie(tmp_path):
-    path = stored(tmp_path / "a.png", format="TIFF")
-    np.testing.assert_array_equal(read_file(path), PIXELS)
-    with pytest.raises(ValueError, match="image file"):
-        text = tmp_path / "b.png"
-        text.write_text("no image")
-        read_file(text)
-
-
-def test_the_guard_against_huge_images_is_put_back(tmp_path, monkeypatch):
-    path = stored(tmp_path / "a.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    assert read_file(path).shape == PIXELS.shape
-    assert file_levels(path) == [(90, 120)]
-    assert Image.MAX_IMAGE_PIXELS == 100
-    with pytest.raises(Image.DecompressionBombError):
-        Image.open(path)
-
-
-def test_modes_of_files(tmp_path):
-    alpha = np.dstack([PIXELS, np.full((90, 120), 0, np.uint8)])
-    assert (read_file(stored(tmp_path / "a.png", alpha)) == 255).all()
-    grey = PIXELS[..., 0]
-    np.testing.assert_array_equal(read_file(stored(tmp_path / "g.png", grey)), np.repeat(grey[..., None], 3, -1))
-    deep = grey.astype(np.uint16) * 257
-    np.testing.assert_array_equal(read_file(stored(tmp_path / "d.png", deep)), np.repeat(grey[..., None], 3, -1))
-    Image.fromarray(PIXELS).quantize(8).save(tmp_path / "p.png")
-    assert read_file(tmp_path / "p.png").shape == PIXELS.shape
-
-
-def test_pages_of_a_pyramid(tmp_path):
-    pages = [Image.fromarray(PIXELS).resize(size) for size in [(120, 90), (60, 45), (30, 22), (50, 90)]]
-    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
-    assert file_levels(tmp_path / "a.tif") == [(90, 120), (45, 60), (22, 30)]
-    np.testing.assert_array_equal(read_file(tmp_path / "a.tif", 1), np.asarray(pages[1]))
-
-
-def test_alpha_is_laid_over_white():
-    half = np.full((1, 1, 4), [100, 0, 200, 51], np.uint8)  # 20 % opaque
-    np.testing.assert_array_equal(to_rgb(half, 255.0)[0, 0], [224, 204, 244])
-    np.testing.assert_array_equal(to_rgb(half / np.float32(255), 1.0)[0, 0], [224, 204, 244])
-
-
-def test_full_scale_by_type_and_range():
-    assert full_scale(np.array([0, 255], np.uint8)) == 255
-    assert full_scale(np.array([0, 200], np.uint16)) == 255
-    assert full_scale(np.array([0, 4000], np.uint16)) == 4095
-    assert full_scale(np.array([0, 5000], np.uint16)) == 65535
-    assert full_scale(np.array([0, 1.0])) == 1
-    assert full_scale(np.array([0, 254.0])) == 255
-    for bad in ([-0.1, 1.0], [0.0, 300.0], [0.0, np.nan]):
-        with pytest.raises(ValueError, match="8 or 16 bits"):
-            full_scale(np.array(bad))
-    with pytest.raises(ValueError, match="1 to 4 channels"):
-        to_rgb(np.zeros((2, 2, 5), np.uint8), 255.0)
 
 
 def test_windows_must_be_finite_and_coordinates_become_pixels():

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from contextlib import contextmanager
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -12,17 +11,14 @@ import numpy as np
 
 from stalign._validate import message
 from stalign.core.patches import cut
+from stalign.data.pixels import full_scale, read_file, to_rgb
 from stalign.data.tiles import EDGE, Tiles, halve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
-    from PIL.Image import Image
 
 _IN_MEMORY = 2 * 1024**3  # bytes of RGB up to which an image is kept in memory once it is read
 SLACK: Final = 1.01  # a level counts as fine enough up to 1 % above the wanted µm per px, as pitches are measured
-_PIL_LOCK = threading.Lock()
 
 
 @dataclass
@@ -47,11 +43,15 @@ class SectionImage:
         Whether the channels are the first axis of `source`.
     frame
         Page of the file, for a TIFF with smaller copies of itself.
+    white
+        Value of full intensity; None finds it when pixels are first read.
+    keep
+        Bytes of pixels to keep in memory; None for 2 GB.
 
     Notes
     -----
-    Pixels are read when they are first needed and converted to 8-bit RGB. Images of more than 2 GB stay where they are
-    and are read in tiles.
+    Pixels are read when they are first needed and converted to 8-bit RGB. Larger images than are kept in memory
+    stay where they are and are read in tiles.
     """
 
     key: str
@@ -62,8 +62,9 @@ class SectionImage:
     shape: tuple[int, int]
     channels_first: bool = False
     frame: int = 0
+    white: float | None = None
+    keep: int | None = None
     _rgb: NDArray[np.uint8] | None = field(default=None, repr=False, init=False)
-    _full_scale: float | None = field(default=None, repr=False, init=False)
     _levels: dict[int, NDArray[np.uint8] | Tiles] = field(default_factory=dict, repr=False, init=False)
 
     def to_pixels(self, coords: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -134,7 +135,7 @@ class SectionImage:
             return self.pixels()
         if times not in self._levels:
             if times == 0:
-                self._levels[0] = Tiles(self.shape, self._region, budget=_IN_MEMORY)
+                self._levels[0] = Tiles(self.shape, self._region, budget=self._budget())
             else:
                 larger = self._halved(times - 1)
                 self._levels[times] = larger.halved() if isinstance(larger, Tiles) else halve(larger)
@@ -148,11 +149,19 @@ class SectionImage:
         RGB, (H, W, 3) uint8. It is kept for the next call: treat it as read-only.
         """
         if self._rgb is None:
-            if isinstance(self.source, Path):
-                self._rgb = read_file(self.source, self.frame)
-            else:
-                self._rgb = self._region(0, self.shape[0], 0, self.shape[1])
+            self._rgb = read_file(self.source, self.frame) if isinstance(self.source, Path) else self._read()
         return self._rgb
+
+    def _read(self) -> NDArray[np.uint8]:
+        """Read a whole array, in strips, so that the conversion needs no memory to speak of."""
+        height, width = self.shape
+        if isinstance(self.source, np.ndarray) and self.source.dtype == np.uint8:
+            return self._region(0, height, 0, width)
+        rows = _strip(self.source, axis=1 if self.channels_first else 0)
+        rgb = np.empty((height, width, 3), dtype=np.uint8)
+        for top in range(0, height, rows):
+            rgb[top : top + rows] = self._region(top, min(top + rows, height), 0, width)
+        return rgb
 
     def thumbnail(self, max_side: int) -> tuple[NDArray[np.uint8], float]:
         """Get a smaller version for display.
@@ -180,7 +189,10 @@ class SectionImage:
         return np.asarray(resized), factor
 
     def _fits(self) -> bool:
-        return self._rgb is not None or isinstance(self.source, Path) or 3 * self.shape[0] * self.shape[1] <= _IN_MEMORY
+        return self._rgb is not None or isinstance(self.source, Path) or 3 * math.prod(self.shape) <= self._budget()
+
+    def _budget(self) -> int:
+        return _IN_MEMORY if self.keep is None else self.keep
 
     def _region(self, y0: int, y1: int, x0: int, x1: int) -> NDArray[np.uint8]:
         data = self.source[:, y0:y1, x0:x1] if self.channels_first else self.source[y0:y1, x0:x1]
@@ -190,156 +202,13 @@ class SectionImage:
         array = np.asarray(data)
         if self.channels_first:
             array = np.moveaxis(array, 0, -1)
-        if self._full_scale is None:
-            self._full_scale = full_scale(array if array.dtype == np.uint8 else self.source)
-        return to_rgb(array, self._full_scale)
+        if self.white is None:
+            self.white = full_scale(array if array.dtype == np.uint8 else self.source)
+        return to_rgb(array, self.white)
 
 
-def full_scale(array: Any) -> float:
-    """Find the value that stands for full intensity.
-
-    Parameters
-    ----------
-    array
-        Pixels of any shape, in memory or lazy.
-
-    Returns
-    -------
-    255 for 8 bits; 4095 or 65535 for 16 bits, by the largest value; 1 or 255 for floats, likewise.
-
-    Raises
-    ------
-    ValueError
-        If the values are no intensities: negative, NaN, or floats above 255.
-    """
-    kind = np.dtype(array.dtype)
-    if kind == np.uint8:
-        return 255.0
-    if kind == np.bool_:
-        return 1.0
-    if array.shape and 0 in array.shape:
-        return 255.0
-    low, high = float(np.asarray(array.min())), float(np.asarray(array.max()))
-    steps = (1.0, 255.0) if kind.kind == "f" else (255.0, 4095.0, 65535.0)
-    if not np.isfinite(high) or low < 0 or high > steps[-1] * (1 + 1e-6):
-        raise ValueError(
-            message(
-                "Expected pixels of 8 or 16 bits, or floats from 0 to 1",
-                found=f"{kind} from {low:g} to {high:g}",
-                hint="Rescale the image",
-            )
-        )
-    return next(step for step in steps if high <= step * (1 + 1e-6))
-
-
-def to_rgb(array: NDArray[Any], white: float) -> NDArray[np.uint8]:
-    """Convert pixels to 8-bit RGB.
-
-    Parameters
-    ----------
-    array
-        Pixels (H, W) or (H, W, c) with c = 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGBA); alpha is laid over white.
-    white
-        The value of full intensity.
-
-    Returns
-    -------
-    RGB, (H, W, 3) uint8.
-
-    Raises
-    ------
-    ValueError
-        If the shape is another.
-    """
-    if array.ndim == 2:
-        array = array[..., None]
-    if array.ndim != 3 or array.shape[-1] not in {1, 2, 3, 4}:
-        raise ValueError(
-            message("Expected an image with 1 to 4 channels", found=f"shape {array.shape}", hint="Pass an H&E image")
-        )
-    if array.dtype != np.uint8 or white != 255:
-        array = np.rint(np.asarray(array, dtype=np.float32) * np.float32(255 / white)).clip(0, 255).astype(np.uint8)
-    if array.shape[-1] in {2, 4}:
-        alpha = array[..., -1:].astype(np.uint16)
-        colour = array[..., :-1].astype(np.uint16)
-        array = ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
-    if array.shape[-1] == 1:
-        array = np.repeat(array, 3, axis=-1)
-    return np.ascontiguousarray(array)
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[Image]:
-    """Open a file with PIL; the guard against huge images is lifted for this call only."""
-    from PIL import Image, UnidentifiedImageError
-
-    with _PIL_LOCK:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            with Image.open(path) as image:
-                yield image
-        except UnidentifiedImageError as error:
-            raise ValueError(
-                message("Expected an image file", found=str(path), hint="Use PNG, JPEG or TIFF")
-            ) from error
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
-
-
-def file_levels(path: Path) -> list[tuple[int, int]]:
-    """Read the sizes of an image file and of the smaller copies of it in the same file.
-
-    Parameters
-    ----------
-    path
-        The file.
-
-    Returns
-    -------
-    Height and width in px of the first pages of a pyramidal TIFF, each smaller than the one before; of other files, one
-    pair.
-
-    Raises
-    ------
-    ValueError
-        If the file is no image.
-    """
-    with _open(path) as image:
-        sizes = [(image.height, image.width)]
-        for frame in range(1, getattr(image, "n_frames", 1)):
-            image.seek(frame)
-            shrink = sizes[0][0] / image.height, sizes[0][1] / image.width
-            if image.height >= sizes[-1][0] or abs(shrink[0] / shrink[1] - 1) > 0.02 + 1 / min(image.size):
-                break
-            sizes.append((image.height, image.width))
-        return sizes
-
-
-def read_file(path: Path, frame: int = 0) -> NDArray[np.uint8]:
-    """Read an image file.
-
-    Parameters
-    ----------
-    path
-        PNG, JPEG, TIFF or anything else that PIL reads, whatever its suffix.
-    frame
-        Page to read.
-
-    Returns
-    -------
-    RGB, (H, W, 3) uint8.
-
-    Raises
-    ------
-    ValueError
-        If the file is no image, or its pixels are no intensities.
-    """
-    with _open(path) as image:
-        if frame:
-            image.seek(frame)
-        if image.mode == "RGB":
-            return np.asarray(image)
-        if image.mode in {"P", "CMYK", "YCbCr", "LAB", "HSV"}:
-            return to_rgb(np.asarray(image.convert("RGBA" if "transparency" in image.info else "RGB")), 255.0)
-        array = np.asarray(image)
-    return to_rgb(array, full_scale(array))
+def _strip(source: Any, axis: int) -> int:
+    """Rows to read at a time: whole chunks of dask or zarr, of about the height of a tile."""
+    chunks = getattr(source, "chunks", None) or (EDGE,) * len(source.shape)
+    chunk = chunks[axis] if isinstance(chunks[axis], int) else chunks[axis][0]
+    return max(1, round(EDGE / chunk)) * int(chunk)

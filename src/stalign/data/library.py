@@ -12,7 +12,8 @@ import numpy as np
 from stalign._constants import LIBRARY, Keys
 from stalign._settings import logger
 from stalign._validate import message
-from stalign.data.images import SLACK, SectionImage, file_levels
+from stalign.data.images import SLACK, SectionImage
+from stalign.data.pixels import file_levels
 from stalign.data.scale import Stated, number
 from stalign.data.table import label_columns
 
@@ -185,7 +186,9 @@ def entry_of(table: AnnData, library: str, *, alone: bool, warn: bool = True) ->
         return next(iter(entries.values()))
     if warn and library not in entries and entries:
         logger.warning(
-            "Section %r has no entry in uns['spatial'], which has %s.", library, ", ".join(map(repr, entries))
+            "Section %r has no entry in uns['spatial'], which has %s: no image is used for it. Rename one of them.",
+            library,
+            ", ".join(map(repr, entries)),
         )
     return entries.get(library, {})
 

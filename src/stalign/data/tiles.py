@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -61,14 +62,16 @@ class Tiles:
 
     def _tile(self, row: int, column: int) -> NDArray[np.uint8]:
         where = (row, column)
-        if where not in self._tiles:
+        tile = self._tiles.pop(where, None)
+        if tile is None:
             top, left = row * self._edge, column * self._edge
             bottom, right = min(self.shape[0], top + self._edge), min(self.shape[1], left + self._edge)
-            self._tiles[where] = self._read(top, bottom, left, right)
+            tile = self._read(top, bottom, left, right)
+        self._tiles[where] = tile  # last, as the one used last
+        with suppress(KeyError):  # another thread may have emptied it
             while len(self._tiles) > self._keep:
                 self._tiles.popitem(last=False)
-        self._tiles.move_to_end(where)
-        return self._tiles[where]
+        return tile
 
     def halved(self) -> Tiles:
         """Get the image at half the size, as `halve` makes it; its tiles are made of these ones.

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from stalign._constants import Keys
 from stalign._settings import logger
-from stalign.data.images import file_levels, read_file
-from stalign.io._files import SMALL_PX
+from stalign._validate import message
+from stalign.data.pixels import file_levels, read_file
+from stalign.io._files import SMALL_PX, listing
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -34,7 +35,9 @@ def read_h5ad(path: str | Path, *, image: bool = True) -> AnnData:
     Raises
     ------
     FileNotFoundError
-        If the file is not there.
+        If the file is not there, or a folder.
+    ValueError
+        If it is no h5ad file, or not a whole one.
 
     Examples
     --------
@@ -45,9 +48,19 @@ def read_h5ad(path: str | Path, *, image: bool = True) -> AnnData:
     870
     """
     import anndata
+    from anndata._io.utils import AnnDataReadError
 
     path = Path(path).expanduser().resolve()
-    adata = anndata.read_h5ad(path)
+    if not path.is_file():
+        found = f"the folder {path}" if path.is_dir() else f"nothing at {path}"
+        hint = "`stalign.io.read_visium` reads a Space Ranger folder" if path.is_dir() else ""
+        near = [name for name in listing(path.parent) if name.endswith(".h5ad")] if not path.is_dir() else None
+        raise FileNotFoundError(message("Expected an h5ad file", found=found, available=near, hint=hint))
+    try:
+        adata = anndata.read_h5ad(path)
+    except (OSError, KeyError, AnnDataReadError) as error:
+        cause = str(error).split("\n")[0]
+        raise ValueError(message("Expected an h5ad file", found=f"{path}, which can't be read ({cause})")) from error
     if image:
         for library, entry in adata.uns.get(Keys.UNS_SPATIAL, {}).items():
             attach(entry, path.parent, library)

@@ -11,7 +11,7 @@ import numpy as np
 from stalign._constants import Keys
 from stalign._settings import logger
 from stalign._validate import message, one_of
-from stalign.data.images import file_levels, read_file
+from stalign.data.pixels import file_levels, read_file
 from stalign.data.scale import number
 from stalign.io._files import SMALL_PX, first, folder, listing
 

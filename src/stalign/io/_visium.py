@@ -13,7 +13,7 @@ import pandas as pd
 from stalign._constants import Keys
 from stalign._settings import logger
 from stalign._validate import message, one_of
-from stalign.data.images import file_levels, read_file
+from stalign.data.pixels import file_levels, read_file
 from stalign.data.scale import Stated, number, resolve
 from stalign.io._files import SMALL_PX, first, folder, listing
 

@@ -127,8 +127,12 @@ def embed(
     genes are taken as deviations from the section's mean. So sections can be embedded together or one by one. An image
     coarser than the weights can use (8 µm per px for `stalign-mini`) is left out, which a logged warning says.
 
-    Memory grows with the number of spots by their counts and by what is written, and not with their square. The work is
-    done in this process; images of SpatialData that are dask arrays are read region by region.
+    Memory grows with the number of spots by their counts and by what is written, and not with their square. An image of
+    up to 2 GB is kept while its section is embedded; of a larger dask or zarr array, the tiles that were read last are.
+
+    Where a `dask.distributed.Client` is open, batches are embedded by its workers, which read a dask image themselves
+    and get any other with the weights. The workers need stalign, access to the image's store and a device of the same
+    kind; the embeddings are those of this process.
 
     Examples
     --------

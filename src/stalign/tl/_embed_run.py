@@ -12,7 +12,7 @@ from stalign._settings import logger, progress
 from stalign._validate import message, one_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from anndata import AnnData
     from numpy.typing import NDArray
@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from stalign.data.spots import SpotReader
     from stalign.models.checkpoint import Checkpoint
     from stalign.models.config import ModelConfig
+    from stalign.models.network import STAlign
 
-_KEYS = (("fused", Keys.EMBED), ("image", Keys.EMBED_IMAGE), ("gene", Keys.EMBED_GENE))
+    Embedded = tuple[NDArray[np.intp], dict[str, NDArray[np.float32]]]
+
+_KEYS = {"fused": Keys.EMBED, "image": Keys.EMBED_IMAGE, "gene": Keys.EMBED_GENE}
 _LEVEL = "niche"
 
 
@@ -48,35 +51,30 @@ class Embedding:
         self._arrays: dict[str, NDArray[np.float32]] = {}
 
     def add(self, reader: SpotReader) -> None:
-        """Embed a section.
+        """Embed a section, on the workers of a dask cluster where there is one.
 
         Parameters
         ----------
         reader
             The section.
         """
-        import torch
+        from stalign.tl._embed_cluster import cluster, on_workers
 
-        device = next(self.network.parameters()).device
         rows = reader.order()
         batches = [rows[start : start + self.batch_size] for start in range(0, len(rows), self.batch_size)]
-        with torch.inference_mode():
-            for some in progress(batches, desc=f"Embedding {reader.section.library}"):
-                batch = reader.batch(some, levels=(_LEVEL,)).to(device)
-                level = self.network.embed(batch, level=_LEVEL)
-                where = reader.section.rows[some]
-                self.valid[where] = True
-                for name, key in _KEYS:
-                    values = getattr(level, name)
-                    if values is not None:
-                        self._put(key, where, values.float().cpu().numpy())
-                if batch.gene_valid is not None and Keys.EMBED_GENE in self._arrays:
-                    self._arrays[Keys.EMBED_GENE][where[~batch.gene_valid.cpu().numpy()]] = np.nan
+        client = cluster()
+        done = self._here(reader, batches) if client is None else on_workers(client, self.network, reader, batches)
+        for some, found in done:
+            where = reader.section.rows[some]
+            self.valid[where] = True
+            for key, values in found.items():
+                if key not in self._arrays:
+                    self._arrays[key] = np.full((len(self.valid), values.shape[1]), np.nan, np.float32)
+                self._arrays[key][where] = values
 
-    def _put(self, key: str, where: NDArray[np.intp], values: NDArray[np.float32]) -> None:
-        if key not in self._arrays:
-            self._arrays[key] = np.full((len(self.valid), values.shape[1]), np.nan, np.float32)
-        self._arrays[key][where] = values
+    def _here(self, reader: SpotReader, batches: list[NDArray[np.intp]]) -> Iterator[Embedded]:
+        for some in progress(batches, desc=f"Embedding {reader.section.library}"):
+            yield some, embed_batch(self.network, reader, some)
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
         """Get the embeddings by obsm key.
@@ -96,6 +94,35 @@ class Embedding:
                 message("Expected a spot that can be embedded", found=f"none of {len(self.valid)}", hint=hint)
             )
         return self._arrays
+
+
+def embed_batch(network: STAlign, reader: SpotReader, rows: NDArray[np.intp]) -> dict[str, NDArray[np.float32]]:
+    """Embed some spots of a section.
+
+    Parameters
+    ----------
+    network
+        The network, in evaluation mode.
+    reader
+        The section.
+    rows
+        Positions of the spots in the section, (b,).
+
+    Returns
+    -------
+    Embeddings, (b, width) float32, by obsm key.
+    """
+    import torch
+
+    device = next(network.parameters()).device
+    with torch.inference_mode():
+        batch = reader.batch(rows, levels=(_LEVEL,)).to(device)
+        level = network.embed(batch, level=_LEVEL)
+    found = {name: getattr(level, name) for name in _KEYS}
+    arrays = {_KEYS[name]: value.float().cpu().numpy() for name, value in found.items() if value is not None}
+    if batch.gene_valid is not None and Keys.EMBED_GENE in arrays:
+        arrays[Keys.EMBED_GENE][~batch.gene_valid.cpu().numpy()] = np.nan
+    return arrays
 
 
 def check_features(config: ModelConfig, features: Mapping[str, str], *, image: bool, genes: bool) -> None:
