@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import warnings
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -336,3 +337,25 @@ def test_hardly_any_spots(toy, n):
 def test_groups_cover_every_row_once(pair):
     rows = np.concatenate([rows for _, rows in groups(pair, library_key="library")])
     np.testing.assert_array_equal(np.sort(rows), np.arange(pair.n_obs))
+
+
+@pytest.mark.parametrize("shift", [0.0, 37.3])  # on the pixel, and only on the array
+def test_sections_on_top_of_each_other_are_suspected(toy, shift):
+    other = toy.copy()
+    other.obsm["spatial"] = other.obsm["spatial"] + shift
+    both = ad.concat([toy, other], index_unique="-")
+    with pytest.warns(UserWarning, match=f"{toy.n_obs} of {2 * toy.n_obs} spots in the place.*`library_key=`"):
+        sections(both)
+    both.obs["sample"] = np.repeat(["a", "b"], toy.n_obs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sections(both, library_key="sample")
+        sections(toy)
+
+
+def test_sections_beside_each_other_are_one_if_the_user_says_so(toy):
+    other = toy.copy()
+    other.obsm["spatial"] = other.obsm["spatial"] + [20_000, 0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sections(ad.concat([toy, other], index_unique="-"))

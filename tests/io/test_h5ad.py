@@ -87,3 +87,18 @@ def test_real_her2st(shared_data):
         del entry["metadata"]["um_per_px"]
     for view in sections(adata, library_key="section", image=False):
         assert view.coord_mpp == pytest.approx(views[view.library].coord_mpp, rel=0.03)
+
+
+def test_a_file_that_is_not_there_or_no_table(tmp_path):
+    stalign.datasets.toy(6).write_h5ad(tmp_path / "there.h5ad")
+    with pytest.raises(FileNotFoundError, match="nothing at .*gone.h5ad.*Available: 'there.h5ad'"):
+        stalign.io.read_h5ad(tmp_path / "gone.h5ad")
+    with pytest.raises(FileNotFoundError, match="the folder .*read_visium"):
+        stalign.io.read_h5ad(tmp_path)
+    (tmp_path / "text.h5ad").write_text("no table")
+    with pytest.raises(ValueError, match="text.h5ad, which can't be read"):
+        stalign.io.read_h5ad(tmp_path / "text.h5ad")
+    whole = (tmp_path / "there.h5ad").read_bytes()
+    (tmp_path / "half.h5ad").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="half.h5ad, which can't be read"):
+        stalign.io.read_h5ad(tmp_path / "half.h5ad")

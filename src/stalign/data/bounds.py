@@ -6,6 +6,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from stalign._validate import message
 
@@ -20,6 +21,9 @@ _FEW, _SHARE = (
     2,
     0.01,
 )  # spots outside the image that are tolerated: as many, or this share of the spots with coordinates
+
+_DIRECTION = np.array([1.0, np.sqrt(2)])  # no two places of a grid have the same product with it
+_TWICE = 0.2  # share of spots in the place of another from which a section looks like several
 
 
 def inside(
@@ -115,3 +119,46 @@ def _candidates(image: SectionImage, factors: Mapping[str, Any]) -> dict[str, fl
             image.scale / value
         )
     return {name: factor for name, factor in found.items() if not np.isclose(factor, image.scale)}
+
+
+def warn_of_overlap(coords: NDArray[np.float64], array: NDArray[np.float64] | None, library: str) -> None:
+    """Warn where a section looks like several that lie on top of each other, as after a concatenation.
+
+    Parameters
+    ----------
+    coords
+        Positions (n, 2), x and y in coordinate px.
+    array
+        Row and column of each spot on the array, (n, 2), or None.
+    library
+        Name of the section, for the message.
+
+    Warns
+    -----
+    UserWarning
+        If a fifth of the spots have the position of another, or its place on the array and lie within the same area.
+    """
+    valid = np.isfinite(coords).all(axis=1)
+    if not valid.any():
+        return
+    places = [coords[valid]] if array is None else [coords[valid], array[valid]]
+    for place in places:
+        again = pd.Series(place @ _DIRECTION).duplicated().to_numpy()  # one number a place, which is faster than two
+        if again.mean() < _TWICE or not again.any() or not _share_ground(coords[valid], again):
+            continue
+        warnings.warn(
+            message(
+                f"Expected one section in {library!r}",
+                found=f"{int(again.sum())} of {len(again)} spots in the place of another",
+                hint="If these are several sections, pass the obs column that tells them apart as `library_key=`",
+            ),
+            UserWarning,
+            stacklevel=4,
+        )
+        return
+
+
+def _share_ground(coords: NDArray[np.float64], again: NDArray[np.bool_]) -> bool:
+    """Say whether the middle of some spots lies within the extent of the others."""
+    middle, rest = np.median(coords[again], axis=0), coords[~again]
+    return bool(((middle >= rest.min(axis=0)) & (middle <= rest.max(axis=0))).all())

@@ -11,7 +11,7 @@ import numpy as np
 from stalign._validate import message
 from stalign.data import elements, levels
 from stalign.data import library as libraries
-from stalign.data.bounds import inside
+from stalign.data.bounds import inside, warn_of_overlap
 from stalign.data.scale import resolve
 from stalign.data.table import is_spatialdata, library_column, table_of
 
@@ -138,8 +138,8 @@ def sections(
     Warns
     -----
     UserWarning
-        If a stated scale does not fit the pitch, the coordinates do not fit the spot diameter, or a few spots lie
-        outside the image; these become invalid.
+        If a section looks like several on top of each other, a stated scale does not fit the pitch, the coordinates do
+        not fit the spot diameter, or a few spots lie outside the image; these become invalid.
 
     Examples
     --------
@@ -166,6 +166,7 @@ def sections(
             raise ValueError(
                 message(f"Expected coordinates for section {library!r}", found=f"NaN for all of its {len(rows)} spots")
             )
+        warn_of_overlap(coords, stated.array, library)
         scale = resolve(coords, stated, library=library, mpp=given, spot_diameter=spot_diameter)
         picture = None
         if image and is_spatialdata(data):

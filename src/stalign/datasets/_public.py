@@ -201,7 +201,11 @@ def visium(sample: str, *, full_resolution: bool = False) -> AnnData:
     >>> import stalign as st
     >>> adata = st.datasets.visium("V1_Human_Brain_Section_1")  # doctest: +SKIP
     """
-    import squidpy
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)  # of a dependency of squidpy's, about docstrings
+        import squidpy
 
     where = folder("visium")
     try:

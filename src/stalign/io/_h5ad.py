@@ -48,7 +48,6 @@ def read_h5ad(path: str | Path, *, image: bool = True) -> AnnData:
     870
     """
     import anndata
-    from anndata._io.utils import AnnDataReadError
 
     path = Path(path).expanduser().resolve()
     if not path.is_file():
@@ -58,7 +57,7 @@ def read_h5ad(path: str | Path, *, image: bool = True) -> AnnData:
         raise FileNotFoundError(message("Expected an h5ad file", found=found, available=near, hint=hint))
     try:
         adata = anndata.read_h5ad(path)
-    except (OSError, KeyError, AnnDataReadError) as error:
+    except (OSError, KeyError) as error:
         cause = str(error).split("\n")[0]
         raise ValueError(message("Expected an h5ad file", found=f"{path}, which can't be read ({cause})")) from error
     if image:
