@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from sklearn.decomposition import PCA
 
 from stalign.core.expression import normalise
-from stalign.core.filter import spatial_filter
-from stalign.core.niches import nearest, niche_graph
+from stalign.core.niches import gaussian_graph, nearest, niche_graph
+from stalign.data.sections import sections
 from stalign.data.table import read_counts
 from stalign.models.config import MINI
 
@@ -35,15 +35,12 @@ def niche_mean(adata: AnnData, *, total_counts: str | None = None, n: int = 15, 
     return PCA(n, random_state=seed).fit_transform(graph @ log_counts(adata, total_counts))
 
 
-def filtered(adata: AnnData, *, total_counts: str | None = None, n: int = 15, seed: int = 0) -> NDArray[np.float32]:
-    """The same, after the spatial filter that the weights' input spec asks for, and without a network, (n_obs, n)."""
-    graph = niche_graph(nearest(adata.obsm["spatial"], 3))
-    values = log_counts(adata, total_counts)
-    rank = min(MINI.input.rank, adata.n_obs // 5)
-    components = PCA(rank, random_state=seed).fit(graph @ values)
-    scores = components.transform(values)
-    matrix, _ = spatial_filter(scores, graph, power=MINI.input.spatial_filter)
-    return PCA(min(n, rank), random_state=seed).fit_transform(graph @ (scores @ matrix))
+def gaussian_mean(
+    adata: AnnData, *, total_counts: str | None = None, n: int = 15, seed: int = 0
+) -> NDArray[np.float32]:
+    """PCA of the mean over the spots around, weighed as the weights' input spec says, without a network, (n_obs, n)."""
+    graph = gaussian_graph(sections(adata, image=False)[0].coords_um, MINI.input.niche_sigma)
+    return PCA(n, random_state=seed).fit_transform(graph @ log_counts(adata, total_counts))
 
 
 def leiden(adata: AnnData, n_domains: int, *, total_counts: str | None = None, seed: int = 0) -> NDArray[np.str_]:

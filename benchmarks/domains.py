@@ -44,7 +44,7 @@ def representations(adata: AnnData, real: Real, args: argparse.Namespace) -> dic
     for name, function in (
         ("PCA", baselines.pca),
         ("niche mean (floor)", baselines.niche_mean),
-        ("niche mean, filtered", baselines.filtered),
+        ("Gaussian mean, no network", baselines.gaussian_mean),
     ):
         start = time.perf_counter()
         adata.obsm[f"X_{name}"] = function(adata, total_counts=real.total_counts)

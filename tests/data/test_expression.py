@@ -38,9 +38,9 @@ def read(adata, spec=SPEC, *, genes=None, seed=0, **options):
 
 
 def scored(values, expression):
-    """Literal scores: centred, projected, scaled and filtered."""
+    """Literal scores: centred, projected and scaled."""
     low = expression.low_rank
-    return (np.asarray(values) - low.mean) @ low.basis.T / low.scale @ expression.mixing
+    return (np.asarray(values) - low.mean) @ low.basis.T / low.scale
 
 
 def expanded(expression):
@@ -68,9 +68,9 @@ def test_niches_have_unit_size(small):
     assert np.sqrt(sizes.mean()) == pytest.approx(1, rel=1e-4)
 
 
-def test_without_the_filter_the_niches_are_their_principal_components(small):
+def test_niches_are_their_principal_components(small):
     small = small[:, :200].copy()
-    expression, graph = read(small, replace(SPEC, spatial_filter=0.0))
+    expression, graph = read(small)
     niches = graph @ normalise(small.X.astype(np.float32)).toarray()
     left, size, _ = np.linalg.svd(niches - niches.mean(axis=0), full_matrices=False)
     components = (graph @ expression.scores) * np.sqrt(np.square(size[:8]).sum() / small.n_obs)
@@ -229,7 +229,7 @@ def test_gene_by_gene_is_centred_as_the_weights_expect(small):
 
 
 def test_scores_are_not_centred_where_the_weights_say_so(small):
-    expression, _ = read(small, replace(SPEC, centre="none", spatial_filter=0.0))
+    expression, _ = read(small, replace(SPEC, centre="none"))
     values = normalise(small.X.astype(np.float32)).toarray()
     assert (expression.low_rank.mean == 0).all()
     np.testing.assert_allclose(expression.scores, scored(values, expression), atol=1e-4)

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from scipy import sparse
 from scipy.linalg import qr
+from scipy.sparse.linalg import aslinearoperator
 
 from stalign._validate import message
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from scipy.sparse.linalg import LinearOperator
 
 _BLOCK: Final = 32  # vectors that grow the Krylov space at one time
 _EXTRA: Final = (
@@ -108,7 +110,14 @@ class LowRank:
         return (projected - self.basis @ self.mean) / np.float32(self.scale)
 
 
-def fit_low_rank(values: sparse.spmatrix, rank: int = 50, *, seed: int = 0, max_rows: int = 20_000) -> LowRank:
+def fit_low_rank(
+    values: sparse.spmatrix,
+    rank: int = 50,
+    *,
+    weights: sparse.spmatrix | None = None,
+    seed: int = 0,
+    max_rows: int = 20_000,
+) -> LowRank:
     """Fit principal components without centring or filling the matrix.
 
     A block Krylov space of the implicitly centred matrix is grown from random vectors [1]_, and components are taken
@@ -120,6 +129,8 @@ def fit_low_rank(values: sparse.spmatrix, rank: int = 50, *, seed: int = 0, max_
         (n, g) expression, CSR.
     rank
         Number of components; fewer where the data have fewer: at most min(n - 1, g).
+    weights
+        (m, n) weights of means over rows of `values`; components are then those of the m means, which are never held.
     seed
         Seed of the first vectors, and of the rows taken.
     max_rows
@@ -150,12 +161,17 @@ def fit_low_rank(values: sparse.spmatrix, rank: int = 50, *, seed: int = 0, max_
     if values.shape[0] == 0 or rank < 0:
         raise ValueError(message("Expected rows and a rank of 0 or more", found=f"{values.shape[0]} rows, rank {rank}"))
     rng = np.random.default_rng(seed)
-    matrix = sparse.csr_matrix(values)
-    if matrix.shape[0] > max_rows:
-        matrix = matrix[np.sort(rng.choice(matrix.shape[0], max_rows, replace=False))]
-    matrix = matrix.astype(np.float32, copy=False)
-    n, g = matrix.shape
-    mean = (np.asarray(matrix.sum(axis=0, dtype=np.float64)).ravel() / n).astype(np.float32)
+    rows = sparse.csr_matrix(values if weights is None else weights)
+    if rows.shape[0] > max_rows:
+        rows = rows[np.sort(rng.choice(rows.shape[0], max_rows, replace=False))]
+    rows = rows.astype(np.float32, copy=False)
+    n, g = rows.shape[0], values.shape[1]
+    mean = np.asarray(rows.sum(axis=0, dtype=np.float64)).ravel() / n
+    matrix = aslinearoperator(rows)
+    if weights is not None:
+        values = sparse.csr_matrix(values, dtype=np.float32)
+        mean, matrix = values.T @ mean, matrix @ aslinearoperator(values)
+    mean = mean.astype(np.float32)
     rank = min(rank, n - 1, g)
     if rank == 0:
         return LowRank(mean, np.zeros((0, g), dtype=np.float32), 1.0)
@@ -165,7 +181,7 @@ def fit_low_rank(values: sparse.spmatrix, rank: int = 50, *, seed: int = 0, max_
 
 
 def _principal(
-    matrix: sparse.csr_matrix, mean: NDArray[np.float32], rank: int, rng: np.random.Generator
+    matrix: LinearOperator, mean: NDArray[np.float32], rank: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Principal axes (rank, g) and their sums of squares (rank,)."""
     n, g = matrix.shape
@@ -183,7 +199,7 @@ def _principal(
             grown, triangle = qr(grown, mode="economic", check_finite=False)
             grown = grown[:, np.abs(np.diag(triangle)) > least]  # the rest lies in the space already
             least = _NEW
-        block = matrix.T @ grown - np.outer(mean, grown.sum(axis=0))
+        block = matrix.rmatmat(grown) - np.outer(mean, grown.sum(axis=0))
         columns = slice(filled, filled + grown.shape[1])
         space[:, columns], image[:, columns] = grown, block
         filled = columns.stop

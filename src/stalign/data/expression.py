@@ -7,13 +7,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy.sparse as sp
 
 from stalign._validate import message
 from stalign.core.expression import LowRank, fit_low_rank, normalise
-from stalign.core.filter import spatial_filter
+from stalign.core.niches import gaussian_graph
 
 if TYPE_CHECKING:
-    import scipy.sparse as sp
     from numpy.typing import NDArray
 
     from stalign.data.counts import Counts
@@ -50,12 +50,13 @@ class Expression:
         Raw counts, CSR (n, n_genes) float32.
     totals
         Total counts of each spot for the normalisation, (n,).
+    graph
+        Weights of the spots in the mean expression of each niche, CSR (n, n) float32. Rows sum to 1, and are empty
+        where no spot of the niche has counts.
     low_rank
         Mean, basis (rank, n_genes) and scale fitted to the section's niches.
-    mixing
-        Spatial filter of the scores, (rank, rank) float32.
     scores
-        Filtered scores of the spots on that basis, (n, rank) float32; 0 for a spot without counts.
+        Scores of the spots on that basis, (n, rank) float32; 0 for a spot without counts.
     target
         Counts per spot after normalisation; 0 where they are left as they are.
     log1p
@@ -70,8 +71,8 @@ class Expression:
 
     counts: sp.csr_matrix
     totals: NDArray[np.float64]
+    graph: sp.csr_matrix
     low_rank: LowRank
-    mixing: NDArray[np.float32]
     scores: NDArray[np.float32]
     target: float
     log1p: bool
@@ -121,7 +122,7 @@ class Expression:
         counts = self.counts[members].copy()
         counts.data = rng.binomial(np.round(counts.data).astype(np.int64), keep).astype(np.float32)
         values = self._normalised(counts, self.totals[members] * keep)
-        scores = self.low_rank.scores(values) @ self.mixing
+        scores = self.low_rank.scores(values)
         scores[self.totals[members] == 0] = 0
         return scores
 
@@ -173,15 +174,20 @@ def read_expression(
         )
         raise ValueError(msg)
     normal = partial(_normalised, target=spec.gene_target_sum, log1p=spec.log1p)
+    if spec.niche_sigma > 0:
+        coords = np.where(valid[:, None], section.coords_um, np.nan)
+        graph = gaussian_graph(coords, spec.niche_sigma)
+    graph = _with_counts(graph, totals)
     sample = usable
     if len(usable) > _FIT_SPOTS:
         placed = usable[np.lexsort(section.coords[usable].T)]
         sample = np.random.default_rng(random_state).choice(placed, _FIT_SPOTS, replace=False)
-    niches = _with_counts(graph[sample], totals)
-    members = np.unique(niches.indices)
+    weights = graph[sample]
+    members = np.unique(weights.indices)
     low_rank = fit_low_rank(
-        (niches[:, members] @ normal(matrix[members], totals[members])).tocsr(),
+        normal(matrix[members], totals[members]),
         rank=min(spec.rank, max(len(usable) // 5, 1)),
+        weights=weights[:, members],
         seed=random_state,
     )
     if spec.centre == "none":
@@ -190,16 +196,11 @@ def read_expression(
     for start in range(0, len(usable), _CHUNK):
         part = usable[start : start + _CHUNK]
         scores[part] = low_rank.scores(normal(matrix[part], totals[part]))
-    own = graph[usable]
-    mixing, _ = spatial_filter(scores[usable], own[:, usable], power=spec.spatial_filter)
-    scores = scores @ mixing
-    size = max(float(np.sqrt(np.square(own @ scores).sum(axis=1).mean())), 1e-12)
-    scores /= np.float32(size)
     return Expression(
         matrix,
         totals,
+        graph,
         low_rank,
-        mixing / np.float32(size),
         scores,
         spec.gene_target_sum,
         spec.log1p,
@@ -209,9 +210,11 @@ def read_expression(
     )
 
 
-def _with_counts(niches: sp.csr_matrix, totals: NDArray[np.float64]) -> sp.csr_matrix:
-    """Niches (b, n) without the spots that have no counts; rows sum to 1 again, or are 0 where none is left."""
-    kept = niches.multiply((totals > 0).astype(np.float32)).tocsr()
+def _with_counts(graph: sp.csr_matrix, totals: NDArray[np.float64]) -> sp.csr_matrix:
+    """Niches (n, n) without the spots that have no counts; rows sum to 1 again, or are empty where none is left."""
+    if (totals > 0).all():
+        return sp.csr_matrix(graph)
+    kept = graph.multiply((totals > 0).astype(np.float32)).tocsr()
     kept.eliminate_zeros()
     whole = np.asarray(kept.sum(axis=1)).ravel()
     kept.data /= np.repeat(whole, np.diff(kept.indptr))

@@ -27,7 +27,7 @@ class InputSpec:
     gene_target_sum: float = 1e4  # counts per spot after normalisation; 0 leaves the counts as they are
     log1p: bool = True  # take log(1 + x) after that
     rank: int = 50  # components of the section's own low-rank gene basis; 0 uses the expression itself
-    spatial_filter: float = 1.0  # power of the correlation with the niche that gene patterns are shrunk by; 0: none
+    niche_sigma: float = 0.0  # µm; weigh a niche's expression by a Gaussian of the distance; 0: its mean (papers)
     centre: str = "section"  # "section": subtract the section's mean expression; "none"
 
     def __post_init__(self) -> None:
@@ -264,6 +264,7 @@ MINI = ModelConfig(
     head_dim=8,
     fusion_hidden=64,
     residual=True,
+    input=InputSpec(niche_sigma=80.0),
 )
 
 # The authors' code puts a batch norm and a 3x3 convolution in front of UNI; they are left out, since UNI would then see

@@ -50,7 +50,7 @@ def with_clusters(stored: StoredSection, *, n_clusters: int = 8, seed: int = 0) 
             f"Expected counts and at least {4 * n_clusters} spots in section {stored.name!r} for cluster negatives"
         )
         raise ValueError(message(expected, found=found, hint='Use `loss.negatives = "in_batch"`'))
-    niches = (stored.reader.graph @ expression.values)[stored.rows]
+    niches = (expression.graph @ expression.values)[stored.rows]
     rank = min(20, min(niches.shape) - 1)
     scores = TruncatedSVD(rank, random_state=seed).fit_transform(niches)
     labels = KMeans(n_clusters, n_init=4, random_state=seed).fit_predict(scores)
