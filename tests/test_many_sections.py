@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from copy import deepcopy
 
 import anndata
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -168,6 +171,67 @@ def test_an_error_in_the_last_section_leaves_nothing_behind(joined, weights, sna
     with pytest.raises(ValueError, match=f"section '{last}' inside its image"):
         stalign.tl.embed(joined, weights, library_key="library")
     assert snapshot(joined) == before
+
+
+@pytest.mark.parametrize("names", [NAMES, NAMES[::-1]], ids=["in order", "turned round"])
+@pytest.mark.parametrize("pairwise", [False, True])
+def test_sections_that_were_analysed_alone_can_be_joined_by_anndata(parts, weights, names, pairwise):
+    alone = {name: parts[name].copy() for name in NAMES}
+    for section in alone.values():
+        section.obs_names = [f"spot_{i}" for i in range(section.n_obs)]  # the names of spots meet
+        stalign.tl.embed(section, weights)
+        stalign.tl.domains(section, 3)
+    options = {"label": "slide", "index_unique": "-", "uns_merge": "unique", "pairwise": pairwise}
+    table = anndata.concat({name: alone[name] for name in names}, **options)
+    before = {key: table.obsm[key].copy() for key in (*ALL, Keys.SPOT_WINDOW, Keys.NICHE_WINDOW)}
+    stalign.pp.niches(table, library_key="slide")
+    stalign.pp.patches(table, library_key="slide")
+    stalign.tl.embed(table, weights, library_key="slide")
+    for key, values in before.items():
+        np.testing.assert_allclose(table.obsm[key], values, atol=1e-5, err_msg=key)
+    graph = table.obsp[Keys.NICHE_GRAPH]
+    for name in names:
+        rows = np.flatnonzero(table.obs["slide"] == name)
+        np.testing.assert_array_equal(graph[rows][:, rows].toarray(), alone[name].obsp[Keys.NICHE_GRAPH].toarray())
+    stalign.tl.domains(table, 4, refine=True, library_key="slide")
+    assert stalign.tl.score(table, "domain", library_key="slide")["library"].tolist() == [*names, "all"]
+    options = {"library_key": "slide", "show": False, "return_fig": True}
+    figure = stalign.pl.domains(table, truth="domain", **options)
+    assert {name for name in NAMES if any(name in axes.get_title() for axes in figure.axes)} == set(NAMES)
+    plt.close(figure)
+    for plot in (stalign.pl.niches, stalign.pl.patches):
+        plt.close(plot(table, **options))
+    stalign.tl.domains(list(alone.values()), 4, refine=True)
+    for name in NAMES:
+        found = table.obs[Keys.DOMAIN].astype(str).to_numpy()[table.obs["slide"] == name]
+        assert (alone[name].obs[Keys.DOMAIN].astype(str).to_numpy() == found).mean() > 0.99
+
+
+def test_a_list_is_refused_with_a_way_to_join_it(parts):
+    for function in (stalign.pp.niches, stalign.pp.patches, stalign.tl.embed, stalign.pl.domains):
+        with pytest.raises(TypeError, match=r"found list.*anndata.concat|Found: list.*anndata.concat"):
+            function(list(parts.values()))
+
+
+_APPLY = """
+import anndata, stalign
+section = anndata.read_h5ad("section.h5ad")
+stalign.tl.domains(section, reference="domains.npz", random_state=5)
+section.write_h5ad("section.h5ad")
+"""
+
+
+def test_a_saved_model_applies_to_a_new_section_in_a_new_process(parts, weights, tmp_path):
+    first, second = (stalign.tl.embed(parts[name], weights, copy=True) for name in NAMES)
+    stalign.tl.domains(first, 4)
+    stalign.tl.domain_model(first).save(tmp_path / "domains.npz")
+    second.write_h5ad(tmp_path / "section.h5ad")
+    subprocess.run([sys.executable, "-c", _APPLY], cwd=tmp_path, check=True, timeout=120)
+    there = anndata.read_h5ad(tmp_path / "section.h5ad")
+    stalign.tl.domains(second, reference=first)
+    assert there.obs[Keys.DOMAIN].equals(second.obs[Keys.DOMAIN])
+    assert there.obs[Keys.DOMAIN].nunique() > 1
+    assert list(there.uns[f"{Keys.DOMAIN}_colors"]) == list(first.uns[f"{Keys.DOMAIN}_colors"])
 
 
 def test_predictions_of_one_section_from_the_other(joined, parts, weights):

@@ -140,6 +140,46 @@ def test_sections_share_names_in_either_order(two):
     )
 
 
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("clusterer", [5, Leiden(n_domains=4)], ids=["gmm", "leiden"])
+def test_a_list_is_clustered_as_one_table(two, clusterer, turned):
+    names = ["toy_1", "toy_2"][:: -1 if turned else 1]
+    parts = [two[two.obs["library"] == name].copy() for name in names]
+    together = anndata.concat(parts, uns_merge="unique")
+    domains(together, clusterer, refine=True, library_key="library", random_state=0)
+    assert domains(parts, clusterer, refine=True, library_key="library", random_state=0) is None
+    for part in parts:
+        expected = together.obs["stalign_domain"][part.obs_names]
+        pd.testing.assert_series_equal(part.obs["stalign_domain"], expected)
+        assert part.uns["stalign_domain_colors"] == together.uns["stalign_domain_colors"]
+        np.testing.assert_array_equal(domain_model(part).mixture.means, domain_model(together).mixture.means)
+
+
+def test_a_list_is_copied_as_a_list_and_unchanged_after_an_error(two):
+    parts = [two[two.obs["library"] == name].copy() for name in ("toy_1", "toy_2")]
+    before = [snapshot(part) for part in parts]
+    changed = domains(tuple(parts), 3, copy=True)
+    assert [part.n_obs for part in changed] == [part.n_obs for part in parts]
+    domains(parts, reference=changed[0], key_added="again")
+    assert [codes(part, "again").tolist() for part in parts] == [codes(part).tolist() for part in changed]
+    for part in parts:
+        del part.obs["again"], part.uns["again_colors"], part.uns["stalign"]["domains_again"]
+        if not part.uns["stalign"]:
+            del part.uns["stalign"]
+    with pytest.raises(KeyError, match="missing"):
+        domains(parts, 3, refine=True, library_key="missing")
+    narrow = parts[1].copy()
+    narrow.obsm["X_stalign"] = narrow.obsm["X_stalign"][:, :4]
+    with pytest.raises(ValueError, match="20 and 4 columns|4 and 20 columns"):
+        domains([parts[0], narrow], 3)
+    with pytest.raises(ValueError, match="empty list"):
+        domains([])
+    with pytest.raises(TypeError, match="str"):
+        domains([parts[0], "toy_2"])
+    for part, state in zip(parts, before, strict=True):
+        unchanged(part, state)
+
+
 def test_domains_of_one_section_for_another(two, tmp_path):
     first, second = (two[two.obs["library"] == name].copy() for name in ("toy_1", "toy_2"))
     domains(first, 5)

@@ -75,7 +75,12 @@ def table_of(data: AnnData | SpatialData, table_key: str | None = None) -> AnnDa
     elif is_spatialdata(data):
         table = _pick_table(data, table_key)
     else:
-        raise TypeError(message("Expected an AnnData or a SpatialData", found=type(data).__name__))
+        hint = (
+            "Call the function for each of them, or join them with `anndata.concat({name: section, ...}, "
+            "label='library', index_unique='-', uns_merge='unique')` and pass `library_key='library'`"
+        )
+        several = hint if isinstance(data, list | tuple | dict) else None
+        raise TypeError(message("Expected an AnnData or a SpatialData", found=type(data).__name__, hint=several))
     if table.isbacked:
         raise ValueError(
             message("Expected a table in memory", found="a backed AnnData", hint="Call `data = data.to_memory()` first")

@@ -19,6 +19,8 @@ from stalign.data.table import table_of
 from stalign.tl._clusterers import find_domains, resolve
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from anndata import AnnData
     from spatialdata import SpatialData
 
@@ -28,7 +30,7 @@ N_COMPONENTS = 15
 
 
 def domains(
-    data: AnnData | SpatialData,
+    data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
     clusterer: Clusterer | int | str | None = None,
     *,
     use_rep: str | None = None,
@@ -40,7 +42,7 @@ def domains(
     random_state: int | None = None,
     key_added: str | None = None,
     copy: bool = False,
-) -> AnnData | SpatialData | None:
+) -> AnnData | SpatialData | list[AnnData | SpatialData] | None:
     """Cut sections into domains, by clustering an embedding.
 
     Several sections are clustered together and share names and colours; only the refinement is done section by
@@ -50,7 +52,7 @@ def domains(
     Parameters
     ----------
     data
-        Sections with an embedding.
+        Sections with an embedding, in one object or a list of several.
     clusterer
         A number n for `GMM(n)`, "leiden" for `Leiden()`, or an object: `GMM`, `KMeans`, `Leiden(n_domains=7)`,
         `Leiden(resolution=0.5)`, or anything else with `fit_predict`, such as a clusterer of scikit-learn. Default 7.
@@ -77,7 +79,7 @@ def domains(
 
     Returns
     -------
-    None, or the changed copy.
+    None, or the changed copy; a list of copies for a list.
 
     Reads
     -----
@@ -121,10 +123,14 @@ def domains(
     passes = _passes(refine)
     key = Keys.DOMAIN if key_added is None else key_added
     seed = settings.seed if random_state is None else random_state
-    table = table_of(data, table_key)
+    several = isinstance(data, list | tuple)
+    parts: list[AnnData | SpatialData] = list(data) if several else [data]
+    tables = [table_of(part, table_key) for part in parts]
+    if not tables:
+        raise ValueError(message("Expected at least one section", found="an empty list"))
     if reference is None:
         rep = use_rep or Keys.EMBED
-        features = features_of(table, rep)
+        features = _stacked(tables, rep)
         labels, model, record = find_domains(features, resolve(clusterer), rep, n_components, seed)
     elif clusterer is not None:
         found, hint = "both", "Leave out the clusterer"
@@ -132,23 +138,28 @@ def domains(
     else:
         model = domain_model(reference, table_key=table_key)
         rep = use_rep or model.use_rep
-        features = features_of(table, rep)
+        features = _stacked(tables, rep)
         labels, record = model.predict(features), {"clusterer": "reference"}
     used = int((labels >= 0).sum())
+    pieces = np.split(labels, np.cumsum([table.n_obs for table in tables])[:-1])
     if passes:
-        labels = _refine(data, labels, passes, library_key=library_key, table_key=table_key)
+        where: dict[str, str | None] = {"library_key": library_key, "table_key": table_key}
+        pieces = [_refine(part, piece, passes, **where) for part, piece in zip(parts, pieces, strict=True)]
     record |= {"use_rep": rep, "n_domains": len(model.names), "refine": passes, "n_spots": used, "key_added": key}
     if library_key is not None:
         record["library_key"] = library_key
-    left_out = f"; {table.n_obs - used} without features are NaN" if used < table.n_obs else ""
+    left_out = f"; {len(labels) - used} without features are NaN" if used < len(labels) else ""
     logger.info("Cut %d spots into %d domains: added obs[%r]%s.", used, len(model.names), key, left_out)
-    column = pd.Series(pd.Categorical.from_codes(labels, categories=list(model.names)), index=table.obs_names)
     entry = "domains" if key == Keys.DOMAIN else f"domains_{key}"
-    slots = {
-        "obs": {key: column},
-        "uns": {f"{key}_colors": list(model.colors), Keys.UNS: {entry: {**record, "model": model.to_dict()}}},
-    }
-    return write(data, slots, copy=copy, table_key=table_key)
+    changed = []
+    for part, table, piece in zip(parts, tables, pieces, strict=True):
+        column = pd.Series(pd.Categorical.from_codes(piece, categories=list(model.names)), index=table.obs_names)
+        slots = {
+            "obs": {key: column},
+            "uns": {f"{key}_colors": list(model.colors), Keys.UNS: {entry: {**record, "model": model.to_dict()}}},
+        }
+        changed.append(write(part, slots, copy=copy, table_key=table_key))
+    return changed[0] if not several else changed if copy else None
 
 
 def domain_model(
@@ -241,6 +252,15 @@ def features_of(table: AnnData, use_rep: str) -> np.ndarray:
         found = f"shape {values.shape} of {values.dtype}"
         raise ValueError(message(f"Expected numbers (n_obs, d) in obsm[{use_rep!r}]", found=found))
     return values
+
+
+def _stacked(tables: Sequence[AnnData], use_rep: str) -> np.ndarray:
+    features = [features_of(table, use_rep) for table in tables]
+    widths = sorted({values.shape[1] for values in features})
+    if len(widths) > 1:
+        found = f"{' and '.join(map(str, widths))} columns"
+        raise ValueError(message(f"Expected the same features in obsm[{use_rep!r}] of all sections", found=found))
+    return features[0] if len(features) == 1 else np.concatenate(features)
 
 
 def _passes(refine: bool | int) -> int:  # noqa: FBT001
