@@ -147,6 +147,19 @@ def test_truncated_checkpoint_falls_back(slides, tiny, tmp_path):
         fit(slides, config, resume=True)
 
 
+def test_workers_change_nothing_also_after_a_restart(slides, tiny, tmp_path):
+    one = tiny(out=str(tmp_path / "one"), run={"steps": 5})
+    fit(slides, one)
+    two = replace(one, out=str(tmp_path / "two"), data=replace(one.data, workers=2))
+    fit(slides, two)
+    expected = history(one.out)[LOSSES]
+    pd.testing.assert_frame_equal(history(two.out)[LOSSES], expected, check_exact=True)
+    for path in found(tmp_path / "two" / "checkpoints")[:1]:
+        path.unlink()
+    fit(slides, two, resume=True)
+    pd.testing.assert_frame_equal(history(two.out)[LOSSES], expected, check_exact=True)
+
+
 def test_resume_refuses_another_run(slides, tiny):
     config = tiny(run={"epochs": 1})
     fit(slides, config)

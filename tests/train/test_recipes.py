@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import re
 import tomllib
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 
 import pytest
 
-from stalign.models.config import ST_ALIGN
+from stalign.models.config import ST_ALIGN, InputSpec, LossConfig, ModelConfig
 from stalign.models.network import n_parameters_of
-from stalign.train.config import TrainConfig
+from stalign.train.config import SectionSpec, TrainConfig
 from stalign.train.model import model_config
 from stalign.train.parse import build, load_config
 
@@ -41,3 +42,45 @@ def test_the_example_in_the_docs_is_valid():
     text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
     config = build(TrainConfig, tomllib.loads(re.search(r"```toml\n(.*?)```", text, re.DOTALL).group(1)))
     assert len(config.data.sections) == 3
+
+
+def _documented():
+    """Keys of docs/training-keys.md with their defaults: `data.root`, `data.sections.path`, `model.input.rank`."""
+    table, found = "", {}
+    for line in (ROOT / "docs" / "training-keys.md").read_text(encoding="utf-8").splitlines():
+        if line.startswith("#"):
+            heading = re.fullmatch(r"#+ `\[+(.*?)\]+`", line)
+            table = heading.group(1) + "." if heading else ""
+        elif line.startswith("| `"):
+            names, default = (cell.strip() for cell in line.split("|")[1:3])
+            found |= {table + name: default.strip("`") for name in re.findall(r"`(.*?)`", names)}
+    return found
+
+
+def _fields(cls, table):
+    """Keys of a configuration class with their defaults, nested ones by their table."""
+    out = {}
+    for f in fields(cls):
+        default = f.default_factory() if f.default_factory is not MISSING else f.default
+        if is_dataclass(default):
+            out |= _fields(type(default), f"{table}{f.name}.")
+        else:
+            out[table + f.name] = default
+    return out
+
+
+def test_every_key_is_documented_with_its_default():
+    documented = _documented()
+    wanted = _fields(TrainConfig, "") | _fields(SectionSpec, "data.sections.") | _fields(LossConfig, "loss.")
+    shape = {f"model.{f.name}" for f in fields(ModelConfig)} | {f"model.input.{f.name}" for f in fields(InputSpec)}
+    chapters = {"model", "loss"}
+    assert set(documented) - {"model.input"} == (set(wanted) | shape) - chapters - {
+        "model.name", "model.loss", "model.input",
+    }  # fmt: skip
+    for key, default in wanted.items():
+        if key in chapters:
+            continue
+        said = {"none": None}.get(documented[key], documented[key])
+        plain = tomllib.loads(f"x = {said}")["x"] if said else said
+        value = list(default) if isinstance(default, tuple) else default
+        assert plain == value or (default is MISSING and not said), key

@@ -9,7 +9,8 @@ import scipy.sparse as sp
 import stalign as st
 from stalign.models.config import MINI
 from stalign.train.config import DataConfig, SectionSpec
-from stalign.train.slides import Slide, as_slides, left_out, read_orthologs
+from stalign.train.orthologs import read_orthologs
+from stalign.train.slides import Slide, as_slides, left_out
 from stalign.train.store import open_store
 from stalign.train.vocabulary import GeneCensus, choose, human_symbols, read_gene_file
 
