@@ -359,3 +359,10 @@ def test_sections_beside_each_other_are_one_if_the_user_says_so(toy):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         sections(ad.concat([toy, other], index_unique="-"))
+
+
+@pytest.mark.parametrize("entry", [None, "a path", 3])
+def test_an_entry_that_holds_nothing_is_none(toy, entry):
+    adata = toy.copy()
+    adata.uns["spatial"] = {"toy": entry}
+    assert sections(adata)[0].image is None

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pathlib
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -63,6 +65,21 @@ def test_counts_that_are_not_whole_warn_and_are_not_rounded():
     with pytest.warns(UserWarning, match="not whole numbers"):
         counts, _ = read_counts(AnnData(X=np.array([[0.5, 1.0]])))
     np.testing.assert_array_equal(counts.toarray(), [[0.5, 1.0]])
+
+
+def test_normalised_counts_point_to_raw():
+    adata = AnnData(X=np.array([[0.5, 1.0]]))
+    adata.raw = AnnData(X=np.array([[1.0, 2.0]]))
+    with pytest.warns(UserWarning, match="in `.raw`"):
+        read_counts(adata)
+    adata.layers["counts"] = adata.raw[:, adata.var_names].X
+    np.testing.assert_array_equal(read_counts(adata, layer="counts")[0].toarray(), [[1, 2]])
+
+
+@pytest.mark.parametrize("data", ["section.h5ad", pathlib.Path("outs")])
+def test_a_path_is_to_be_read_first(data):
+    with pytest.raises(TypeError, match="stalign.io.read_h5ad"):
+        table_of(data)
 
 
 def test_unknown_layer_lists_layers_also_when_only_asking():

@@ -36,10 +36,12 @@ def _spatial_uns(table: AnnData) -> Mapping[str, Any]:
 
     Returns
     -------
-    uns["spatial"], or an empty mapping.
+    uns["spatial"] as far as it is made of mappings, or an empty mapping.
     """
     found = table.uns.get(Keys.UNS_SPATIAL, {})
-    return found if isinstance(found, Mapping) else {}
+    if not isinstance(found, Mapping):
+        return {}
+    return {str(library): entry for library, entry in found.items() if isinstance(entry, Mapping)}
 
 
 def only_library(table: AnnData) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import warnings
+from os import PathLike
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -75,12 +76,15 @@ def table_of(data: AnnData | SpatialData, table_key: str | None = None) -> AnnDa
     elif is_spatialdata(data):
         table = _pick_table(data, table_key)
     else:
-        hint = (
-            "Call the function for each of them, or join them with `anndata.concat({name: section, ...}, "
-            "label='library', index_unique='-', uns_merge='unique')` and pass `library_key='library'`"
-        )
-        several = hint if isinstance(data, list | tuple | dict) else None
-        raise TypeError(message("Expected an AnnData or a SpatialData", found=type(data).__name__, hint=several))
+        hint = ""
+        if isinstance(data, list | tuple | dict):
+            hint = (
+                "Call the function for each of them, or join them with `anndata.concat({name: section, ...}, "
+                "label='library', index_unique='-', uns_merge='unique')` and pass `library_key='library'`"
+            )
+        elif isinstance(data, str | PathLike):
+            hint = "Read it first, with `stalign.io.read_h5ad` or `stalign.io.read_visium`"
+        raise TypeError(message("Expected an AnnData or a SpatialData", found=type(data).__name__, hint=hint))
     if table.isbacked:
         raise ValueError(
             message("Expected a table in memory", found="a backed AnnData", hint="Call `data = data.to_memory()` first")
@@ -290,12 +294,15 @@ def read_counts(
             )
         )
     if values.size and not np.array_equal(values, np.rint(values)):
+        hint = "Pass the layer with raw counts as `layer=` if these are normalised; they are used as they are"
+        if table.raw is not None:
+            hint += ". Are they in `.raw`? `data.layers['counts'] = data.raw[:, data.var_names].X` makes a layer of it"
         warnings.warn(
             message(
                 f"Expected raw counts in {where}",
                 found="values that are not whole numbers",
                 available=_layers(table),
-                hint="Pass the layer with raw counts as `layer=` if these are normalised; they are used as they are",
+                hint=hint,
             ),
             UserWarning,
             stacklevel=3,
