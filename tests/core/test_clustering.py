@@ -241,3 +241,13 @@ def test_palette_is_distinct_and_grows_by_appending(n):
     colors = palette(n)
     assert len(set(colors)) == n and all(len(color) == 7 and color[0] == "#" for color in colors)
     assert palette(40)[:n] == colors
+
+
+def test_many_rows_are_projected_piece_by_piece(monkeypatch):
+    features = np.random.default_rng(0).normal(size=(500, 6)).astype(np.float32) * [4, 3, 2, 1, 1, 1] + 5
+    expected = Projection.fit(features, 3)
+    monkeypatch.setattr("stalign.core.domain_model._ROWS", 64)
+    pieces = Projection.fit(features, 3)
+    np.testing.assert_allclose(pieces.components, expected.components, atol=1e-9)
+    np.testing.assert_allclose(pieces(features), expected(features), atol=1e-9)
+    assert expected(features[:0]).shape == (0, 3)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 FORMAT = "stalign-domains-1"
+_ROWS = 1 << 16  # rows that are centred at a time
 _ARRAYS = ("centre", "components", "weights", "means", "precisions")
 
 
@@ -51,11 +52,16 @@ class Projection:
         -------
         The projection. The entry of largest size is positive in every axis, so that signs do not depend on chance.
         """
-        features = np.asarray(features, dtype=np.float64)
-        centre = features.mean(axis=0)
+        features = np.asarray(features)
+        n, d = features.shape
+        centre = features.mean(axis=0, dtype=np.float64)
         if n_components is None:
-            return cls(centre, np.empty((0, features.shape[1])))
-        return cls(centre, principal_axes(features - centre, max(1, min(n_components, len(features) - 1))))
+            return cls(centre, np.empty((0, d)))
+        r = max(1, min(n_components, n - 1))
+        if n <= _ROWS:
+            return cls(centre, principal_axes(features - centre, r))
+        centred = (features[start : start + _ROWS] - centre for start in range(0, n, _ROWS))
+        return cls(centre, _top(sum(rows.T @ rows for rows in centred), min(r, d)))
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """Project.
@@ -69,8 +75,11 @@ class Projection:
         -------
         (n, r) float64, or (n, d) without components.
         """
-        centred = np.asarray(features, dtype=np.float64) - self.centre
-        return centred @ self.components.T if len(self.components) else centred
+        features = np.asarray(features)
+        if not len(self.components):
+            return features - self.centre
+        parts = [features[start : start + _ROWS] for start in range(0, max(len(features), 1), _ROWS)]
+        return np.concatenate([(rows - self.centre) @ self.components.T for rows in parts])
 
 
 def principal_axes(centred: np.ndarray, n_components: int) -> np.ndarray:
@@ -90,9 +99,15 @@ def principal_axes(centred: np.ndarray, n_components: int) -> np.ndarray:
     n, d = centred.shape
     r = min(n_components, d)
     if d <= n:
-        axes = np.linalg.eigh(centred.T @ centred)[1][:, ::-1].T[:r]
-    else:
-        axes = np.linalg.svd(centred, full_matrices=False)[2][:r]
+        return _top(centred.T @ centred, r)
+    return _signed(np.linalg.svd(centred, full_matrices=False)[2][:r])
+
+
+def _top(gram: np.ndarray, r: int) -> np.ndarray:
+    return _signed(np.linalg.eigh(gram)[1][:, ::-1].T[:r])
+
+
+def _signed(axes: np.ndarray) -> np.ndarray:
     return axes * np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])[:, None]
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 EDGE = 2048  # px
+_STRIP = 256  # rows that are made at a time
 
 
 class Tiles:
@@ -99,6 +100,13 @@ def halve(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     -------
     RGB, (ceil(H / 2), ceil(W / 2), 3) uint8; a last odd row or column counts twice.
     """
+    half = np.empty(((pixels.shape[0] + 1) // 2, (pixels.shape[1] + 1) // 2, 3), dtype=np.uint8)
+    for top in range(0, len(half), _STRIP):
+        half[top : top + _STRIP] = _halve(pixels[2 * top : 2 * (top + _STRIP)])
+    return half
+
+
+def _halve(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     height, width = pixels.shape[:2]
     even = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     total = even[::2, ::2].astype(np.uint16)
