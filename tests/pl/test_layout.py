@@ -87,3 +87,29 @@ def test_many_bars_get_a_row_each():
     plt.close("all")
     first, second = scores(pd.DataFrame(rows[:1]), show=False)
     assert first.get_position().y0 == pytest.approx(second.get_position().y0)
+
+
+def test_names_from_the_data_are_no_mathematics(toy):
+    odd = dict(zip(toy.obs["domain"].cat.categories, ["$bad{$", "_first", "$x_1$", "a^{b", "c\\frac"], strict=True))
+    toy.obs["$odd{$"] = toy.obs["domain"].cat.rename_categories(odd)
+    toy.uns["spatial"] = {"$s{$": toy.uns["spatial"]["toy"]}
+    stalign.pp.patches(toy)
+    for figure in (
+        domains(toy, "$odd{$", return_fig=True),
+        patches(toy, by="$odd{$", return_fig=True),
+        stalign.pl.niches(toy, return_fig=True),
+        scores(pd.DataFrame({"method": ["$m{$", "n"], "section": "$s{$", "ARI": 0.5}), return_fig=True),
+    ):
+        figure.canvas.draw()
+    ax = domains(toy, "$odd{$", show=False)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == list(odd.values())
+    assert domains(toy, "domain", title="$R^2$", show=False).title.get_parse_math()  # what the user writes may be
+
+
+def test_long_labels_of_patches_do_not_touch(toy):
+    toy.obs["long"] = toy.obs["domain"].cat.rename_categories({"L1": "a long name of a layer", "L4": "one more " * 9})
+    stalign.pp.patches(toy)
+    axes = patches(toy, by="long", show=False)[:5]
+    axes[0].figure.canvas.draw()
+    boxes = [ax.title.get_window_extent() for ax in axes]
+    assert all(left.x1 <= right.x0 for left, right in zip(boxes[:-1], boxes[1:], strict=True))

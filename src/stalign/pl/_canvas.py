@@ -125,33 +125,32 @@ def can_show() -> bool:
     }
 
 
-def panel_title(title: str | Sequence[str] | None, default: str, index: int, n: int) -> str:
-    """Choose the title of a panel.
+def entitle(
+    ax: Axes, title: str | Sequence[str] | None, default: str, index: int = 0, n: int = 1, **style: Any
+) -> None:
+    """Give a panel its title.
 
     Parameters
     ----------
+    ax
+        The panel.
     title
         What the user gave: one title for all, one per panel, or None.
     default
-        The title to use otherwise.
+        The title to use otherwise. It may come from the data, so that it is not read as mathematics.
     index
         Number of the panel.
     n
         How many panels there are.
-
-    Returns
-    -------
-    The title.
+    style
+        Properties of the text.
 
     Raises
     ------
     ValueError
         If a list of titles has another length.
     """
-    if title is None:
-        return default
-    if isinstance(title, str):
-        return title
-    if len(title) != n:
+    if title is not None and not isinstance(title, str) and len(title) != n:
         raise ValueError(message(f"Expected {n} titles, one per panel", found=len(title)))
-    return title[index]
+    given = title if title is None or isinstance(title, str) else title[index]
+    ax.set_title(default if given is None else given, parse_math=given is not None, **style)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stalign.data import sections, table_of
-from stalign.pl._canvas import canvas, finish, panel_title
+from stalign.pl._canvas import canvas, entitle, finish
 from stalign.pl._labels import NO_LABEL, Labels, Palette, default_key, matched, read_labels
 from stalign.pl._tissue import frame, panel_size, spots, tissue
 
@@ -139,7 +139,7 @@ def domains(
             name = (
                 labels.key if len(views) == 1 else view.library if len(shown) == 1 else f"{view.library}: {labels.key}"
             )
-            panel.set_title(panel_title(title, name, index, n))
+            entitle(panel, title, name, index, n)
     return finish(figure, axes, show=show, return_fig=return_fig)
 
 
@@ -203,7 +203,9 @@ def legend(ax: Axes, labels: Labels) -> None:
         Line2D([], [], marker="o", linestyle="none", markersize=7, markeredgecolor="none", color=color, label=name)
         for name, color in entries
     ]
-    ax.legend(
+    listed = ax.legend(
         handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, handletextpad=0.2,
         borderaxespad=0.3, ncols=1 + (len(handles) - 1) // 16, fontsize="medium",
     )  # fmt: skip
+    for text in listed.get_texts():
+        text.set_parse_math(False)  # names come from the data

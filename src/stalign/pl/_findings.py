@@ -77,7 +77,7 @@ def size_table(table: AnnData, key: str) -> str:
     frame = pd.DataFrame({"domain": labels.names, "spots": counts, "share": counts / max(counts.sum(), 1)})
     missing = int((labels.codes < 0).sum())
     note = html.paragraph(f"{missing} spots have none.") if missing else ""
-    return html.table(rounded(frame), "Size of the domains") + note
+    return html.table(frame, "Size of the domains", digits=3) + note
 
 
 def score_table(table: AnnData, views: Sequence[SectionView], truth: str) -> pd.DataFrame:
@@ -104,12 +104,7 @@ def gene_table(predicted: AnnData) -> str:
     frame = predicted.var[names].rename_axis("gene").reset_index()
     if "pearson" in frame:
         frame = frame.sort_values("pearson", ascending=False, kind="stable")
-    return html.table(rounded(frame.head(_BEST)), f"The {min(_BEST, len(frame))} genes predicted best")
-
-
-def rounded(frame: pd.DataFrame) -> pd.DataFrame:
-    """Round scores to three decimals."""
-    return frame.round({name: 3 for name in frame.columns if pd.api.types.is_float_dtype(frame[name])})
+    return html.table(frame.head(_BEST), f"The {min(_BEST, len(frame))} genes predicted best", digits=3)
 
 
 def findings(table: AnnData, views: Sequence[SectionView], truth: str | None) -> list[str]:

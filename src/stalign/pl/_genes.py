@@ -9,7 +9,7 @@ import numpy as np
 from stalign._validate import message
 from stalign.core.scores import per_gene
 from stalign.data import sections, table_of
-from stalign.pl._canvas import canvas, finish, panel_title
+from stalign.pl._canvas import canvas, entitle, finish
 from stalign.pl._tissue import frame, panel_size, spots, tissue
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def genes(
                 spots(panel, place, rgba, size=size, alpha=alpha)
                 where = "" if len(views) == 1 else f"{view.library}: "
                 default = f"{where}{gene} {kind}{_correlation(values) if kind == 'predicted' else ''}"
-                panel.set_title(panel_title(title, default, index, count))
+                entitle(panel, title, default, index, count)
                 pair.append(panel)
             figure.colorbar(scale, ax=pair, shrink=0.8, label="log1p of counts per 10,000")
     return finish(figure, axes, show=show, return_fig=return_fig)

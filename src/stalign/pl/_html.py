@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _LONG = 12  # values of a list that are written out
+_NUMBER = ' class="number"'
 _STYLE = """
 :root { color-scheme: light dark; }
 :root { --ink: #1b2229; --ground: #ffffff; --soft: #f2f5f7; --line: #c3ccd4; --link: #00528a; }
@@ -41,7 +42,8 @@ table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabu
 caption { text-align: left; padding: .25rem 0; font-weight: 600; }
 th, td { padding: .3rem .75rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 thead th { background: var(--soft); }
-td.number { text-align: right; }
+.number { text-align: right; }
+thead th { vertical-align: bottom; }
 td { overflow-wrap: anywhere; }
 .scroll td { overflow-wrap: normal; }
 .warnings { background: var(--soft); border-left: .3rem solid #d55e00; padding: .5rem 1rem .5rem 2rem; }
@@ -112,7 +114,7 @@ def bullets(items: Sequence[str], *, kind: str = "") -> str:
     return f"<ul{mark}>" + "".join(f"<li>{escape(item)}</li>" for item in items) + "</ul>"
 
 
-def table(frame: pd.DataFrame, caption: str) -> str:
+def table(frame: pd.DataFrame, caption: str, *, digits: int | None = None) -> str:
     """Write a table whose first column heads its rows.
 
     Parameters
@@ -121,18 +123,23 @@ def table(frame: pd.DataFrame, caption: str) -> str:
         The table.
     caption
         What it shows, plain text.
+    digits
+        Decimals of every number that is not whole; None for four digits in all.
 
     Returns
     -------
     HTML: a region that the keyboard can scroll.
     """
-    head = "".join(f'<th scope="col">{escape(str(column))}</th>' for column in frame.columns)
+    right = [False, *(all(map(_is_number, frame[column])) for column in frame.columns[1:])]
+    head = "".join(
+        f'<th scope="col"{_NUMBER * number}>{escape(str(column))}</th>'
+        for column, number in zip(frame.columns, right, strict=True)
+    )
     rows = []
     for values in frame.itertuples(index=False):
         first, *others = values
         cells = "".join(
-            f'<td class="number">{escape(text(value))}</td>' if _is_number(value) else f"<td>{escape(text(value))}</td>"
-            for value in others
+            f"<td{_NUMBER * _is_number(value)}>{escape(text(value, digits=digits))}</td>" for value in others
         )
         rows.append(f'<tr><th scope="row">{escape(text(first))}</th>{cells}</tr>')
     return (
@@ -232,7 +239,7 @@ def picture(figure: Figure, alt: str, caption: str, *, dpi: float) -> str:
     )
 
 
-def text(value: Any) -> str:
+def text(value: Any, *, digits: int | None = None) -> str:
     """Write a value as a reader wants it."""
     if value is None:
         return "not set"
@@ -241,7 +248,7 @@ def text(value: Any) -> str:
     if isinstance(value, bool | str):
         return str(value)
     if isinstance(value, float):
-        return "not known" if np.isnan(value) else f"{value:.4g}"
+        return "not known" if np.isnan(value) else f"{value:.4g}" if digits is None else f"{value:.{digits}f}"
     if isinstance(value, int):
         return f"{value:,}" if abs(value) >= 10_000 else str(value)
     if isinstance(value, np.ndarray) and value.size > _LONG:

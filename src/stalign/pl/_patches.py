@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from stalign._constants import Keys
 from stalign._validate import message
 from stalign.data import sections, table_of
 from stalign.pl._bar import draw_bar
-from stalign.pl._canvas import canvas, finish, panel_title
+from stalign.pl._canvas import canvas, entitle, finish
 from stalign.pl._labels import read_labels
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from stalign.data.sections import SectionView
 
 _LEVELS = (("spot", Keys.SPOT_WINDOW), ("niche", Keys.NICHE_WINDOW))
+_LINE = 18  # letters in a line of a title
 _MAX_PX = 224  # px, side of a patch in the figure
 
 
@@ -146,16 +148,16 @@ def patches(
             windows = np.asarray(table.obsm[slot], dtype=np.float64)[view.rows[picks]]
             _strip(strip, view, windows, size=size, bar=scale_bar)
             name = level if len(rows) == 1 else f"{view.library}\n{level}"
-            strip[0].set_ylabel(name)
+            strip[0].set_ylabel(name, parse_math=False)
             if j == 1:
                 continue
             for k, pick in enumerate(picks):
                 row = view.rows[pick]
                 code = -1 if labels is None else labels.codes[row]
                 default = str(table.obs_names[row]) if labels is None or code < 0 else labels.names[code]
-                text = panel_title(title, default, (2 * i + j) * width + k, len(axes))
                 color = rcParams["text.color"] if labels is None or code < 0 else labels.colors[code]
-                strip[k].set_title(text, fontsize="small", color=color)
+                name = textwrap.fill(default, _LINE, max_lines=2, placeholder=" …")
+                entitle(strip[k], title, name, (2 * i + j) * width + k, len(axes), fontsize="small", color=color)
     return finish(figure, axes, show=show, return_fig=return_fig)
 
 

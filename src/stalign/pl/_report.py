@@ -148,7 +148,7 @@ def report(
         if scores is not None:
             numbers = scores
             job.draw(lambda: draw_scores(numbers, return_fig=True), "Bars of the scores in the table below.", _SCORES)
-            job.add("scores", "Scores", html.table(say.rounded(scores), "Agreement of domains and labels"))
+            job.add("scores", "Scores", html.table(scores, "Agreement of domains and labels", digits=3))
         if umap and Keys.EMBED in table.obsm and (has_domains or truth is not None):
             job.draw(
                 lambda: embedding(data, truth=truth, table_key=table_key, library_key=library_key, return_fig=True),

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from stalign._validate import message
-from stalign.pl._canvas import canvas, finish, panel_title
+from stalign.pl._canvas import canvas, entitle, finish
 from stalign.pl._labels import colors_of
 
 if TYPE_CHECKING:
@@ -108,17 +108,19 @@ def scores(
             groups = [own.loc[own[section].astype(str) == lib, metric].dropna().to_numpy(float) for lib in libraries]
             offset = (place - (len(methods) - 1) / 2) * 0.8 / len(methods)
             _bars(panel, groups, offset, 0.72 / len(methods), colors[place], name, size=size, alpha=alpha)
-        panel.set_xticks(range(len(libraries)), libraries)
+        panel.set_xticks(range(len(libraries)), libraries, parse_math=False)
         if max(map(len, libraries)) * len(libraries) > 14 * width:
             panel.tick_params(axis="x", rotation=30)
         panel.set_xlim(-0.6, len(libraries) - 0.4)
         panel.axhline(0, color="#808080", linewidth=0.8)
         panel.set_ylabel(metric)
-        panel.set_title(panel_title(title, "", index, len(wanted)))
+        entitle(panel, title, "", index, len(wanted))
         for side in ("top", "right"):
             panel.spines[side].set_visible(False)
         if len(methods) > 1 and index == len(wanted) - 1:
-            panel.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+            listed = panel.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+            for text in listed.get_texts():
+                text.set_parse_math(False)
     return finish(figure, axes, show=show, return_fig=return_fig)
 
 

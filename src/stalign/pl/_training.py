@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from stalign._validate import message
-from stalign.pl._canvas import canvas, finish, panel_title
+from stalign.pl._canvas import canvas, entitle, finish
 from stalign.pl._labels import colors_of
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def training(
             label = stage or quantity if len(quantities) == 1 else f"{quantity} ({stage})" if dashed else quantity
             _curve(panel, curves[quantity, stage], label, colors[quantity], dashed=dashed, size=size, alpha=alpha)
         panel.set_xlabel("step" if "step" in table else "epoch" if "epoch" in table else "row")
-        panel.set_title(panel_title(title, name, index, len(panels)))
+        entitle(panel, title, name, index, len(panels))
         for side in ("top", "right"):
             panel.spines[side].set_visible(False)
         if len(members) > 1:
