@@ -54,7 +54,7 @@ REGISTRY: dict[str, Weights] = {
     "stalign-mini": Weights(
         name="stalign-mini",
         folder="weights/stalign-mini",
-        sha256="1e5ba9b7c246be02bd45215f38db72197bca7e25fc657d8d6d362d0ca85b983b",
+        sha256="44a3bbe7f08922c0f91a9c2fa2cfcf6db301dbcaae6d14510db41135b9c3f1d3",
         licence="BSD-3-Clause",
         input=MINI.input,
         description="Small network with all four encoders trained, shipped in the package.",
