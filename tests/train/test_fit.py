@@ -272,6 +272,13 @@ def test_every_loss_option_trains(slides, tiny, tmp_path):
             assert log["temperature"].iloc[1] != 0.1 or log["temperature"].iloc[0] == pytest.approx(0.1)
 
 
+def test_weights_tell_the_losses_at_the_end(slides, tiny):
+    config = tiny(run={"steps": 12, "log_every": 1})
+    metrics = load(fit(slides, config)).meta["metrics"]
+    end = history(config.out)["loss/total"].iloc[-2:]  # the last tenth of twelve
+    assert metrics["loss/total"] == pytest.approx(end.mean())
+
+
 def test_a_run_too_short_to_log_still_exports(slides, tiny):
     config = tiny(run={"steps": 1, "log_every": 50})
     assert load(fit(slides, config)).meta["metrics"] == {}

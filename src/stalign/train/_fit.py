@@ -101,7 +101,7 @@ def fit(slides: Iterable[Any] | None, config: TrainConfig, *, resume: bool = Fal
         else:
             trainer.fit(run.module, datamodule=run.data, ckpt_path=ckpt, weights_only=True)
     if trainer.is_global_zero:
-        export(run, out / "weights", metrics=_last(out))
+        export(run, out / "weights", metrics=_losses(out))
         logger.info("Trained %d steps, %.0f spots per second: %s.", run.steps, timing.rate, out / "weights")
     return out / "weights"
 
@@ -151,13 +151,14 @@ def _public(config: TrainConfig) -> dict[str, Any]:
     return recipe
 
 
-def _last(out: Path) -> dict[str, float]:
-    """Return the last value of each loss; none for a run too short to log one."""
+def _losses(out: Path) -> dict[str, float]:
+    """Return the mean of each loss over the last tenth of what was logged; none for a run too short to log one."""
     try:
-        log = history(out).ffill().iloc[-1]
+        log = history(out).ffill()
     except FileNotFoundError:
         return {}
-    return {name: float(log[name]) for name in log.index if "/" in name and np.isfinite(log[name])}
+    means = log.tail(-(-len(log) // 10)).mean()
+    return {name: float(means[name]) for name in means.index if "/" in name and np.isfinite(means[name])}
 
 
 def _resumed(run: Run, folder: Path) -> Path | None:
