@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from stalign.train import history
@@ -85,3 +87,6 @@ def test_estimate_counts(slides, tiny):
     assert estimate.hours == pytest.approx(estimate.seconds_per_step * estimate.steps / 3600)
     assert estimate.parameters >= estimate.trained > 1000 and estimate.memory_gb > 0.1
     assert estimate.spots == estimate.manifest["spots"].sum()
+    capped = tiny(run={"epochs": 1})
+    capped = replace(capped, sampler=replace(capped.sampler, spots_per_section=10, repeat_images=3))
+    assert dry_run(slides, capped, steps=0).spots == 2 * 10 * 3

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 DIVERGED = "Lower `optim.lr`, set `optim.grad_clip`, or train in fp32; then resume from the last checkpoint"
 _PATTERN = "step-*.ckpt"
+_MONITOR = "val/total"
 
 
 class Checkpoints(pl.Callback):
@@ -159,13 +160,10 @@ class Best(pl.Callback):
     ----------
     patience
         Validations without improvement after which the run stops.
-    monitor
-        Name of the loss.
     """
 
-    def __init__(self, *, patience: int, monitor: str = "val/total") -> None:
+    def __init__(self, *, patience: int) -> None:
         self.patience = patience
-        self.monitor = monitor
         self.value = self.first = float("inf")
         self.step = 0
         self.state: dict[str, Tensor] = {}
@@ -173,9 +171,9 @@ class Best(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Compare the loss with the best so far."""
-        if self.monitor not in trainer.callback_metrics:
+        if _MONITOR not in trainer.callback_metrics:
             return
-        value = float(trainer.callback_metrics[self.monitor])
+        value = float(trainer.callback_metrics[_MONITOR])
         if value < self.value:
             self.value, self.step, self._waited = value, trainer.global_step, 0
             self.state = {k: v.detach().clone() for k, v in pl_module.state_dict().items()}

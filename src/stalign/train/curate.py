@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from stalign._settings import logger
 from stalign._validate import message
 from stalign.io._stimage import read_table
 from stalign.train.config import SectionSpec
+from stalign.train.patterns import matches
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -232,7 +232,7 @@ def _judge(
     missing: Sequence[str],
 ) -> dict[str, Any]:
     names = {key: entry[key] for key in ("slide", "donor", "study", "title")}
-    banned = next(((kind, n) for kind, n in names.items() if isinstance(n, str) and _matches(n, exclude)), None)
+    banned = next(((kind, n) for kind, n in names.items() if isinstance(n, str) and matches(n, exclude)), None)
     why = ""
     if species and entry["species"] not in species:
         why = f"species is {entry['species']}"
@@ -245,10 +245,6 @@ def _judge(
     elif missing:
         why = f"no {' and no '.join(missing)} on disk"
     return {**entry, "kept": not why, "why": why}
-
-
-def _matches(name: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(name.casefold(), pattern.casefold()) for pattern in patterns)
 
 
 def _manifest(rows: list[dict[str, Any]], root: Path, out: str | Path | None) -> pd.DataFrame:

@@ -13,6 +13,7 @@ import torch
 
 from stalign.models.network import n_parameters
 from stalign.train.callbacks import Timing
+from stalign.train.loaders import make_sampler
 from stalign.train.run import assemble
 from stalign.train.trainer import make_trainer, own_randomness, precision, world_size
 
@@ -35,7 +36,7 @@ class Estimate:
     genes
         Size of the vocabulary.
     sections, spots
-        What is trained on.
+        Sections that are trained on, and spots drawn from them in an epoch.
     processes, precision
         How it runs.
     steps_per_epoch, steps
@@ -125,7 +126,7 @@ def dry_run(slides: Iterable[Any] | None, config: TrainConfig, *, steps: int = 4
         trained=sum(p.numel() for p in network.parameters() if p.requires_grad),
         genes=len(run.store.vocabulary.symbols),
         sections=len(run.data.train[0]),
-        spots=sum(len(rows) for rows in run.data.train[1]),
+        spots=make_sampler(run.data.train, config).spots_per_epoch,
         processes=world_size(config.run),
         precision=precision(config.run),
         steps_per_epoch=run.steps_per_epoch,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from stalign.train.clusters import with_clusters
 from stalign.train.loaders import SpotData, make_sampler
 from stalign.train.model import model_config
 from stalign.train.module import AlignModule
+from stalign.train.patterns import matches
 from stalign.train.slides import as_slides
 from stalign.train.store import open_store
 from stalign.train.trainer import world_size
@@ -164,8 +164,8 @@ def split(sections: Sequence[StoredSection], patterns: Sequence[str]) -> tuple[S
     ValueError
         If nothing is left to train on.
     """
-    held = [s for s in sections if any(fnmatchcase(s.name, p) for p in patterns)]
-    kept = [s for s in sections if s not in held]
+    held = [s for s in sections if matches(s.name, patterns)]
+    kept = [s for s in sections if not matches(s.name, patterns)]
     if not kept:
         raise ValueError(message("Expected sections to train on", found="all of them held out by `data.validation`"))
     return (kept, [s.rows for s in kept]), ((held, [s.rows for s in held]) if held else None)

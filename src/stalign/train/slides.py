@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from stalign.pp._niches import niche_slots
 from stalign.pp._patches import window_slots
 from stalign.train.config import SectionSpec
 from stalign.train.orthologs import read_orthologs
+from stalign.train.patterns import matches
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -239,19 +239,15 @@ def left_out(slide: Slide, section: str, donor: str | None, exclude: Iterable[st
     The reason, or None.
     """
     spec = slide.spec
-    if spec.include and not _matches(section, spec.include):
+    if spec.include and not matches(section, spec.include):
         return "not among those to include"
-    if _matches(section, spec.exclude):
+    if matches(section, spec.exclude):
         return "excluded by its table's `exclude`"
     names = {"section": section, "slide": spec.slide, "donor": donor or spec.donor, "study": spec.study}
     for kind, name in names.items():
-        if name is not None and _matches(name, exclude):
+        if name is not None and matches(name, exclude):
             return f"excluded by its {kind} {name!r}"
     return None
-
-
-def _matches(name: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(name.casefold(), pattern.casefold()) for pattern in patterns)
 
 
 def donor_of(adata: Any, view: SectionView, slide: Slide) -> str | None:
