@@ -80,6 +80,35 @@ def test_every_key_is_explained():
     assert {value for value in values if f"| `{value}` |" not in page} == set()
 
 
+def _entries(record, sections=()):
+    """Names at all depths of a record, but not those that the user chose."""
+    for name, value in record.items():
+        if name not in sections:
+            yield name
+        if isinstance(value, dict) and name not in {"model", "options"}:
+            yield from _entries(value, sections)
+
+
+def test_every_slot_that_is_written_is_on_the_page_of_keys(small_weights):
+    adata = stalign.datasets.toy(10, n_sections=2)
+    before = {slot: set(getattr(adata, slot)) for slot in ("obs", "obsm", "obsp", "uns")}
+    stalign.tl.embed(adata, small_weights(), library_key="library")
+    stalign.tl.encode(adata, "colour", level="niche", library_key="library")
+    stalign.tl.encode(adata, "pca", library_key="library")
+    stalign.tl.domains(adata, stalign.tl.GMM(3, n_init=1), library_key="library")
+    written = {name for slot, names in before.items() for name in set(getattr(adata, slot)) - names}
+    written -= {"X_colour_niche", "X_pca_spot"}
+    predicted = stalign.tl.predict_genes(adata, genes=2, split="library")
+    sections = {*adata.uns["spatial"], "X_colour_niche", "X_pca_spot"}
+    written |= set(_entries(adata.uns["stalign"], sections)) | set(_entries(adata.uns["niches"]))
+    written |= set(_entries(predicted.uns["stalign"])) | set(predicted.var) | {key for key in predicted.layers if key}
+    page = (ROOT / "docs" / "keys.md").read_text(encoding="utf-8")
+    explained = set(re.findall(r"`([^`]+)`", page))
+    beside_the_clusterer = {"n_init", "choose"}
+    assert len(written) > 50
+    assert written - explained - beside_the_clusterer == set()
+
+
 def test_changelog_has_a_section_for_this_version():
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f"## [{stalign.__version__}]" in text
