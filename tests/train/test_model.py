@@ -34,7 +34,7 @@ def test_base_and_what_replaces_it():
         ({"model": {"niche_image": {"kind": "timm", "features": 3}}}, "Expected the key `name`"),
         ({"loss": {"temprature": 0.1}}, "Did you mean 'temperature'"),
         ({"loss": {"negatives": "all"}}, "negatives"),
-        ({"model": {"fusion": 3}}, "fusion to be str"),
+        ({"model": {"fusion": 3}}, "`model.fusion` to be str"),
     ],
 )
 def test_wrong_keys_are_named(changes, expected):
@@ -84,6 +84,12 @@ def test_paper_configuration_trains_on_features_given_as_arrays(toy2, tiny, tmp_
     assert checkpoint.config.niche_image == Features(dim=16)
     assert np.isfinite(history(config.out)["loss/total"]).all()
 
+    with pytest.raises(ValueError, match=r"Expected features for `niche_image` in section 'toy_1'. Found: none"):
+        fit([given], replace(config, out=str(tmp_path / "a"), data=replace(data, features={})))
+    with pytest.raises(ValueError, match=r"width 8 for `niche_image` in section 'toy_1'. Found: width 16"):
+        wrong = {**model, "niche_image": {"dim": 8}}
+        fit([given], replace(config, out=str(tmp_path / "b"), model=wrong))
+
 
 def test_weights_that_cannot_be_had_are_said_before_slides_are_opened(toy2, tiny, tmp_path):
     data = DataConfig(encoders={"niche_image": "uni"}, encoder_weights={"uni": str(tmp_path / "uni.bin")})
@@ -93,3 +99,8 @@ def test_weights_that_cannot_be_had_are_said_before_slides_are_opened(toy2, tiny
     config = tiny(data=replace(data, encoders={"niche_image": "uno"}))
     with pytest.raises((KeyError, ValueError), match="uno"):
         fit([toy2], config)
+    with pytest.raises(ValueError, match=r"Expected `branch` to be one of.*niche_img"):
+        fit([toy2], tiny(data=replace(data, encoders={"niche_img": "uni"})))
+    for wrong in ({"accelerator": "gpux"}, {"accelerator": "mps"}, {"precision": "bf17"}):
+        with pytest.raises(ValueError, match="Expected `run` to fit this machine"):
+            fit([tmp_path / "none.h5ad"], tiny(run=wrong))

@@ -219,7 +219,7 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> ClipConfig:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(message("Expected a configuration file", found=f"no file {str(path)!r}"))
-    return build_config(ClipConfig, override(tomllib.loads(path.read_text()), overrides), where=path.name)
+    return build_config(ClipConfig, override(tomllib.loads(path.read_text()), overrides))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -8,6 +8,31 @@ from typing import Any, Literal
 
 from stalign._validate import message
 
+_LEAST = {
+    "data.min_spots": 1,
+    "data.max_genes": 1,
+    "data.workers": 0,
+    "sampler.batch_size": 2,
+    "sampler.sections_per_batch": 1,
+    "sampler.spots_per_section": 0,
+    "sampler.repeat_images": 1,
+    "augment.stain": 0,
+    "optim.lr_batch": 1,
+    "optim.min_lr": 0,
+    "optim.warmup_epochs": 0,
+    "optim.eps": 0,
+    "optim.weight_decay": 0,
+    "optim.weight_decay_end": 0,
+    "optim.anchor": 0,
+    "optim.grad_clip": 0,
+    "run.epochs": 0,
+    "run.steps": 0,
+    "run.num_nodes": 1,
+    "run.keep": 1,
+    "run.checkpoint_every": 1,
+    "run.log_every": 1,
+}
+
 
 @dataclass(frozen=True)
 class SectionSpec:
@@ -310,17 +335,16 @@ class TrainConfig:
     card: CardConfig = field(default_factory=CardConfig)
 
     def __post_init__(self) -> None:
-        _check(self.sampler.batch_size >= 2, "sampler.batch_size", "at least 2", self.sampler.batch_size)
-        _check(self.sampler.sections_per_batch >= 1, "sampler.sections_per_batch", "at least 1", self.sampler)
+        for key, least in _LEAST.items():
+            part, name = key.split(".")
+            value = getattr(getattr(self, part), name)
+            _check(value >= least, key, f"at least {least}", value)
         low, high = self.augment.thinning
         _check(0 < low <= high <= 1, "augment.thinning", "two shares, 0 < low <= high <= 1", self.augment.thinning)
-        _check(self.augment.stain >= 0, "augment.stain", "at least 0", self.augment.stain)
-        _check(0 <= self.optim.anchor <= 1, "optim.anchor", "a share, 0 to 1", self.optim.anchor)
+        _check(self.optim.anchor <= 1, "optim.anchor", "a share, 0 to 1", self.optim.anchor)
         _check(self.optim.lr > 0, "optim.lr", "above 0", self.optim.lr)
+        _check(self.run.validate_every > 0, "run.validate_every", "above 0", self.run.validate_every)
         _check(self.run.epochs > 0 or self.run.steps > 0, "run.epochs", "above 0", self.run.epochs)
-        _check(self.run.keep >= 1, "run.keep", "at least 1", self.run.keep)
-        _check(self.run.checkpoint_every >= 1, "run.checkpoint_every", "at least 1", self.run.checkpoint_every)
-        _check(self.run.log_every >= 1, "run.log_every", "at least 1", self.run.log_every)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as plain values that JSON can hold."""

@@ -49,7 +49,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
     root = Path(str(values.get("data", {}).get("root", "."))) if isinstance(values.get("data", {}), dict) else Path()
     if isinstance(values.setdefault("data", {}), dict):
         values["data"]["root"] = str(path.parent / root)
-    return build(TrainConfig, override(values, overrides), where=path.name)
+    return build(TrainConfig, override(values, overrides))
 
 
 def override(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def override(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, A
     return out
 
 
-def build(cls: type[T], values: Mapping[str, Any], *, where: str = "configuration") -> T:
+def build(cls: type[T], values: Mapping[str, Any], *, where: str = "") -> T:
     """Make a configuration dataclass of nested tables.
 
     Parameters
@@ -124,11 +124,12 @@ def build(cls: type[T], values: Mapping[str, Any], *, where: str = "configuratio
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
             hint = f"Did you mean {near[0]!r}?" if near else ""
-            raise ValueError(message(f"Expected a known key in {where}", found=repr(key), available=known, hint=hint))
+            table = f"`{where}`" if where else "the configuration"
+            raise ValueError(message(f"Expected a known key in {table}", found=repr(key), available=known, hint=hint))
     for key, f in known.items():
         if key not in values and f.default is MISSING and f.default_factory is MISSING:
-            raise ValueError(message(f"Expected the key `{key}` in {where}", found=f"only {sorted(values)}"))
-    return cls(**{key: _convert(hints[key], value, f"{where}: {key}") for key, value in values.items()})
+            raise ValueError(message(f"Expected the key `{key}` in `{where}`", found=f"only {sorted(values)}"))
+    return cls(**{key: _convert(hints[key], value, f"{where}.{key}".strip(".")) for key, value in values.items()})
 
 
 def update(instance: T, values: Mapping[str, Any], *, where: str) -> T:
@@ -161,12 +162,12 @@ def update(instance: T, values: Mapping[str, Any], *, where: str) -> T:
         if key in known and is_dataclass(inner) and not isinstance(inner, type) and isinstance(value, dict):
             changes[key] = update(inner, value, where=f"{where}.{key}")
         elif key in known:
-            changes[key] = _convert(hints[key], value, f"{where}: {key}")
+            changes[key] = _convert(hints[key], value, f"{where}.{key}")
         else:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
             hint = f"Did you mean {near[0]!r}?" if near else ""
             names = sorted(known)
-            raise ValueError(message(f"Expected a known key in {where}", found=repr(key), available=names, hint=hint))
+            raise ValueError(message(f"Expected a known key in `{where}`", found=repr(key), available=names, hint=hint))
     return replace(instance, **changes)  # type: ignore[type-var]
 
 
@@ -194,7 +195,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         near = difflib.get_close_matches(str(value), [str(a) for a in args], n=1)
         found = repr(value)
         raise ValueError(
-            message(f"Expected {where} to be one of those available", found=found, available=args)
+            message(f"Expected `{where}` to be one of those available", found=found, available=args)
             + (f" Did you mean {near[0]!r}?" if near else "")
         )
     elif origin is tuple and isinstance(value, (list, tuple)):
@@ -211,4 +212,4 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     elif hint in (int, str, bool) and type(value) is hint:
         return value
     name = getattr(hint, "__name__", str(hint)) if origin is None else str(hint)
-    raise ValueError(message(f"Expected {where} to be {name}", found=f"{value!r} ({type(value).__name__})"))
+    raise ValueError(message(f"Expected `{where}` to be {name}", found=f"{value!r} ({type(value).__name__})"))

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from stalign._validate import message
+from stalign._validate import message, one_of
+from stalign.models.config import BRANCHES, Features, TimmEncoder
 from stalign.models.network import STAlign
 from stalign.train.clusters import with_clusters
 from stalign.train.loaders import SpotData, make_sampler
@@ -22,7 +23,7 @@ from stalign.train.trainer import world_size
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from stalign.models.config import LossConfig
+    from stalign.models.config import LossConfig, ModelConfig
     from stalign.train.config import TrainConfig
     from stalign.train.loaders import Split
     from stalign.train.store import SectionStore, StoredSection
@@ -80,9 +81,13 @@ def assemble(slides: Iterable[Any] | None, config: TrainConfig) -> Run:
         If a section cannot be read.
     """
     shape = model_config(config)
+    world_size(config.run)  # Lightning says now what it does not know, not after all sections have been read
     data = config.data
+    for branch in {**data.encoders, **data.features}:
+        one_of(branch, BRANCHES, name="branch")
     given = as_slides(_named(config) if slides is None else slides, root=data.root, features=data.features)
     store = open_store(given, data, shape.input, seed=config.seed, folder=Path(config.out) / "store")
+    _check_features(store, shape)
     clusters = shape.loss.negatives == "cluster"
     if clusters:
         store.sections = [with_clusters(s, seed=config.seed) for s in store.sections]
@@ -169,6 +174,25 @@ def split(sections: Sequence[StoredSection], patterns: Sequence[str]) -> tuple[S
     if not kept:
         raise ValueError(message("Expected sections to train on", found="all of them held out by `data.validation`"))
     return (kept, [s.rows for s in kept]), ((held, [s.rows for s in held]) if held else None)
+
+
+def _check_features(store: SectionStore, shape: ModelConfig) -> None:
+    """See that each branch gets what it reads in every section, before the first step."""
+    for branch in BRANCHES:
+        spec = getattr(shape, branch)
+        width = spec.dim if isinstance(spec, Features) else spec.features if isinstance(spec, TimmEncoder) else None
+        for section in store.sections:
+            reader = section.reader
+            given = reader.features.get(branch)
+            there = reader.windows is not None if branch.endswith("image") else reader.expression is not None
+            where = f"for `{branch}` in section {section.name!r}"
+            if given is None and there and isinstance(spec, Features):
+                hint = "Name an encoder in `data.encoders`, or give arrays in `features`"
+                raise ValueError(message(f"Expected features {where}", found="none", hint=hint))
+            if given is not None and given.shape[1] != width:
+                expected = "no features" if width is None else f"features of width {width}"
+                hint = f"Set `model.{branch} = {{ kind = 'features', dim = {given.shape[1]} }}`"
+                raise ValueError(message(f"Expected {expected} {where}", found=f"width {given.shape[1]}", hint=hint))
 
 
 def _named(config: TrainConfig) -> list[Any]:

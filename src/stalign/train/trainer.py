@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from stalign._settings import settings
+from stalign._validate import message
 from stalign.train.batchnorm import SharedStatistics
 
 if TYPE_CHECKING:
@@ -45,7 +47,6 @@ def make_trainer(run: Run, *, callbacks: list[pl.Callback], loggers: list[Any], 
     every = max(1, min(run.steps, round(config.validate_every * run.steps_per_epoch)))
     arguments: dict[str, Any] = {
         **_placement(config),
-        "precision": precision(config),
         **_batch_norm(config),
         "max_epochs": 1,
         "val_check_interval": every,
@@ -106,6 +107,7 @@ def _placement(config: RunConfig) -> dict[str, Any]:
         "devices": config.devices,
         "num_nodes": config.num_nodes,
         "strategy": config.strategy,
+        "precision": precision(config),
     }
     if config.devices == "auto" and dist.is_available() and dist.is_torchelastic_launched():
         # torchrun has started the processes; without this each would be a run of its own on a CPU.
@@ -130,8 +132,11 @@ def _on_cuda(trainer: pl.Trainer) -> bool:
 
 
 def _probe(placement: dict[str, Any]) -> pl.Trainer:
-    with quiet():
-        return pl.Trainer(**placement, logger=False, enable_checkpointing=False)
+    try:
+        with quiet():
+            return pl.Trainer(**placement, logger=False, enable_checkpointing=False)
+    except (ValueError, MisconfigurationException) as error:
+        raise ValueError(message("Expected `run` to fit this machine", found=str(error).rstrip("."))) from error
 
 
 @contextmanager
