@@ -1,6 +1,6 @@
 """Spots per second of encoders with random weights: this library's path beside plain ones, in one run.
 
-python benchmarks/encoders.py [--images 32 16 8] [--cells 16] [--rounds 2] [--threads 2] [--out FOLDER]
+python benchmarks/encoders.py [--images 32 16 8] [--cells 16] [--rounds 2] [--threads 2] [--only ViT-S] [--out FOLDER]
 
 Image encoders: ViT-S, B and L at 224 px from uint8 patches of 57 px, beside a loop over single patches as in timm's
 examples (PIL, resize, normalise, one forward pass each). Genes: a network of scGPT's size on the counts of DLPFC 151673
@@ -48,6 +48,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cells", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", nargs="*", default=None, help="of ViT-S, ViT-B, ViT-L, scGPT; keeps the other blocks")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     return parser.parse_args()
 
@@ -88,6 +89,8 @@ def images(args: argparse.Namespace) -> list[dict[str, object]]:
     rng = np.random.default_rng(0)
     rows = []
     for (label, name), n in zip(VITS.items(), args.images, strict=True):
+        if args.only and not any(part in label for part in args.only):
+            continue
         network = timm.create_model(name, pretrained=False, num_classes=0).eval()
         card = Card(label, "image", "m:f", width=network.num_features)
         patches = rng.integers(0, 256, (n, NATIVE_PX, NATIVE_PX, 3), dtype=np.uint8)
@@ -154,6 +157,8 @@ def padded_batches(counts: sp.csr_matrix, names: list[str], config: ScGPTConfig,
 
 
 def genes(args: argparse.Namespace) -> list[dict[str, object]]:
+    if args.only and "scGPT" not in args.only:
+        return []
     counts, names, section = section_counts()
     chosen = np.random.default_rng(0).choice(len(names), args.cells, replace=False)
     counts, names = counts[chosen], [names[i] for i in chosen]
@@ -199,7 +204,13 @@ def main() -> None:
     print(f"{args.threads} threads, torch {torch.__version__}, bf16 {kind}")
     table = pd.DataFrame([*images(args), *genes(args)])
     args.out.mkdir(parents=True, exist_ok=True)
-    table.to_csv(args.out / "encoders.csv", index=False)
+    file = args.out / "encoders.csv"
+    if args.only and file.is_file():
+        before = pd.read_csv(file)
+        table = pd.concat([before[~before["encoder"].isin(table["encoder"])], table], ignore_index=True)
+        order = {label: i for i, label in enumerate(VITS)}
+        table = table.sort_values("encoder", key=lambda names: names.map(order).fillna(len(order)), kind="stable")
+    table.to_csv(file, index=False)
     digits = {"per second": 2, "CPU seconds each": 3, "speed": 1, "speed by CPU time": 1, LOWEST: 5}
     text = table.round(digits).fillna("")
     threads = f"{args.threads} threads" if args.threads > 1 else "one thread"
