@@ -366,3 +366,19 @@ def test_an_entry_that_holds_nothing_is_none(toy, entry):
     adata = toy.copy()
     adata.uns["spatial"] = {"toy": entry}
     assert sections(adata)[0].image is None
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda image: np.moveaxis(image, -1, 0), r"shape \(3, .*np.moveaxis"),
+        (lambda image: image[0, 0], r"shape \(3,\)"),
+        (lambda image: "tissue.png", "Found: str"),
+    ],
+)
+def test_images_that_are_no_pictures(toy, change, says):
+    adata = toy.copy()
+    images = adata.uns["spatial"]["toy"]["images"]
+    images["hires"] = change(images["hires"])
+    with pytest.raises(ValueError, match=f"image 'hires' of section 'toy'.*{says}"):
+        sections(adata)

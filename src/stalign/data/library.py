@@ -223,6 +223,8 @@ def image(
     ------
     KeyError
         If `image_key` or the image's scale factor is not there.
+    ValueError
+        If the image is no array of rows, columns and channels.
     """
     embedded = {key: value for key, value in _part(entry, "images").items() if value is not None}
     path, path_key = image_file(entry)
@@ -261,8 +263,24 @@ def image(
         frame = max(fine, default=0)
         shape, scale = sizes[frame], scale * sizes[frame][0] / sizes[0][0]
     else:
-        shape = (int(source.shape[0]), int(source.shape[1]))
+        shape = _size(source, image_key, library)
     return SectionImage(image_key, source, scale, (0.0, 0.0), mpp / scale, shape, frame=frame)
+
+
+def _size(source: Any, key: str, library: str) -> tuple[int, int]:
+    """Height and width of an embedded image."""
+    shape = tuple(getattr(source, "shape", ()))
+    channels_first = len(shape) == 3 and shape[0] in (1, 3, 4) and shape[2] > 4
+    if channels_first or not (len(shape) == 2 or (len(shape) == 3 and shape[2] <= 4)):
+        hint = "Turn it with `np.moveaxis(image, 0, -1)`" if channels_first else ""
+        raise ValueError(
+            message(
+                f"Expected image {key!r} of section {library!r} to be an array (height, width, 3)",
+                found=f"shape {shape}" if shape else type(source).__name__,
+                hint=hint,
+            )
+        )
+    return int(shape[0]), int(shape[1])
 
 
 def _rank(key: str) -> float:
