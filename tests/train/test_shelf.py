@@ -69,6 +69,23 @@ def test_what_has_changed_is_made_anew(on_disk, toy2, tmp_path):
     assert open_store(on_disk, DISK, MINI.input, folder=folder).n_spots == fewer.n_obs
 
 
+def test_another_image_beside_the_same_table_is_read(toy2, tmp_path):
+    from PIL import Image
+
+    one = toy2[toy2.obs["library"] == "toy_1"].copy()
+    entry = one.uns["spatial"]["toy_1"]
+    pixels = entry.pop("images")["hires"]
+    entry["metadata"] = {"image_file": "toy.png", "image_key": "hires"}
+    one.uns["spatial"] = {"toy_1": entry}
+    one.write_h5ad(tmp_path / "toy.h5ad")
+    colours = []
+    for shade in (1, 2):
+        Image.fromarray(pixels // shade).save(tmp_path / "toy.png")
+        store = open_store(as_slides(["toy.h5ad"], root=tmp_path), DISK, MINI.input, folder=tmp_path / "store")
+        colours.append(store.sections[0].reader.image_mean)
+    np.testing.assert_allclose(colours[1], colours[0] / 2, atol=0.01)
+
+
 def test_a_run_from_disk_has_the_same_losses(on_disk, tiny, tmp_path):
     runs = []
     for where in ("memory", "disk"):

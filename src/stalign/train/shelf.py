@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
+from stalign._constants import Keys
 from stalign._settings import logger
 from stalign._validate import message
 from stalign.core.expression import LowRank
@@ -148,7 +149,7 @@ def _files(slide: Slide) -> list[Path]:
     """Files that a slide is read from; of a collection, those that are named after it."""
     path, name = slide.path, slide.spec.slide
     if path.is_file():
-        found: Iterable[Path] = [path]
+        found: Iterable[Path] = [path, *_images(path)]
     elif name is not None:
         parts = ("gene_exp", "coord", "image", "st", "wsis", "metadata")
         found = [f for part in parts for f in (*path.glob(f"{part}/{name}[._]*"), *path.glob(f"*/{part}/{name}[._]*"))]
@@ -156,6 +157,21 @@ def _files(slide: Slide) -> list[Path]:
         found = [f for f in path.rglob("*") if f.is_file()]
     given = [slide.root / where for where in slide.spec.features.values() if not where.startswith("obsm:")]
     return sorted({*found, *given})
+
+
+def _images(path: Path) -> list[Path]:
+    """Image files beside an h5ad file that it names."""
+    import h5py
+
+    found = []
+    try:
+        with h5py.File(path) as file:
+            for entry in file.get(f"uns/{Keys.UNS_SPATIAL}", {}).values():
+                names = [entry.get(f"metadata/{key}") for key in ("image_file", "source_image_path")]
+                found += [path.parent / name.asstr()[()] for name in names if name is not None]
+    except OSError:  # no HDF5; whoever opens the slide says so
+        return []
+    return [file for file in found if file.is_file()]
 
 
 def _packed(value: Any, folder: Path, name: str) -> Any:
