@@ -68,6 +68,13 @@ def test_stain_jitter_matches_beer_lambert_and_keeps_identity():
     assert 0 < (out.float() - x.float()).abs().mean() < 40
 
 
+def test_stain_jitter_is_the_same_in_mixed_precision():
+    x, stain = images(5), draw(AugmentConfig(stain=0.2), 5, np.random.default_rng(0)).stain
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = jitter(x, stain)
+    assert torch.equal(mixed, jitter(x, stain))
+
+
 def test_parts_of_a_draw_line_up():
     draws = draw(AugmentConfig(), 10, np.random.default_rng(0))
     part = draws.part(4, 3)

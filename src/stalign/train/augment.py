@@ -157,7 +157,8 @@ def jitter(images: torch.Tensor, stain: tuple[torch.Tensor, torch.Tensor] | None
     matrix, shift = stain
     table = -torch.log((torch.arange(256, device=images.device) + 1) / 256)  # density of each grey value
     density = table[images.long()].flatten(2)  # (b, 3, h, w) -> (b, 3, hw)
-    changed = torch.baddbmm(shift[:, :, None], matrix.transpose(1, 2), density)
+    with torch.autocast(images.device.type, enabled=False):  # bf16 is slower here and off by up to two grey levels
+        changed = torch.baddbmm(shift[:, :, None], matrix.transpose(1, 2), density)
     pixels = 256 * torch.exp(-changed) - 1
     return pixels.round_().clamp_(0, 255).to(torch.uint8).view_as(images)
 
