@@ -96,7 +96,8 @@ def embed(
 
     Writes
     ------
-    - `obsm["X_stalign"]`, (n_obs, width) float32: fused embedding of the niche
+    - `obsm["X_stalign"]`, (n_obs, 2 * width) float32: fused embedding of the niche, then its mean over the surroundings
+      by a Gaussian of 240 µm; (n_obs, width) for weights without surroundings
     - `obsm["X_stalign_image"]`, (n_obs, width) float32: embedding of the niche's image, where there is one
     - `obsm["X_stalign_gene"]`, (n_obs, width) float32: embedding of the niche's genes, where there are counts; what an
       earlier call wrote for a modality that is now left out is removed
@@ -126,6 +127,9 @@ def embed(
     Everything a section is compared with is its own: colours are standardised by the section's mean and spread, and
     genes are taken as deviations from the section's mean. So sections can be embedded together or one by one. An image
     coarser than the weights can use (8 µm per px for `stalign-mini`) is left out, which a logged warning says.
+
+    `stalign-mini` weighs the expression of a niche by a Gaussian of 80 µm over the spots around rather than take the
+    mean of three neighbours, which is as far as 600 µm across on older arrays; the niche's window is that of the paper.
 
     Memory grows with the number of spots by their counts and by what is written, and not with their square. An image of
     up to 2 GB is kept while its section is embedded; of a larger dask or zarr array, the tiles that were read last are.

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from stalign.models.network import STAlign
     from stalign.train.store import StoredSection
 
+_ANCHOR = 0.02  # as in configs/stalign-mini.toml: at 1, the losses bend the space of genes, and domains are lost
 _CHUNK = 256  # spots whose images are encoded at one time
 
 
@@ -166,7 +167,9 @@ def finetune(
         data=DataConfig(min_spots=20),
         sampler=SamplerConfig(batch_size=batch_size),
         augment=AugmentConfig(),
-        optim=OptimConfig(lr=lr, warmup_epochs=min(1.0, epochs / 4), weight_decay=0.0, weight_decay_end=0.0),
+        optim=OptimConfig(
+            lr=lr, warmup_epochs=min(1.0, epochs / 4), weight_decay=0.0, weight_decay_end=0.0, anchor=_ANCHOR
+        ),
         run=RunConfig(epochs=epochs, strategy="auto", tensorboard=False, **_device()),
     )
     loss = before.config.loss if temperature is None else replace(before.config.loss, temperature=temperature)
