@@ -135,7 +135,7 @@ class SectionImage:
             return self.pixels()
         if times not in self._levels:
             if times == 0:
-                self._levels[0] = Tiles(self.shape, self._region, budget=self._budget())
+                self._levels[0] = Tiles(self.shape, self._region, budget=self._budget(), edge=EDGE)
             else:
                 larger = self._halved(times - 1)
                 self._levels[times] = larger.halved() if isinstance(larger, Tiles) else halve(larger)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 EDGE = 2048  # px
+_LEAST = 4  # tiles to keep, as patches lie across borders
 _STRIP = 256  # rows that are made at a time
 
 
@@ -27,7 +28,7 @@ class Tiles:
     read
         Reads a region, given y0, y1, x0, x1 in px, as (h, w, 3) uint8.
     budget
-        Bytes of tiles to keep.
+        Bytes of tiles to keep; four are kept in any case.
     edge
         Edge of a tile in px.
     """
@@ -45,7 +46,7 @@ class Tiles:
         self._read = read
         self._edge = edge
         self._budget = budget
-        self._keep = max(1, budget // (3 * edge**2))
+        self._keep = max(_LEAST, budget // (3 * edge**2))
         self._tiles: OrderedDict[tuple[int, int], NDArray[np.uint8]] = OrderedDict()
 
     def __getitem__(self, where: tuple[slice, slice]) -> NDArray[np.uint8]:
