@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _SPARE: Final = 4  # neighbours asked for beyond k, so that the first ring of a hexagonal grid needs no second query
 _VALUES: Final = 1 << 22  # distances held at once while ties are resolved
 _GAUSSIAN_SPOTS: Final = 64  # spots that a Gaussian mean is over at most; 80 µm on Visium has 18 others in reach
-_CONTEXT_SPOTS: Final = 256  # the same for wide means; 240 µm on Visium has 180 others in reach
+_CONTEXT_SPOTS: Final = 128  # the same for wide means; 96 % of the weight of 240 µm on Visium
 
 
 def nearest(coords: NDArray[np.floating], k: int = N_NEIGHBORS) -> NDArray[np.intp]:
