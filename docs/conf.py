@@ -14,6 +14,7 @@ from generate import generate  # noqa: E402
 import stalign  # noqa: E402
 
 generate(HERE)
+os.environ.pop("MPLBACKEND", None)  # such as Agg in CI, with which tutorials would draw no figures into their pages
 
 project = "stalign"
 author = "the stalign developers"
