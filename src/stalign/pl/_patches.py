@@ -157,7 +157,8 @@ def patches(
                 default = str(table.obs_names[row]) if labels is None or code < 0 else labels.names[code]
                 color = rcParams["text.color"] if labels is None or code < 0 else labels.colors[code]
                 name = textwrap.fill(default, _LINE, max_lines=2, placeholder=" …")
-                entitle(strip[k], title, name, (2 * i + j) * width + k, len(axes), fontsize="small", color=color)
+                font = "small" if len(default) < _LINE - 4 else "x-small"  # barcodes are long, and stand close
+                entitle(strip[k], title, name, (2 * i + j) * width + k, len(axes), fontsize=font, color=color)
     return finish(figure, axes, show=show, return_fig=return_fig)
 
 
