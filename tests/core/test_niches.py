@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from stalign.core.niches import gaussian_graph, gaussian_mean, members, nearest, niche_graph, niche_mean
+from stalign.core.niches import members, nearest, niche_graph, niche_mean
 
 
 def brute(coords, k):
@@ -161,61 +161,3 @@ def test_niche_mean_is_the_same_sparse_and_dense():
     np.testing.assert_allclose(as_sparse.toarray(), as_dense, rtol=1e-5)
     with pytest.raises(ValueError, match="400 spots"):
         niche_mean(graph, counts[:10])
-
-
-def literal_gaussian(coords, sigma):
-    squares = np.square(coords[:, None] - coords).sum(axis=-1)
-    weights = np.exp(-squares / 2 / sigma**2) * (squares <= 9 * sigma**2)
-    return weights / weights.sum(axis=1, keepdims=True)
-
-
-@pytest.mark.parametrize("coords", [hexagonal(12, 9), 200 * square(7, 6)], ids=["Visium", "legacy"])
-def test_gaussian_weights_are_those_of_all_distances(coords):
-    graph = gaussian_graph(coords, 80.0)
-    np.testing.assert_allclose(graph.toarray(), literal_gaussian(coords, 80.0), atol=1e-6)
-    assert graph.dtype == np.float32
-    assert graph.has_sorted_indices
-
-
-def test_a_gaussian_mean_takes_all_or_none_of_equally_far_spots():
-    coords = 8 * square(15, 15)  # bins of 8 µm, many more within reach than are taken
-    graph = gaussian_graph(coords, 80.0, max_spots=11)
-    middle = graph[[7 * 15 + 7]]
-    steps = np.abs(coords[middle.indices] - coords[7 * 15 + 7]) / 8
-    assert sorted(np.square(steps).sum(axis=1)) == [0, 1, 1, 1, 1, 2, 2, 2, 2]  # not two of the four at 4
-    order = np.random.default_rng(0).permutation(len(coords))
-    mixed = gaussian_graph(coords[order], 80.0, max_spots=11)
-    np.testing.assert_allclose(mixed.toarray(), graph.toarray()[order][:, order], atol=1e-7)
-
-
-def test_spots_without_place_have_no_gaussian_mean():
-    coords = np.array([[0.0, 0.0], [np.nan, 0.0], [100.0, 0.0], [900.0, 0.0]])
-    graph = gaussian_graph(coords, 80.0).toarray()
-    np.testing.assert_allclose(graph.sum(axis=1), [1, 0, 1, 1], atol=1e-6)
-    assert (graph[:, 1] == 0).all()
-    assert graph[3, 3] == 1
-    assert gaussian_graph(np.full((3, 2), np.nan), 80.0).nnz == 0
-
-
-def test_many_spots_at_one_place_share_their_mean():
-    graph = gaussian_graph(np.zeros((9, 2)), 80.0, max_spots=4).toarray()
-    np.testing.assert_allclose(graph.sum(axis=1), 1, atol=1e-6)
-    assert (graph[graph > 0] == graph.max()).all()
-
-
-@pytest.mark.parametrize("sigma", [0.0, -1.0, np.nan])
-def test_a_gaussian_needs_a_spread(sigma):
-    with pytest.raises(ValueError, match="sigma"):
-        gaussian_graph(np.zeros((3, 2)), sigma)
-
-
-def test_a_gaussian_mean_needs_no_graph_and_leaves_out_what_is_missing(monkeypatch):
-    coords, values = hexagonal(9, 8), np.random.default_rng(0).normal(size=(72, 3)).astype(np.float32)
-    np.testing.assert_allclose(gaussian_mean(values, coords, 90.0), literal_gaussian(coords, 90.0) @ values, atol=1e-5)
-    values[5] = np.nan
-    coords[11] = np.nan
-    kept = np.setdiff1d(np.arange(72), [5, 11])
-    monkeypatch.setattr("stalign.core.niches._VALUES", 700)  # ten spots at a time
-    means = gaussian_mean(values, coords, 90.0)
-    np.testing.assert_allclose(means[kept], literal_gaussian(coords[kept], 90.0) @ values[kept], atol=1e-5)
-    assert np.isnan(means[[5, 11]]).all()

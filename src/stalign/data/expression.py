@@ -11,7 +11,7 @@ import scipy.sparse as sp
 
 from stalign._validate import message
 from stalign.core.expression import LowRank, fit_low_rank, normalise
-from stalign.core.niches import gaussian_graph
+from stalign.core.gaussian import gaussian_graph
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

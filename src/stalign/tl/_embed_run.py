@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from stalign._constants import Keys
 from stalign._settings import logger, progress
 from stalign._validate import message, one_of
-from stalign.core.niches import gaussian_mean
+from stalign.core.gaussian import gaussian_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
