@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stalign.core.gaussian import gaussian_graph, gaussian_mean
+from stalign.core.gaussian import gaussian_graph
 
 
 def hexagonal(rows, columns, *, pitch=100.0):
@@ -60,15 +60,3 @@ def test_many_spots_at_one_place_share_their_mean():
 def test_a_gaussian_needs_a_spread(sigma):
     with pytest.raises(ValueError, match="sigma"):
         gaussian_graph(np.zeros((3, 2)), sigma)
-
-
-def test_a_gaussian_mean_needs_no_graph_and_leaves_out_what_is_missing(monkeypatch):
-    coords, values = hexagonal(9, 8), np.random.default_rng(0).normal(size=(72, 3)).astype(np.float32)
-    np.testing.assert_allclose(gaussian_mean(values, coords, 90.0), literal_gaussian(coords, 90.0) @ values, atol=1e-5)
-    values[5] = np.nan
-    coords[11] = np.nan
-    kept = np.setdiff1d(np.arange(72), [5, 11])
-    monkeypatch.setattr("stalign.core.gaussian._VALUES", 700)  # ten spots at a time
-    means = gaussian_mean(values, coords, 90.0)
-    np.testing.assert_allclose(means[kept], literal_gaussian(coords[kept], 90.0) @ values[kept], atol=1e-5)
-    assert np.isnan(means[[5, 11]]).all()

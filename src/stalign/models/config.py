@@ -28,7 +28,6 @@ class InputSpec:
     log1p: bool = True  # take log(1 + x) after that
     rank: int = 50  # components of the section's own low-rank gene basis; 0 uses the expression itself
     niche_sigma: float = 0.0  # µm; weigh a niche's expression by a Gaussian of the distance; 0: its mean (papers)
-    context_sigma: float = 0.0  # µm; append the mean of the fused embeddings around, by such a Gaussian; 0: none
     centre: str = "section"  # "section": subtract the section's mean expression; "none"
 
     def __post_init__(self) -> None:
@@ -265,7 +264,7 @@ MINI = ModelConfig(
     head_dim=8,
     fusion_hidden=64,
     residual=True,
-    input=InputSpec(niche_sigma=80.0, context_sigma=240.0),
+    input=InputSpec(niche_sigma=80.0),
 )
 
 # The authors' code puts a batch norm and a 3x3 convolution in front of UNI; they are left out, since UNI would then see

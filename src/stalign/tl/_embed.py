@@ -96,8 +96,7 @@ def embed(
 
     Writes
     ------
-    - `obsm["X_stalign"]`, (n_obs, 2 * width) float32: fused embedding of the niche, then its mean over the surroundings
-      by a Gaussian of 240 µm; (n_obs, width) for weights without surroundings
+    - `obsm["X_stalign"]`, (n_obs, width) float32: fused embedding of the niche
     - `obsm["X_stalign_image"]`, (n_obs, width) float32: embedding of the niche's image, where there is one
     - `obsm["X_stalign_gene"]`, (n_obs, width) float32: embedding of the niche's genes, where there are counts; what an
       earlier call wrote for a modality that is now left out is removed
@@ -128,8 +127,8 @@ def embed(
     genes are taken as deviations from the section's mean. So sections can be embedded together or one by one. An image
     coarser than the weights can use (8 µm per px for `stalign-mini`) is left out, which a logged warning says.
 
-    `stalign-mini` weighs the expression of a niche by a Gaussian of 80 µm over the spots around rather than take the
-    mean of three neighbours, which is as far as 600 µm across on older arrays; the niche's window is that of the paper.
+    The niche's window is that of the paper, a spot and its nearest neighbours. Its expression is what the weights were
+    trained on: `stalign-mini` takes a mean over the spots around, weighed by a Gaussian of 80 µm.
 
     Memory grows with the number of spots by their counts and by what is written, and not with their square. An image of
     up to 2 GB is kept while its section is embedded; of a larger dask or zarr array, the tiles that were read last are.

@@ -10,7 +10,6 @@ import scipy.sparse as sp
 from stalign._constants import Keys
 from stalign._settings import logger, progress
 from stalign._validate import message, one_of
-from stalign.core.gaussian import gaussian_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -47,7 +46,6 @@ class Embedding:
         from stalign.models.fold import folded
 
         self.network = folded(checkpoint.network)
-        self.context = checkpoint.config.input.context_sigma
         self.batch_size = batch_size
         self.valid = np.zeros(n_obs, dtype=bool)
         self._arrays: dict[str, NDArray[np.float32]] = {}
@@ -71,13 +69,8 @@ class Embedding:
             self.valid[where] = True
             for key, values in found.items():
                 if key not in self._arrays:
-                    width = values.shape[1] * (2 if key == Keys.EMBED and self.context else 1)
-                    self._arrays[key] = np.full((len(self.valid), width), np.nan, np.float32)
-                self._arrays[key][where, : values.shape[1]] = values
-        if self.context and Keys.EMBED in self._arrays:
-            section, fused = reader.section, self._arrays[Keys.EMBED]
-            width = fused.shape[1] // 2
-            fused[section.rows, width:] = gaussian_mean(fused[section.rows, :width], section.coords_um, self.context)
+                    self._arrays[key] = np.full((len(self.valid), values.shape[1]), np.nan, np.float32)
+                self._arrays[key][where] = values
 
     def _here(self, reader: SpotReader, batches: list[NDArray[np.intp]]) -> Iterator[Embedded]:
         for some in progress(batches, desc=f"Embedding {reader.section.library}"):
