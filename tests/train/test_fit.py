@@ -22,7 +22,7 @@ from stalign.train.slides import Slide
 
 LOSSES = ["loss/cross", "loss/niche", "loss/spot", "loss/total"]
 
-# Each run is a child of one process that has imported everything and computed nothing, and ends by SIGKILL.
+# Each run is a child of one process that has imported everything and computed nothing, and ends by SIGKILL or SIGTERM.
 KILLED = """
 import json, os, signal, sys, time
 from pathlib import Path
@@ -42,8 +42,8 @@ step, save = AlignModule.training_step, pl.Trainer.save_checkpoint
 
 def run(moment, at):
     def training_step(self, batch, index):
-        if moment == "step" and self.global_step == at:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if moment == "term" and self.global_step == at:
+            os.kill(os.getpid(), signal.SIGTERM)
         return step(self, batch, index)
 
     def save_checkpoint(self, path, **more):
@@ -76,7 +76,9 @@ def killed(config, moments, data):
     command = [sys.executable, "-c", KILLED, json.dumps(config.to_dict()), str(data), json.dumps(moments)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     lines = done.stdout.splitlines()
-    assert len(lines) == len(moments) and all(line.endswith(" 9") for line in lines), done.stdout + done.stderr
+    signals = [" 15" if moment == "term" else " 9" for moment, _ in moments]
+    ends = [line.endswith(number) for line, number in zip(lines, signals, strict=True)]
+    assert all(ends), done.stdout + done.stderr
     return lines
 
 
@@ -121,7 +123,7 @@ def test_killed_and_resumed_goes_on_exactly(slides, toy2, tiny, tmp_path):
     n_steps = len(expected)
     assert n_steps >= 12
     # Between two checkpoints; half way through writing one that a validation follows; whenever the signal comes.
-    lines = killed(config, [["step", 5], ["save", 6], ["any", 6]], data)
+    lines = killed(config, [["term", 5], ["save", 6], ["any", 6]], data)
     assert "step-00000004" in lines[1] and "step-00000006" not in lines[1]
     fit(slides, config, resume=True)
     resumed = history(config.out)

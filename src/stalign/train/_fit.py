@@ -15,7 +15,7 @@ from stalign._settings import logger
 from stalign._validate import message
 from stalign.models.checkpoint import save
 from stalign.train._history import COLUMNS, history
-from stalign.train.callbacks import Checkpoints, Timing, found, latest
+from stalign.train.callbacks import Checkpoints, EndsAtOnce, Timing, found, latest
 from stalign.train.run import assemble
 from stalign.train.trainer import make_trainer, own_randomness
 
@@ -91,7 +91,7 @@ def fit(slides: Iterable[Any] | None, config: TrainConfig, *, resume: bool = Fal
             _write(out / "config.json", json.dumps(config.to_dict(), indent=1) + "\n")
         timing = Timing()
         checkpoints = Checkpoints(folder, every=config.run.checkpoint_every, keep=config.run.keep)
-        trainer = make_trainer(run, callbacks=[checkpoints, timing], loggers=_loggers(config), out=out)
+        trainer = make_trainer(run, callbacks=[checkpoints, timing, EndsAtOnce()], loggers=_loggers(config), out=out)
         if ckpt is not None and run.data.start >= run.steps:
             if (out / "weights").is_dir():
                 logger.info("The run has ended; its weights are in %s.", out / "weights")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +105,25 @@ class Checkpoints(pl.Callback):
         hint = f"Make room and resume; checkpoints that are sound: {kept}"
         msg = message(f"Cannot write the checkpoint {str(final)!r}", found=str(error), hint=hint)
         return OSError(error.errno, msg)
+
+
+class EndsAtOnce(pl.Callback):
+    """End a run at SIGTERM as at SIGKILL, as it can go on from its last checkpoint.
+
+    Lightning's own handler makes processes wait for each other inside of it, where several of them wait for ever.
+    """
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take the place of Lightning's handler, which Lightning takes away again at the end."""
+
+        def end(number: int, _: object) -> None:
+            if trainer.strategy.launcher is not None:
+                trainer.strategy.launcher.kill(number)  # the processes that it has started
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, end)
 
 
 def found(folder: Path) -> list[Path]:
