@@ -292,6 +292,9 @@ def test_half_precision_is_computed_in_single(rng):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         got = info_nce(query, keys, temperature=0.01)
     assert got.dtype == torch.float32
+    mixed = info_nce(query.float(), keys, temperature=0.01, negatives=keys[:, None].expand(-1, 3, -1))
+    assert mixed.dtype == torch.float32 and torch.isfinite(mixed)
+    torch.testing.assert_close(info_nce(query.float(), keys, temperature=0.01), got)
     assert got.item() == pytest.approx(info_nce(query.double(), keys.double(), temperature=0.01).item(), rel=1e-4)
 
 
