@@ -210,5 +210,6 @@ class SectionImage:
 def _strip(source: Any, axis: int) -> int:
     """Rows to read at a time: whole chunks of dask or zarr, of about the height of a tile."""
     chunks = getattr(source, "chunks", None) or (EDGE,) * len(source.shape)
-    chunk = chunks[axis] if isinstance(chunks[axis], int) else chunks[axis][0]
-    return max(1, round(EDGE / chunk)) * int(chunk)
+    size: Any = chunks[axis]  # of zarr one number, of dask one for each chunk
+    chunk = int(size if isinstance(size, int) else size[0])
+    return max(1, round(EDGE / chunk)) * chunk
