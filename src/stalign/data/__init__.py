@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from stalign.data.genes import gene_ids
 from stalign.data.images import SectionImage
 from stalign.data.sections import SectionView, groups, library_names, sections
 from stalign.data.slots import write
-from stalign.data.table import gene_ids, has_counts, read_counts, read_totals, table_of
+from stalign.data.table import has_counts, read_counts, read_totals, table_of
 
 __all__ = [
     "SectionImage",

@@ -9,7 +9,8 @@ import numpy as np
 
 from stalign._settings import logger
 from stalign.core.genes import match
-from stalign.data.table import gene_ids, read_counts
+from stalign.data.genes import gene_ids
+from stalign.data.table import read_counts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

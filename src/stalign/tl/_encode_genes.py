@@ -10,8 +10,9 @@ from stalign._settings import logger, progress
 from stalign._validate import message
 from stalign.core.genes import match
 from stalign.core.niches import niche_mean
+from stalign.data.genes import gene_ids
 from stalign.data.sections import groups
-from stalign.data.table import gene_ids, read_counts
+from stalign.data.table import read_counts
 from stalign.tl._encode_run import niche_graph_of
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ import numpy as np
 
 from stalign._constants import N_NEIGHBORS
 from stalign._validate import message
+from stalign.data.genes import gene_ids
 from stalign.data.sections import sections
-from stalign.data.table import gene_ids, read_counts, table_of
+from stalign.data.table import read_counts, table_of
 from stalign.pp._niches import niche_slots
 from stalign.pp._patches import window_slots
 

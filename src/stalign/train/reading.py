@@ -10,8 +10,9 @@ from anndata import AnnData
 
 from stalign._validate import message
 from stalign.data.expression import Vocabulary
+from stalign.data.genes import gene_ids
 from stalign.data.spots import read_section
-from stalign.data.table import gene_ids, has_counts, read_counts, table_of
+from stalign.data.table import has_counts, read_counts, table_of
 from stalign.train.slides import donor_of, left_out
 from stalign.train.vocabulary import human_symbols
 
