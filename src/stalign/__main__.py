@@ -128,8 +128,11 @@ def demo(arguments: argparse.Namespace) -> None:
             )
             table = predicted.var.sort_values("pearson", ascending=False)
             _save(lambda path: table.to_csv(path, index_label="gene"), out / "genes.csv")
-    with _step(console, "Draw the figures and the report"):
-        _draw(adata, predicted, scores, truth, out, {**where, "mpp": arguments.mpp})
+    here = {**where, "mpp": arguments.mpp}
+    with _step(console, "Draw the figures"):
+        _draw(adata, predicted, scores, truth, out, here)
+    with _step(console, "Write the report"):
+        stalign.pl.report(adata, out / "report.html", truth=truth, predicted=predicted, scores=scores, **here)
     with _step(console, "Write section.h5ad"):
         _save(adata.write_h5ad, out / "section.h5ad")
 
@@ -191,7 +194,6 @@ def _draw(
         save("genes", pl.genes(predicted, best, show=False, **where))
     if scores is not None:
         save("scores", pl.scores(scores, show=False))
-    pl.report(adata, out / "report.html", truth=truth, predicted=predicted, scores=scores, **where)
 
 
 def _save(write: Any, path: Path) -> None:
