@@ -225,7 +225,8 @@ def main() -> None:
         "",
         f"ARI, mean ± standard deviation over {args.runs} runs of a tied Gaussian mixture on 15 components, labelled "
         f"spots only; image encoders at level `{args.level}` (`benchmarks/table1.py`). Best bold, second best "
-        "underlined. Rows with random weights say what a network's shape alone is worth, and are not ranked.",
+        "underlined. Rows with random weights say what a network's shape alone is worth, and are not ranked. What "
+        f"`{args.stalign}` saw in training, without labels, is in its card.",
         "",
         layout(table, given, list(dict.fromkeys(names))),
         "",
