@@ -84,7 +84,11 @@ def save(figure, name: str) -> None:
     with tempfile.TemporaryDirectory() as out:
         figure.savefig(Path(out) / "figure.png", dpi=130, bbox_inches="tight")
         image = shrunk(Path(out) / "figure.png")
-    image.save(STATIC / f"{name.replace(' ', '-')}.jpg", quality=85, subsampling=0, optimize=True)
+    target = STATIC / f"{name.replace(' ', '-')}.jpg"
+    for quality in (85, 75, 65):
+        image.save(target, quality=quality, subsampling=0, optimize=True)
+        if target.stat().st_size < LARGEST:
+            break
     plt.close(figure)
 
 
