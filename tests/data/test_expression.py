@@ -144,6 +144,7 @@ def test_the_order_of_the_vocabulary_does_not_matter(small):
 def test_the_order_of_the_spots_does_not_matter(small, monkeypatch):
     # also where the basis is fitted to some of the spots
     monkeypatch.setattr(module, "_FIT_SPOTS", 100)
+    monkeypatch.setattr(module, "_FIT_PLACES", 10)
     small.obsm[Keys.SPATIAL] += np.random.default_rng(1).normal(size=(small.n_obs, 2))  # so that no two are as near
     order = np.random.default_rng(0).permutation(small.n_obs)
     plain, _ = read(small)
@@ -156,6 +157,7 @@ def test_the_order_of_the_spots_does_not_matter(small, monkeypatch):
 
 def test_the_sample_depends_on_the_seed(small, monkeypatch):
     monkeypatch.setattr(module, "_FIT_SPOTS", 100)
+    monkeypatch.setattr(module, "_FIT_PLACES", 10)
     means = [read(small, seed=seed)[0].low_rank.mean for seed in (1, 1, 2)]
     np.testing.assert_array_equal(means[0], means[1])
     assert not np.array_equal(means[0], means[2])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
+from scipy.spatial import KDTree
 
 from stalign._validate import message
 from stalign.core.expression import LowRank, fit_low_rank, normalise
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from stalign.models.config import InputSpec
 
 _CHUNK = 4096  # spots whose scores are computed at one time
-_FIT_SPOTS = 20_000  # spots that the gene basis of a section is fitted to
+_FIT_SPOTS = 20_000  # spots that the gene basis of a section is fitted to at most
+_FIT_PLACES = 100  # places that they are taken from in a section of more
 
 
 @dataclass(frozen=True)
@@ -178,10 +180,7 @@ def read_expression(
         coords = np.where(valid[:, None], section.coords_um, np.nan)
         graph = gaussian_graph(coords, spec.niche_sigma)
     graph = _with_counts(graph, totals)
-    sample = usable
-    if len(usable) > _FIT_SPOTS:
-        placed = usable[np.lexsort(section.coords[usable].T)]
-        sample = np.random.default_rng(random_state).choice(placed, _FIT_SPOTS, replace=False)
+    sample = _sample(usable, section.coords, random_state)
     weights = graph[sample]
     members = np.unique(weights.indices)
     low_rank = fit_low_rank(
@@ -208,6 +207,16 @@ def read_expression(
         counts.coverage,
         counts.n_matched,
     )
+
+
+def _sample(usable: NDArray[np.intp], coords: NDArray[np.float64], seed: int) -> NDArray[np.intp]:
+    """Spots to fit to: all, or those around some, so that few spots are in the niches of many."""
+    if len(usable) <= _FIT_SPOTS:
+        return usable
+    placed = usable[np.lexsort(coords[usable].T)]
+    centres = np.random.default_rng(seed).choice(placed, _FIT_PLACES, replace=False)
+    _, around = KDTree(coords[placed]).query(coords[centres], k=max(_FIT_SPOTS // _FIT_PLACES, 1))
+    return np.unique(placed[around])
 
 
 def _with_counts(graph: sp.csr_matrix, totals: NDArray[np.float64]) -> sp.csr_matrix:
