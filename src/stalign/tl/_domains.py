@@ -107,6 +107,8 @@ def domains(
 
     Notes
     -----
+    Where spots are 200 µm apart, the ring of `refine` is 400 µm across and takes thin layers away.
+
     With more than 50,000 usable spots, domains are fitted to a seeded sample of that size, and the others get the most
     probable one. New spots get their domain from the mixture itself after `GMM`, from the nearest centre after
     `KMeans`, and from a linear discriminant between the domains after `Leiden` and others.
