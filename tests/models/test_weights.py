@@ -44,6 +44,11 @@ def test_an_unknown_name_lists_those_known():
         load_weights("stalign-maxi")
 
 
+def test_what_is_no_weights_at_all():
+    with pytest.raises(TypeError, match=r"(?s)a checkpoint.*Found: int.*stalign-mini"):
+        load_weights(7)
+
+
 def test_a_path_that_leads_nowhere(tmp_path):
     for path in (tmp_path / "gone", str(tmp_path / "gone")):
         with pytest.raises(FileNotFoundError, match="gone"):

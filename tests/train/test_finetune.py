@@ -85,6 +85,8 @@ def test_takes_several_tables(toy2, weights):
 
 
 def test_says_what_is_wrong(toy2, weights):
+    with pytest.raises(TypeError, match="AnnData"):
+        finetune("section.h5ad", weights)
     with pytest.raises(ValueError, match="modality"):
         finetune(toy2, weights, modality="genes")
     with pytest.raises(ValueError, match="held_out"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -12,8 +13,6 @@ from stalign.models.checkpoint import CONFIG_FILE, Checkpoint, load
 from stalign.models.config import MINI, InputSpec
 
 if TYPE_CHECKING:
-    import os
-
     import torch
 
 
@@ -83,12 +82,17 @@ def load_weights(weights: str | os.PathLike[str] | Checkpoint, *, device: str | 
         If the name is unknown, or the folder is no sound checkpoint.
     FileNotFoundError
         If a path leads nowhere, or the weights of a known name are not in this installation.
+    TypeError
+        If `weights` is none of these.
     """
     if isinstance(weights, Checkpoint):
         weights.network.to(device)
         return weights
     if isinstance(weights, str) and weights in REGISTRY:
         return _packaged(REGISTRY[weights], device=device)
+    if not isinstance(weights, str | os.PathLike):
+        what = "Expected the name of weights, the path of a checkpoint folder, or a checkpoint"
+        raise TypeError(message(what, found=type(weights).__name__, available=REGISTRY))
     path = Path(weights).expanduser()
     if isinstance(weights, str) and not path.exists() and path.name == weights:
         hint = "The path of a checkpoint folder works too"

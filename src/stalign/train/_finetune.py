@@ -15,6 +15,7 @@ import torch
 from stalign._settings import logger, progress, settings
 from stalign._validate import message, one_of
 from stalign.data.expression import Vocabulary
+from stalign.data.table import table_of
 from stalign.models.checkpoint import Checkpoint, load, save
 from stalign.models.image_encoders import standardise
 from stalign.models.weights import load_weights
@@ -123,6 +124,8 @@ def finetune(
         If `modality` is unknown, `held_out` is not between 0 and 0.5, or no section has enough spots.
     RuntimeError
         If a section cannot be read.
+    TypeError
+        If `data` is neither AnnData nor SpatialData, or `weights` is no name, folder or checkpoint.
     FloatingPointError
         If the loss is not finite any more.
 
@@ -160,6 +163,8 @@ def finetune(
         genes=modality != "image",
     )
     tables = list(data) if isinstance(data, (list, tuple)) else [data]
+    for table in tables:
+        table_of(table, table_key)  # before any work
     slides = [Slide(replace(spec, path=f"table {i}"), table, orthologs=orthologs) for i, table in enumerate(tables)]
     config = TrainConfig(
         name=before.config.name,
