@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,8 @@ def measure_paper(folder: str, steps: int, batch_size: int, peak: float) -> dict
     )
     row = {name: getattr(dry_run(tables, config, steps=steps), name) for name in FIELDS}
     with FlopCounterMode(display=False) as counter:
-        dry_run(tables, config, steps=0)
-    row["tflops"] = counter.get_total_flops() / 1e12 / row["seconds_per_step"]
+        dry_run(tables, replace(config, data=replace(config.data, workers=0)), steps=0)  # one step
+    row["tflops"] = counter.get_total_flops() / batch_size * row["spots_per_second"] / 1e12
     row["share"] = row["tflops"] / peak if peak else None
     return row
 
@@ -116,7 +117,7 @@ def tables(given: argparse.Namespace) -> list[str]:
             return [
                 f"`st-align`, batch {given.batch_size}, {row['precision']}: "
                 f"{row['spots_per_second']:.1f} spots per second, "
-                f"{row['tflops']:.2f} TFLOPS{share}, {100 * row['share_waiting']:.1f} % of the time waiting for data, "
+                f"{row['tflops']:.3g} TFLOPS{share}, {100 * row['share_waiting']:.1f} % of the time waiting for data, "
                 f"{memory:.1f} GB."
             ]
         what = lay_out(Path(name), max(given.sections), given.mob, given.rows)
