@@ -71,7 +71,7 @@ def domains(section: Real, root: Path) -> AnnData:
     runs = {}
     for seed in range(SEEDS):
         key = f"seed {seed}"
-        st.tl.domains(adata, section.n_domains, refine=True, random_state=seed, key_added=key)
+        st.tl.domains(adata, section.n_domains, random_state=seed, key_added=key)
         runs[key] = float(st.tl.score(adata, "labels", key=key)["ARI"].iloc[0])
     key = sorted(runs, key=runs.__getitem__)[SEEDS // 2]
     title = [f"{section.name}: labels", f"stalign-mini, ARI {runs[key]:.2f}"]
