@@ -15,6 +15,7 @@ TABLES = {
     "domains-held-out": "Domains with the held-out twin (`benchmarks/domains.py --weights FOLDER`)",
     "genes": "Genes from images with the shipped weights (`benchmarks/genes.py`)",
     "genes-held-out": "Genes from images with the held-out twin (`benchmarks/genes.py --weights FOLDER`)",
+    "ablation": "The paper's ablation at this size, from scratch (`benchmarks/ablation.py --steps 60`)",
     "speed": "Seconds and memory (`benchmarks/speed.py`)",
 }
 
