@@ -14,6 +14,7 @@ from scipy import sparse
 
 import stalign
 from stalign._constants import Keys
+from stalign.data.sections import sections
 from stalign.models import save
 
 ALL = (Keys.EMBED, Keys.EMBED_IMAGE, Keys.EMBED_GENE)
@@ -143,8 +144,9 @@ class TestCounts:
 
     def test_spots_without_counts(self, slide, weights):
         stalign.tl.embed(slide, weights)
-        niche = slide.obsp[Keys.NICHE_GRAPH][30].indices
-        set_counts(slide, niche, 0)
+        coords = sections(slide)[0].coords_um
+        around = np.flatnonzero(np.linalg.norm(coords - coords[30], axis=1) < 250)  # three times 80 µm are its niche
+        set_counts(slide, around, 0)
         both = stalign.tl.embed(slide, weights, copy=True)
         assert both.obs[Keys.VALID].all()
         assert np.isfinite(both.obsm[Keys.EMBED]).all()

@@ -73,7 +73,7 @@ def test_a_section_of_the_users_own(slide, run):
 def test_without_truth_nothing_is_scored(slide, run):
     status, out, _ = run(slide, "--genes", "2", "--domains", "3")
     assert status == 0
-    assert names(out) == {"section.h5ad", "genes.csv"}
+    assert names(out) == {"section.h5ad", "genes.csv", "report.html"}
 
 
 @pytest.mark.usefixtures("no_figures")

@@ -9,6 +9,7 @@ from scipy import sparse
 import stalign
 from stalign._constants import Keys
 from stalign.core.expression import normalise
+from stalign.core.gaussian import gaussian_graph
 from stalign.core.niches import nearest, niche_graph
 from stalign.data import expression as module
 from stalign.data import sections
@@ -130,6 +131,18 @@ def test_totals_of_all_genes_are_used_for_a_table_of_some(small):
     values = normalise(small.X.astype(np.float32), small.obs["all"].to_numpy())
     np.testing.assert_allclose(expression.values.toarray(), values.toarray(), atol=1e-6)
     np.testing.assert_array_equal(expression.totals, small.obs["all"])
+
+
+def test_niches_are_weighed_by_distance_where_there_is_a_scale(small, caplog):
+    view = sections(small, image=False)[0]
+    niches = niche_graph(nearest(view.coords, 3))
+    counts, spec = match_counts(small, Vocabulary(tuple(small.var_names))), replace(SPEC, niche_sigma=80.0)
+    weighed = read_expression(counts, view, niches, view.valid, spec).graph
+    np.testing.assert_allclose(weighed.toarray(), gaussian_graph(view.coords_um, 80.0).toarray(), atol=1e-6)
+    assert "physical scale" not in caplog.text
+    plain = read_expression(counts, replace(view, coord_mpp=np.nan), niches, view.valid, spec).graph
+    np.testing.assert_array_equal(plain.toarray(), niches.toarray())
+    assert "no physical scale" in caplog.text
 
 
 def test_the_order_of_the_vocabulary_does_not_matter(small):

@@ -10,6 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.spatial import KDTree
 
+from stalign._settings import logger
 from stalign._validate import message
 from stalign.core.expression import LowRank, fit_low_rank, normalise
 from stalign.core.gaussian import gaussian_graph
@@ -176,7 +177,12 @@ def read_expression(
         )
         raise ValueError(msg)
     normal = partial(_normalised, target=spec.gene_target_sum, log1p=spec.log1p)
-    if spec.niche_sigma > 0:
+    if spec.niche_sigma > 0 and not np.isfinite(section.coord_mpp):
+        logger.warning(
+            "Section %r has no physical scale: the expression of its niches is a plain mean. Pass `mpp=` to weigh it.",
+            section.library,
+        )
+    elif spec.niche_sigma > 0:
         coords = np.where(valid[:, None], section.coords_um, np.nan)
         graph = gaussian_graph(coords, spec.niche_sigma)
     graph = _with_counts(graph, totals)
