@@ -71,10 +71,10 @@ def main() -> None:
         f"`{options.section}`, {n_obs:,} spots, embedded from: {modality}. {options.threads} threads, "
         f"load {os.getloadavg()[0]:.1f}. Memory is the largest resident size while the step ran.",
         "",
-        "| step | seconds | GB |",
-        "|---|---:|---:|",
-        f"| `import stalign`, cold | {import_seconds:.2f} | – |",
-        *(f"| {name} | {seconds:.2f} | {memory:.2f} |" for name, (seconds, memory) in meter.steps.items()),
+        "| step | seconds | CPU seconds | GB |",
+        "|---|---:|---:|---:|",
+        f"| `import stalign`, cold | {import_seconds:.2f} | – | – |",
+        *(f"| {name} | {wall:.2f} | {cpu:.2f} | {memory:.2f} |" for name, (cpu, wall, memory) in meter.steps.items()),
     ]
     if options.spots:
         lines += ["", f"{options.spots:,} random spots.", "", "| step | seconds |", "|---|---:|"]
