@@ -13,6 +13,7 @@ END = "<!-- end of tables -->"
 TABLES = {
     "domains": "Domains with the shipped weights (`benchmarks/domains.py`)",
     "domains-held-out": "Domains with the held-out twin (`benchmarks/domains.py --weights FOLDER`)",
+    "limits": "How far a cut of the expression could get (`benchmarks/limits.py`)",
     "genes": "Genes from images with the shipped weights (`benchmarks/genes.py`)",
     "genes-held-out": "Genes from images with the held-out twin (`benchmarks/genes.py --weights FOLDER`)",
     "ablation": "The paper's ablation at this size, from scratch (`benchmarks/ablation.py --steps 60`)",
