@@ -204,6 +204,20 @@ def test_changed_weights(folder):
         load(folder)
 
 
+def test_a_save_that_was_killed_between_its_two_moves_is_made_up_for(folder, network):
+    before = {name: (folder / name).read_bytes() for name in (WEIGHTS_FILE, CONFIG_FILE)}
+    with torch.no_grad():
+        network.gene_table.weight += 1
+    save(folder, network, vocabulary=[f"G{i}" for i in range(network.n_genes)], meta={"name": "second"})
+    (folder / CONFIG_FILE).rename(folder / f".{CONFIG_FILE}.1")
+    (folder / CONFIG_FILE).write_bytes(before[CONFIG_FILE])
+    assert load(folder).meta["name"] == "second"
+    assert sorted(path.name for path in folder.iterdir()) == [CONFIG_FILE, WEIGHTS_FILE]
+    # killed before the first move: what was there before holds
+    (folder / f".{CONFIG_FILE}.2").write_bytes(before[CONFIG_FILE])
+    assert load(folder).meta["name"] == "second"
+
+
 def test_a_pickle_in_the_place_of_the_weights_is_not_opened(folder):
     import pickle
 
@@ -229,6 +243,8 @@ def test_a_pickle_in_the_place_of_the_weights_is_not_opened(folder):
         (lambda r: r.pop("vocabulary"), "vocabulary"),
         (lambda r: r.update(vocabulary=[1, 2]), "vocabulary"),
         (lambda r: r.update(ensembl=["ENSG1"]), "ensembl"),
+        (lambda r: r.update(weights=None), 'object under "weights"'),
+        (lambda r: r.update(meta=[]), 'object under "meta"'),
         (lambda r: r["vocabulary"].pop(), r"of another shape \(gene_table.weight \(30, 16\), not \(29, 16\)\)"),
     ],
 )

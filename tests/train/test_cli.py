@@ -52,7 +52,7 @@ def test_trains_resumes_and_writes_to_tensorboard(config, tmp_path, capsys):
     assert history("mine")["lr"].iloc[-1] < 1e-3 * 64 / 256
     assert list((tmp_path / "mine" / "tensorboard").glob("events*"))
     assert main([config, "out=mine", "optim.lr=1e-3"]) == 1
-    assert "Expected no checkpoints in 'mine'" in capsys.readouterr().err
+    assert "Expected no run in 'mine'" in capsys.readouterr().err
     assert main([config, "--resume", "out=mine", "optim.lr=1e-3"]) == 0  # nothing left to do
 
 

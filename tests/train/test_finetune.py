@@ -9,6 +9,7 @@ from stalign.models.checkpoint import load, save
 from stalign.models.network import STAlign
 from stalign.train import TrainConfig, finetune
 from stalign.train.model import model_config
+from stalign.train.module import AlignModule
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +79,22 @@ def test_time_is_kept(toy2, weights):
     assert mine.meta["finetune"]["step"] < 5_000
 
 
+def test_numbers_of_numpy_and_no_limit_of_time(toy2, weights):
+    options = {"modality": "gene", "library_key": "library", "max_seconds": None}
+    a = finetune(toy2, weights, epochs=np.int64(1), batch_size=np.int64(64), random_state=np.int64(3), **options)
+    b = finetune(toy2, a, epochs=1, batch_size=64, random_state=3, **options)
+    assert b.meta["finetune"]["before"] == a.meta["finetune"] and a.meta["finetune"]["random_state"] == 3
+
+
+def test_interruption_leaves_the_session_alive(toy2, weights, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(AlignModule, "training_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(toy2, weights, modality="gene", library_key="library")
+
+
 def test_takes_several_tables(toy2, weights):
     tables = [toy2[toy2.obs["library"] == name].copy() for name in ("toy_1", "toy_2")]
     mine = finetune(tables, weights, modality="gene", epochs=1)
@@ -91,5 +108,10 @@ def test_says_what_is_wrong(toy2, weights):
         finetune(toy2, weights, modality="genes")
     with pytest.raises(ValueError, match="held_out"):
         finetune(toy2, weights, held_out=0.7)
+    for wrong in ({"epochs": 0}, {"lr": 0}, {"batch_size": 1}, {"max_seconds": -1}, {"random_state": -1}):
+        with pytest.raises(ValueError, match=f"Expected `{next(iter(wrong))}` above"):
+            finetune(toy2, weights, **wrong)
+    with pytest.raises(OSError, match="to be a folder that can be written to"):
+        finetune(toy2, weights, out=weights / "config.json")
     with pytest.raises(RuntimeError, match="library_key"):
         finetune(toy2, weights)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -100,7 +101,10 @@ def test_weights_that_embed_takes(slides, toy2, tiny):
     query = st.datasets.toy(n_rows=10)
     st.tl.embed(query, weights=weights)
     assert query.obsm["X_stalign"].shape == (query.n_obs, 32)
-    with pytest.raises(FileExistsError, match="Expected no checkpoints"):
+    with pytest.raises(FileExistsError, match=r"Expected no run in .*checkpoints and weights"):
+        fit(slides, config)
+    shutil.rmtree(f"{config.out}/checkpoints")  # to save room; the weights are still there to lose
+    with pytest.raises(FileExistsError, match=r"Expected no run in .*Found: weights"):
         fit(slides, config)
 
 
@@ -143,6 +147,12 @@ def test_truncated_checkpoint_falls_back(slides, tiny, tmp_path):
     assert before.name == f"step-{step:08d}.ckpt"
     fit(slides, config, resume=True)
     pd.testing.assert_frame_equal(history(config.out)[LOSSES], expected[LOSSES], check_exact=True)
+    last, before = found(tmp_path / "run" / "checkpoints")
+    for content in (b"PK", b"P", bytes(1000)):
+        last.write_bytes(content)
+        assert latest(tmp_path / "run" / "checkpoints")[0] == before
+    torch.save([1, 2], last)
+    assert latest(tmp_path / "run" / "checkpoints")[0] == before
     for path in found(tmp_path / "run" / "checkpoints"):
         path.write_bytes(b"")
     with pytest.raises(RuntimeError, match=r"Expected a sound checkpoint.*step-.*step-"):
@@ -168,6 +178,61 @@ def test_resume_refuses_another_run(slides, tiny):
     other = replace(config, optim=replace(config.optim, lr=1.0))
     with pytest.raises(ValueError, match=r"config.optim.lr was 0.0005 and is 1.0"):
         fit(slides, other, resume=True)
+
+
+def test_resume_refuses_sections_that_have_changed(toy2, tiny):
+    config, spec = tiny(run={"steps": 2}), SectionSpec("toy.h5ad", library_key="library")
+    fit([Slide(spec, toy2)], config)
+    renamed = toy2.copy()
+    renamed.var_names = [name if i % 2 else f"NEW{i}" for i, name in enumerate(toy2.var_names)]
+    with pytest.raises(ValueError, match=r"to be of this run.*vocabulary was"):
+        fit([Slide(spec, renamed)], config, resume=True)
+
+
+def test_an_export_that_was_cut_short_is_made_up_for(slides, tiny, tmp_path):
+    config = tiny(run={"steps": 2})
+    weights = fit(slides, config)
+    whole = load(weights).sha256
+    for path in weights.iterdir():
+        path.unlink()
+    (weights / ".weights.safetensors.1").write_bytes(b"half")
+    assert load(fit(slides, config, resume=True)).sha256 == whole
+
+
+def test_full_disk_at_the_export_is_an_error_that_says_so(slides, tiny, tmp_path):
+    config = tiny(run={"steps": 2})
+    shutil.rmtree(fit(slides, config))
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limit[1]))
+    try:
+        with pytest.raises(OSError, match="Cannot write weights to"):
+            fit(slides, config, resume=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    load(fit(slides, config, resume=True))
+
+
+def test_interruption_is_one_and_the_run_goes_on(slides, tiny, monkeypatch):
+    step = AlignModule.training_step
+
+    def interrupted(self, batch, index):
+        if self.global_step == 2:
+            raise KeyboardInterrupt
+        return step(self, batch, index)
+
+    config = tiny(run={"steps": 4})
+    with monkeypatch.context() as patch:
+        patch.setattr(AlignModule, "training_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fit(slides, config)
+    load(fit(slides, config, resume=True))
+    assert history(config.out)["step"].max() == 3
+
+
+def test_out_is_looked_at_before_any_section(tiny, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"to be a folder that can be written to. Found: a file"):
+        fit(["nowhere.h5ad"], tiny(out=str(tmp_path / "file" / "run")))
 
 
 def test_nan_loss_stops_before_it_reaches_the_weights(slides, tiny, monkeypatch, tmp_path):

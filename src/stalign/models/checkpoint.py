@@ -70,7 +70,7 @@ def save(
     """Write a network to a folder.
 
     Both files are first written in full under temporary names and then moved into place, so that a full disk or a
-    killed process leaves what was there before.
+    killed process leaves what was there before. After a kill between the two moves, `load` makes up for the second.
 
     Parameters
     ----------
@@ -95,7 +95,10 @@ def save(
     ------
     ValueError
         If the vocabulary does not fit the network, or a weight is not finite or too large for half precision.
+    OSError
+        If the folder cannot be written to, as on a full disk.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     from stalign import __version__
@@ -109,7 +112,11 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         weights, config = (_temporary(folder / name, stack) for name in (WEIGHTS_FILE, CONFIG_FILE))
-        save_file(tensors, weights, metadata={"format": FORMAT})
+        try:
+            save_file(tensors, weights, metadata={"format": FORMAT})
+        except SafetensorError as error:
+            hint = "Make room and save again; what was there before is kept"
+            raise OSError(message(f"Cannot write weights to {str(folder)!r}", found=str(error), hint=hint)) from error
         text = json.dumps(
             {
                 "format": FORMAT,
@@ -162,6 +169,7 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") ->
         not fit its configuration; the message says which.
     """
     folder = _folder(Path(path))
+    _finish_move(folder)
     record = _record(folder / CONFIG_FILE)
     config = ModelConfig.from_dict(record.get("config"))
     vocabulary = tuple(record["vocabulary"])
@@ -223,6 +231,17 @@ def _temporary(path: Path, stack: ExitStack) -> Path:
     return temporary
 
 
+def _finish_move(folder: Path) -> None:
+    """Move the configuration into place that a killed `save` has left beside its weights."""
+    for pending in folder.glob(f".{CONFIG_FILE}.*"):
+        try:
+            written = _record(pending)["weights"]["sha256"]
+            if written == sha256_of(folder / WEIGHTS_FILE):
+                pending.replace(folder / CONFIG_FILE)
+        except (ValueError, KeyError, OSError):  # half of a file, or a folder that cannot be written to
+            continue
+
+
 def _flush(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
@@ -263,6 +282,9 @@ def _record(path: Path) -> dict[str, Any]:
         raise ValueError(
             message(expected, found=version, hint=f"It was made by stalign {made}: upgrade to that version")
         )
+    for name in ("weights", "meta"):
+        if not isinstance(record.get(name, {}), dict):
+            raise ValueError(message(f'Expected an object under "{name}" in {path}', found=repr(record[name])[:80]))
     vocabulary, ensembl = record.get("vocabulary"), record.get("ensembl")
     if not isinstance(vocabulary, list) or not vocabulary or not all(isinstance(name, str) for name in vocabulary):
         raise ValueError(

@@ -32,7 +32,7 @@ from stalign.train.config import (
 from stalign.train.run import Run, wire
 from stalign.train.slides import Slide
 from stalign.train.store import open_store
-from stalign.train.trainer import make_trainer, own_randomness
+from stalign.train.trainer import check_folder, interruptible, make_trainer, own_randomness
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -57,7 +57,7 @@ def finetune(
     modality: str = "both",
     train_images: bool = False,
     epochs: float = 20,
-    max_seconds: float = 240,
+    max_seconds: float | None = 240,
     lr: float = 2e-4,
     temperature: float | None = None,
     batch_size: int = 256,
@@ -83,14 +83,15 @@ def finetune(
     weights
         Name of packaged weights, folder of a checkpoint, or weights.
     modality
-        `both`, `gene` or `image`: what to train with. A section that lacks one of them trains the other.
+        `both`, `gene` or `image`: what to train with. With `both`, a section that lacks one of them trains the other;
+        otherwise a section that lacks what is asked for is left out.
     train_images
         Whether the convolutional encoders are trained as well. By default their features are computed once, which is
         many times faster, and only what follows them is trained.
     epochs
         Passes over the spots at most.
     max_seconds
-        Seconds after which training stops, whatever has been reached.
+        Seconds after which training stops, whatever has been reached; None for no limit.
     lr
         Learning rate for 256 spots a step.
     temperature
@@ -121,13 +122,18 @@ def finetune(
     Raises
     ------
     ValueError
-        If `modality` is unknown, `held_out` is not between 0 and 0.5, or no section has enough spots.
+        If `modality` is unknown, `held_out` is not between 0 and 0.5, another number is out of range, or no section has
+        enough spots.
     RuntimeError
         If a section cannot be read.
     TypeError
         If `data` is neither AnnData nor SpatialData, or `weights` is no name, folder or checkpoint.
     FloatingPointError
         If the loss is not finite any more.
+    OSError
+        If `out` cannot be written to.
+    KeyboardInterrupt
+        After Ctrl-C; nothing is kept.
 
     Notes
     -----
@@ -148,7 +154,20 @@ def finetune(
     one_of(modality, ("both", "gene", "image"), name="modality")
     if not 0 < held_out < 0.5:
         raise ValueError(message("Expected `held_out` between 0 and 0.5", found=held_out))
-    seed = settings.seed if random_state is None else random_state
+    seed = int(settings.seed if random_state is None else random_state)
+    epochs, batch_size, lr = float(epochs), int(batch_size), float(lr)
+    seconds = np.inf if max_seconds is None else float(max_seconds)
+    for name, value, least in (
+        ("epochs", epochs, 0),
+        ("lr", lr, 0),
+        ("max_seconds", seconds, 0),
+        ("batch_size", batch_size, 1),
+        ("random_state", seed, -1),
+    ):
+        if not value > least:
+            raise ValueError(message(f"Expected `{name}` above {least}", found=value))
+    if out is not None:
+        check_folder(Path(out))
     before = load_weights(weights)
     spec = SectionSpec(
         "data",
@@ -187,7 +206,7 @@ def finetune(
             store.sections = [_with_features(s, network) for s in store.sections]
         train, validation = _hold_out(store.sections, held_out, seed)
         run = wire(config, store, network.train(), train, validation, loss=loss)
-        best = _train(run, patience=patience, max_seconds=max_seconds)
+        best = _train(run, patience=patience, max_seconds=seconds)
     record = {
         "weights": before.config.name,
         "sha256": before.sha256,
@@ -198,6 +217,8 @@ def finetune(
         "held_out_loss": [best.first, best.value],
         "random_state": seed,
     }
+    if "finetune" in before.meta:
+        record["before"] = before.meta["finetune"]
     meta = {**before.meta, "finetune": record}
     logger.info("Held-out loss %.4f before, %.4f after %d steps.", best.first, best.value, best.step)
     network = network.cpu().eval()
@@ -211,12 +232,12 @@ def _train(run: Run, *, patience: int, max_seconds: float) -> Best:
     """Train until the held-out loss stops falling, and put the best state back."""
     best = Best(patience=patience)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = make_trainer(
-            run, callbacks=[best, Timing()], loggers=[], out=Path(folder), max_time={"seconds": max_seconds}
-        )
-        trainer.validate(run.module, datamodule=run.data, verbose=False)
-        best.first = best.value
-        trainer.fit(run.module, datamodule=run.data)
+        limit = {"max_time": {"seconds": max_seconds}} if np.isfinite(max_seconds) else {}
+        trainer = make_trainer(run, callbacks=[best, Timing()], loggers=[], out=Path(folder), **limit)
+        with interruptible():
+            trainer.validate(run.module, datamodule=run.data, verbose=False)
+            best.first = best.value
+            trainer.fit(run.module, datamodule=run.data)
     run.module.load_state_dict(best.state)
     return best
 

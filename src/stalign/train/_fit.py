@@ -13,11 +13,11 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from stalign._settings import logger
 from stalign._validate import message
-from stalign.models.checkpoint import save
+from stalign.models.checkpoint import CONFIG_FILE, save
 from stalign.train._history import COLUMNS, history
 from stalign.train.callbacks import Checkpoints, EndsAtOnce, Timing, found, latest
 from stalign.train.run import assemble
-from stalign.train.trainer import make_trainer, own_randomness
+from stalign.train.trainer import check_folder, interruptible, make_trainer, own_randomness
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -46,7 +46,7 @@ def fit(slides: Iterable[Any] | None, config: TrainConfig, *, resume: bool = Fal
     Raises
     ------
     FileExistsError
-        If `config.out` holds checkpoints and `resume` is False.
+        If `config.out` holds checkpoints or weights and `resume` is False.
     ValueError
         If no section can be used, with the reason for each; or the checkpoint to resume is of another run.
     RuntimeError
@@ -54,7 +54,9 @@ def fit(slides: Iterable[Any] | None, config: TrainConfig, *, resume: bool = Fal
     FloatingPointError
         If the loss is not finite any more; the last checkpoint is from before.
     OSError
-        If a checkpoint cannot be written; those before it are kept.
+        If `config.out` cannot be written to, or a checkpoint or the weights cannot; what was written before is kept.
+    KeyboardInterrupt
+        After Ctrl-C; `resume` goes on from the last checkpoint.
 
     Notes
     -----
@@ -79,11 +81,13 @@ def fit(slides: Iterable[Any] | None, config: TrainConfig, *, resume: bool = Fal
     """
     out = Path(config.out)
     folder = out / "checkpoints"
-    if found(folder) and not resume:
-        raise FileExistsError(
-            message(f"Expected no checkpoints in {str(out)!r}", found="some", hint="Resume, or name another `out`")
-        )
-    with own_randomness():
+    there = {"checkpoints": bool(found(folder)), "weights": (out / "weights" / CONFIG_FILE).is_file()}
+    if any(there.values()) and not resume:
+        hint = "Resume, or name another `out`"
+        some = " and ".join(name for name in there if there[name])
+        raise FileExistsError(message(f"Expected no run in {str(out)!r}", found=some, hint=hint))
+    check_folder(out)
+    with own_randomness(), interruptible():
         run = assemble(slides, config)
         ckpt = _resumed(run, folder) if resume else None
         if first_process():
@@ -93,9 +97,7 @@ def fit(slides: Iterable[Any] | None, config: TrainConfig, *, resume: bool = Fal
         checkpoints = Checkpoints(folder, every=config.run.checkpoint_every, keep=config.run.keep)
         trainer = make_trainer(run, callbacks=[checkpoints, timing, EndsAtOnce()], loggers=_loggers(config), out=out)
         if ckpt is not None and run.data.start >= run.steps:
-            if (out / "weights").is_dir():
-                logger.info("The run has ended; its weights are in %s.", out / "weights")
-                return out / "weights"
+            logger.info("The run has ended; its weights are written again.")
             content = torch.load(ckpt, map_location="cpu", weights_only=True)
             run.module.load_state_dict(content["state_dict"])
         else:

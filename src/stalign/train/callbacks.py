@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import threading
 import time
@@ -20,6 +21,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DIVERGED = "Lower `optim.lr`, set `optim.grad_clip`, or train in fp32; then resume from the last checkpoint"
+_DAMAGED = (
+    RuntimeError,
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    AttributeError,
+    TypeError,
+    IndexError,
+    pickle.UnpicklingError,
+)
 _PATTERN = "step-*.ckpt"
 _MONITOR = "val/total"
 
@@ -163,8 +175,8 @@ def latest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
             content["state_dict"], content["global_step"]
-        except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        except _DAMAGED as error:
+            reason = f"damaged, {type(error).__name__}"
             causes.append(f"{path.name}: {reason}")
             logger.warning("The checkpoint %s cannot be read (%s); trying the one before.", path, reason)
             continue

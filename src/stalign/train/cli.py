@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns
     -------
-    0, or 1 after an error that was said.
+    0, 1 after an error that was said, or 130 after an interruption.
     """
     from rich.console import Console
 
@@ -72,16 +72,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, KeyError, RuntimeError, OSError, FloatingPointError, ImportError) as error:
         cause = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
         errors.print("error:", style="bold red", end=" ")
-        errors.print(cause, markup=False, highlight=False)
+        errors.print(cause, markup=False, highlight=False, soft_wrap=True)
         return 1
-    console.print(f"Weights: {weights}", highlight=False)
+    except KeyboardInterrupt:
+        errors.print("Interrupted; --resume goes on from the last checkpoint.", highlight=False)
+        return 130
+    console.print(f"Weights: {weights}", markup=False, highlight=False, soft_wrap=True)
     return 0
 
 
 def _show(estimate: Estimate, console: Console) -> None:
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(show_header=False, title="Dry run: nothing was written")
+    table = Table(show_header=False, title="Dry run: no weights were written")
     for name, value in estimate.lines():
         table.add_row(name, value)
     console.print(table)
@@ -89,7 +93,7 @@ def _show(estimate: Estimate, console: Console) -> None:
     if len(dropped):
         reasons = Table("Left out", "Why")
         for row in dropped.itertuples():
-            reasons.add_row(str(row.section or row.slide), str(row.why))
+            reasons.add_row(Text(str(row.section or row.slide)), Text(str(row.why)))
         console.print(reasons)
 
 

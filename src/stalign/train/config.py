@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -338,7 +339,14 @@ class TrainConfig:
         for key, least in _LEAST.items():
             part, name = key.split(".")
             value = getattr(getattr(self, part), name)
+            _check(isinstance(value, int | float), key, "a number", value)
             _check(value >= least, key, f"at least {least}", value)
+        _check(self.seed >= 0, "seed", "0 or more", self.seed)
+        for key in ("run.epochs", "run.validate_every", "optim.lr", "optim.warmup_epochs"):
+            part, name = key.split(".")
+            value = getattr(getattr(self, part), name)
+            _check(math.isfinite(value), key, "finite", value)
+        _check(all(0 <= beta < 1 for beta in self.optim.betas), "optim.betas", "within [0, 1)", self.optim.betas)
         low, high = self.augment.thinning
         _check(0 < low <= high <= 1, "augment.thinning", "two shares, 0 < low <= high <= 1", self.augment.thinning)
         _check(self.optim.anchor <= 1, "optim.anchor", "a share, 0 to 1", self.optim.anchor)

@@ -43,8 +43,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
     if not path.is_file():
         raise FileNotFoundError(message("Expected a configuration file", found=f"no file {str(path)!r}"))
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors put a mark at the start
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(message(f"Expected {str(path)!r} to be TOML", found=str(error))) from error
     root = Path(str(values.get("data", {}).get("root", "."))) if isinstance(values.get("data", {}), dict) else Path()
     if isinstance(values.setdefault("data", {}), dict):

@@ -16,6 +16,7 @@ from stalign.train.loaders import SpotData, make_sampler
 from stalign.train.model import model_config
 from stalign.train.module import AlignModule
 from stalign.train.patterns import matches
+from stalign.train.shelf import hash_of
 from stalign.train.slides import as_slides
 from stalign.train.store import open_store
 from stalign.train.trainer import world_size
@@ -83,9 +84,10 @@ def assemble(slides: Iterable[Any] | None, config: TrainConfig) -> Run:
     shape = model_config(config)
     world_size(config.run)  # Lightning says now what it does not know, not after all sections have been read
     data = config.data
-    for branch in {**data.encoders, **data.features}:
-        one_of(branch, BRANCHES, name="branch")
     given = as_slides(_named(config) if slides is None else slides, root=data.root, features=data.features)
+    for branches in (data.encoders, data.features, *(slide.spec.features for slide in given)):
+        for branch in branches:
+            one_of(branch, BRANCHES, name="branch")
     store = open_store(given, data, shape.input, seed=config.seed, folder=Path(config.out) / "store")
     _check_features(store, shape)
     clusters = shape.loss.negatives == "cluster"
@@ -128,7 +130,7 @@ def wire(
     -------
     The run.
     """
-    if config.run.channels_last:
+    if config.run.channels_last and _wide(network):
         network = network.to(memory_format=torch.channels_last)
     world = world_size(config.run)
     per_epoch = make_sampler(train, config, world=world).steps_per_epoch
@@ -144,10 +146,22 @@ def wire(
         batch_size=config.sampler.batch_size * world,
         loss=loss,
         seed=config.seed,
-        fingerprint={"config": kept, "sections": store.fingerprint(), "steps": steps, "processes": world},
+        fingerprint={
+            "config": kept,
+            "sections": store.fingerprint(),
+            "vocabulary": hash_of([store.vocabulary.symbols, store.vocabulary.ensembl]),
+            "steps": steps,
+            "processes": world,
+        },
     )
     data = SpotData(config, train, validation, steps=steps, clusters=clusters)
     return Run(config, store, module, data, per_epoch)
+
+
+def _wide(network: STAlign) -> bool:
+    """Say whether convolutions may have their channels last: of fewer than 8, oneDNN's AVX2 kernels spoil memory."""
+    widths = [m.out_channels for m in network.modules() if isinstance(m, torch.nn.Conv2d)]
+    return min(widths, default=8) >= 8
 
 
 def split(sections: Sequence[StoredSection], patterns: Sequence[str]) -> tuple[Split, Split | None]:

@@ -72,7 +72,7 @@ class Shelf:
             return None
         try:
             return _unpacked(json.loads((where / _INDEX).read_text(encoding="utf-8")), where, spec)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, EOFError, LookupError, ValueError, TypeError, AttributeError, StopIteration) as error:
             logger.warning("Made anew what could not be read from %s: %s", where, error)
             shutil.rmtree(where, ignore_errors=True)
             return None
@@ -98,6 +98,8 @@ class Shelf:
             temporary.mkdir(parents=True, exist_ok=True)
             index = json.dumps(_packed(thing, temporary, "x"))
             (temporary / _INDEX).write_text(index, encoding="utf-8")
+            for path in temporary.iterdir():
+                _flush(path)
             if not final.exists():
                 temporary.rename(final)
         except OSError as error:
@@ -172,6 +174,11 @@ def _images(path: Path) -> list[Path]:
     except OSError:  # no HDF5; whoever opens the slide says so
         return []
     return [file for file in found if file.is_file()]
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _packed(value: Any, folder: Path, name: str) -> Any:

@@ -109,9 +109,12 @@ def _placement(config: RunConfig) -> dict[str, Any]:
         "strategy": config.strategy,
         "precision": precision(config),
     }
-    if config.devices == "auto" and dist.is_available() and dist.is_torchelastic_launched():
+    if dist.is_available() and dist.is_torchelastic_launched():
         # torchrun has started the processes; without this each would be a run of its own on a CPU.
         here, all_of_them = (int(os.environ[name]) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
+        if str(config.devices) not in ("auto", str(here)):
+            expected = f"Expected `run.devices` to be the {here} processes that torchrun has started"
+            raise ValueError(message(expected, found=config.devices, hint="Leave `run.devices` out under torchrun"))
         placement |= {"devices": here, "num_nodes": all_of_them // here}
     if config.strategy == "auto" and _probe(placement).world_size > 1:
         # A batch without images leaves the image encoders out.
@@ -135,8 +138,40 @@ def _probe(placement: dict[str, Any]) -> pl.Trainer:
     try:
         with quiet():
             return pl.Trainer(**placement, logger=False, enable_checkpointing=False)
-    except (ValueError, MisconfigurationException) as error:
+    except (ValueError, TypeError, MisconfigurationException) as error:
         raise ValueError(message("Expected `run` to fit this machine", found=str(error).rstrip("."))) from error
+
+
+def check_folder(folder: Path) -> None:
+    """See that a folder can be made and written to, before any work that would be lost.
+
+    Parameters
+    ----------
+    folder
+        The folder; it is not made.
+
+    Raises
+    ------
+    OSError
+        If it is a file, or lies in one or where nothing may be written.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        found = "a folder that is read-only" if there.is_dir() else "a file"
+        raise OSError(
+            message(f"Expected {str(folder)!r} to be a folder that can be written to", found=f"{found}, {there}")
+        )
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C be a KeyboardInterrupt; Lightning ends the process, and with it the user's notebook."""
+    try:
+        yield
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
 
 
 @contextmanager
