@@ -62,3 +62,17 @@ def test_a_missing_sample_lists_those_there(tmp_path):
     folders.write_hest(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"nope\.h5ad.*'MISC4\.h5ad'"):
         stalign.io.read_hest(tmp_path, "nope")
+
+
+def test_a_name_with_brackets_is_no_pattern(tmp_path):
+    made, sample = folders.write_hest(tmp_path, sample="A[1]")
+    adata = stalign.io.read_hest(tmp_path, sample)
+    assert adata.n_obs == made.n_obs and sections(adata)[0].image.key == "fullres"
+
+
+@pytest.mark.parametrize(("content", "found"), [("[1]", "a list"), ("{", "Expecting property name")])
+def test_metadata_that_are_no_object_are_named(tmp_path, content, found):
+    _, sample = folders.write_hest(tmp_path)
+    (tmp_path / "metadata" / f"{sample}.json").write_text(content)
+    with pytest.raises(ValueError, match=rf"JSON object in .*MISC4\.json. Found: {found}"):
+        stalign.io.read_hest(tmp_path, sample)

@@ -72,3 +72,17 @@ def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="the coordinates"):
         stalign.io.read_stimage(tmp_path, slide)
     assert made.n_obs == 99
+
+
+def test_a_name_with_brackets_is_no_pattern(tmp_path):
+    made, slide = folders.write_stimage(tmp_path, slide="A[1]")
+    adata = stalign.io.read_stimage(tmp_path, slide)
+    assert adata.n_obs == made.n_obs and sections(adata)[0].image is not None
+
+
+@pytest.mark.parametrize("content", [b"", b"a,b\n\xff\xfe,1\n"])
+def test_a_table_that_cannot_be_read_is_named(tmp_path, content):
+    _, slide = folders.write_stimage(tmp_path)
+    (tmp_path / "Visium" / "coord" / f"{slide}_coord.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"Expected a table in .*{slide}_coord\.csv"):
+        stalign.io.read_stimage(tmp_path, slide)

@@ -47,6 +47,16 @@ def test_info_nce_against_the_equation(rng, positive_in_denominator):
     assert got.item() == pytest.approx(want)
 
 
+@pytest.mark.parametrize("given", [False, True])
+def test_a_row_of_zeros_has_no_gradient_that_drowns_the_others(rng, given):
+    query, keys = (x.detach() for x in tensors(rng, B, D, n=2))
+    query[0] = 0  # a spot without counts in a residual network at its start
+    query.requires_grad_(True)
+    negatives = tensors(rng, B, 5, D) if given else None
+    info_nce(query, keys, temperature=0.1, negatives=negatives).backward()
+    assert torch.isfinite(query.grad).all() and query.grad[0].norm() < 100
+
+
 def test_info_nce_of_hand_computed_case():
     query = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
     got = info_nce(query, query, temperature=1.0)

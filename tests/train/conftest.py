@@ -11,8 +11,8 @@ from stalign.train.slides import Slide
 
 TINY = {
     "base": "stalign-mini",
-    "spot_image": {"kind": "conv", "channels": [4, 4, 8, 8]},
-    "niche_image": {"kind": "conv", "channels": [4, 4, 8, 8], "stem": "strided"},
+    "spot_image": {"kind": "conv", "channels": [8, 8, 8, 8]},
+    "niche_image": {"kind": "conv", "channels": [8, 8, 8, 8], "stem": "strided"},
     "n_tokens": 4,
     "token_dim": 8,
     "n_heads": 2,

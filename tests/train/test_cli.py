@@ -21,8 +21,8 @@ n_tokens = 4
 token_dim = 8
 n_heads = 2
 head_dim = 4
-spot_image = { kind = "conv", channels = [4, 4, 4, 4] }
-niche_image = { kind = "conv", channels = [4, 4, 4, 4] }
+spot_image = { kind = "conv", channels = [8, 8, 8, 8] }
+niche_image = { kind = "conv", channels = [8, 8, 8, 8] }
 spot_gene = { width = 32 }
 niche_gene = { width = 32 }
 head = { hidden = 8, out = 32 }
@@ -70,7 +70,7 @@ def test_dry_run_says_the_cost_and_writes_nothing(config, tmp_path, capsys):
     [
         (["optim.learning=1"], "Expected a known key"),
         (["out"], "key.sub=value"),
-        (["data.exclude=['*']"], "excluded by its section 'toy_1'"),
+        (["data.exclude=['*']"], "excluded by its slide 'toy.h5ad'"),
         (["model.base='st-alinge'"], "model.base"),
     ],
 )

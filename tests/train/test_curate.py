@@ -6,9 +6,9 @@ import pytest
 
 import stalign as st
 from stalign.train import curate_hest, curate_stimage
-from stalign.train.config import DataConfig
+from stalign.train.config import DataConfig, SectionSpec
 from stalign.train.curate import kept_slides
-from stalign.train.slides import as_slides
+from stalign.train.slides import as_slides, read_slide
 from stalign.train.store import open_store
 
 
@@ -102,6 +102,65 @@ def test_stimage_excludes_by_study_and_donor(stimage):
     assert table.loc["GSE2_GSM9", "why"] == "excluded by its donor 'Br1'"
 
 
+def write_stimage_table(root, rows):
+    (root / "meta").mkdir(parents=True)
+    base = {"species": "human", "tech": "Visium", "pmid": "1", "title": "T", "spot_num": "99"}
+    pd.DataFrame([{**base, **row} for row in rows]).to_csv(root / "meta" / "meta_all_gene.csv", index=False)
+
+
+def test_a_slide_of_several_rows_is_judged_once(tmp_path, caplog):
+    for name in ("A", "B"):
+        stimage_slide(tmp_path, name)
+    rows = [{"slide": "A"}, {"slide": "B"}, {"slide": "A", "title": "Held out"}, {"slide": "B"}, {"slide": None}]
+    write_stimage_table(tmp_path, rows)
+    with st.settings.override(verbosity="warning"):
+        table = curate_stimage(tmp_path, exclude=["held*", "nobody"])
+    held = "excluded by its title 'Held out'"
+    assert table["why"].tolist() == [held, "", held, "listed more than once", "no slide id"]
+    assert table["kept"].tolist() == [False, True, False, False, False]
+    assert [r.getMessage() for r in caplog.records] == ["The exclude pattern 'nobody' fits no slide."]
+    assert curate_stimage(tmp_path, exclude="held*", species="human")["kept"].sum() == 1  # a text is one value
+
+
+def test_a_slide_without_an_image_can_be_trained_on(tmp_path):
+    for name in ("A[1]", "B"):
+        stimage_slide(tmp_path, name)
+    (tmp_path / "Visium" / "image" / "B.png").unlink()
+    write_stimage_table(tmp_path, [{"slide": "A[1]"}, {"slide": "B"}])
+    assert curate_stimage(tmp_path)["why"].tolist() == ["", "no image on disk"]
+    assert curate_stimage(tmp_path, tmp_path / "manifest.csv", images=False)["image"].tolist() == [True, False]
+    store = open_store(as_slides(kept_slides(tmp_path / "manifest.csv")), DataConfig(), st.models.MINI.input)
+    assert [(s.name, s.stratum) for s in store.sections] == [("A[1]", "both"), ("B", "gene")]
+
+
+def test_the_scale_that_a_configuration_names_is_used(tmp_path):
+    stimage_slide(tmp_path, "HD", tech="VisiumHD")
+    spec = SectionSpec(str(tmp_path), format="stimage", slide="HD", mpp=2.0, image=False)
+    data = read_slide(*as_slides([spec]))
+    metadata = data.uns["spatial"]["HD"]["metadata"]
+    assert metadata["um_per_px"] == 2.0 and "image_file" not in metadata
+
+
+def test_tables_that_cannot_be_read_are_named(tmp_path):
+    file = tmp_path / "meta" / "meta_all_gene.csv"
+    file.parent.mkdir()
+    for content, found in (
+        (b"slide,species,tech\n", "a header alone"),
+        (b"", "No columns"),
+        (b"slide\n\xff\xfe", "utf-8"),
+    ):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"meta_all_gene\.csv.*{found}"):
+            curate_stimage(tmp_path)
+
+
+def test_a_folder_is_no_place_for_a_manifest(stimage, tmp_path):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ValueError, match="Expected `out` to be a file.*the folder"):
+        curate_stimage(stimage, tmp_path / "out")
+    assert not list(tmp_path.glob("*saving*")) and not list((tmp_path / "out").iterdir())
+
+
 def test_no_table_and_wrong_columns(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"meta_all_gene\*.csv"):
         curate_stimage(tmp_path)
@@ -163,3 +222,22 @@ def test_hest_keeps_and_says_why_not(tmp_path):
     }
     store = open_store(as_slides(kept_slides(out)), DataConfig(), st.models.MINI.input)
     assert [(s.name, s.stratum, s.donor) for s in store.sections] == [("TENX1", "both", "A study/Patient 1")]
+
+
+def test_hest_samples_are_judged_once_and_donors_are_named_without_a_study(tmp_path):
+    base = {"species": "Homo sapiens", "st_technology": "Visium", "spots_under_tissue": "99", "patient": "1"}
+    rows = [
+        {"id": "A", "dataset_title": None},
+        {"id": "B", "dataset_title": "S"},
+        {"id": "B", "dataset_title": "Held out", "st_technology": "Visium HD"},
+        {"id": "A", "dataset_title": None},
+        {"id": None, "dataset_title": "S"},
+    ]
+    pd.DataFrame([{**base, **row} for row in rows]).to_csv(tmp_path / "HEST_v1.csv", index=False)
+    (tmp_path / "st").mkdir()
+    for sample in "AB":
+        (tmp_path / "st" / f"{sample}.h5ad").touch()
+    table = curate_hest(tmp_path, exclude=["held out"])
+    held = "excluded by its study 'Held out'"
+    assert table["why"].tolist() == ["", held, "technology is Visium HD", "listed more than once", "no slide id"]
+    assert table["donor"].tolist()[:2] == ["A/1", "S/1"]

@@ -19,6 +19,7 @@ from stalign.train import fit, history
 from stalign.train.callbacks import found, latest
 from stalign.train.config import AugmentConfig, DataConfig, SectionSpec
 from stalign.train.module import AlignModule
+from stalign.train.run import assemble
 from stalign.train.slides import Slide
 
 LOSSES = ["loss/cross", "loss/niche", "loss/spot", "loss/total"]
@@ -319,6 +320,39 @@ def test_tables_in_memory_come_with_how_they_are_read(toy2, tiny):
     manifest = pd.read_csv(f"{config.out}/manifest.csv")
     assert manifest["section"].tolist() == ["toy_1", "toy_2"] and manifest["kept"].tolist() == [False, True]
     assert set(manifest["slide"]) == {"my table"} and set(manifest["donor"]) == {"A"}
+
+
+def test_validation_takes_all_sections_of_a_name(toy2, tiny):
+    one = toy2[toy2.obs["library"] == "toy_1"].copy()
+    other = toy2[toy2.obs["library"] == "toy_2"].copy()
+    config = tiny(data=DataConfig(min_spots=20, validation=("toy_1",)), run={"steps": 2, "validate_every": 0.5})
+    spec = SectionSpec("a", library_key="library")
+    given = [(one, spec), (one.copy(), replace(spec, path="b")), (other, replace(spec, path="c"))]
+    trained = load(fit(given, config)).meta["training_data"]
+    assert [s["section"] for s in trained] == ["toy_2"]
+
+
+def test_validation_sees_every_spot_once(slides, tiny):
+    config = tiny(data=DataConfig(min_spots=20, validation=("toy_2",)))
+    sampler = replace(config.sampler, spots_per_section=40, repeat_images=3)
+    data = assemble(slides, replace(config, sampler=sampler)).data
+    seen = [spot for plan in data.val_dataloader().sampler for _, rows in plan.pieces for spot in rows]
+    assert sorted(seen) == sorted(data.validation[1][0])
+
+
+def test_features_are_those_of_the_niches_of_the_run(toy2, tiny, tiny_model):
+    one = toy2[toy2.obs["library"] == "toy_1"].copy()
+    wide = one.copy()
+    st.pp.niches(wide, n_neighbors=20)
+    colours = []
+    for data, k in ((one, 3), (wide, 3), (one, 12)):
+        shape = {**tiny_model, "niche_image": {"kind": "features", "dim": 27, "tokens": "linear"}}
+        shape["input"] = {**tiny_model["input"], "n_neighbors": k}
+        config = tiny(model=shape, data=DataConfig(min_spots=20, encoders={"niche_image": "colour"}))
+        run = assemble([(data, SectionSpec("a", library_key="library"))], config)
+        colours.append(run.store.sections[0].reader.features["niche_image"])
+    np.testing.assert_array_equal(colours[0], colours[1])
+    assert not np.allclose(colours[0], colours[2])
 
 
 def test_every_loss_option_trains(slides, tiny, tmp_path):

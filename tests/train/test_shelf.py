@@ -64,8 +64,12 @@ def test_what_has_changed_is_made_anew(on_disk, toy2, tmp_path):
     fewer.write_h5ad(tmp_path / "toy.h5ad")
     store = open_store(on_disk, DISK, MINI.input, folder=folder)
     assert store.n_spots == fewer.n_obs
-    for index in folder.glob("section-*/index.json"):
-        index.write_text('{"class": "half')
+    for content in ('{"class": "half', "{}", "[]"):
+        for index in folder.glob("section-*/index.json"):
+            index.write_text(content)
+        assert open_store(on_disk, DISK, MINI.input, folder=folder).n_spots == fewer.n_obs
+    for array in folder.glob("section-*/*coords*.npy"):
+        array.write_bytes(b"")
     assert open_store(on_disk, DISK, MINI.input, folder=folder).n_spots == fewer.n_obs
 
 

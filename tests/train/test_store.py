@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import gzip
+import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,9 +10,12 @@ import scipy.sparse as sp
 
 import stalign as st
 from stalign.models.config import MINI
+from stalign.train import store as store_module
 from stalign.train.config import DataConfig, SectionSpec
 from stalign.train.orthologs import read_orthologs
-from stalign.train.slides import Slide, as_slides, left_out
+from stalign.train.patterns import left_out
+from stalign.train.reading import weights_of
+from stalign.train.slides import Slide, as_slides
 from stalign.train.store import open_store
 from stalign.train.vocabulary import GeneCensus, choose, human_symbols, read_gene_file
 
@@ -54,6 +59,10 @@ def test_orthologs_are_found_by_name(tmp_path):
     assert read_orthologs(tmp_path / "o.csv", ("rat", "man")) == {"Snap25": "SNAP25"}
     with pytest.raises(ValueError, match="ortholog_columns"):
         read_orthologs(tmp_path / "o.csv")
+    for content in (b"", b"\xff\xfe,b\n"):
+        (tmp_path / "bad.tsv").write_bytes(content)
+        with pytest.raises(ValueError, match=r"table of orthologs in .*bad\.tsv"):
+            read_orthologs(tmp_path / "bad.tsv")
     with pytest.raises(FileNotFoundError):
         as_slides([SectionSpec("a.h5ad", orthologs="none.tsv")], root=tmp_path)
 
@@ -83,7 +92,8 @@ def test_mouse_and_human_sections_share_a_vocabulary(toy2):
     assert a.n_matched == 700 and b.n_matched == 600
     column = store.vocabulary.symbols.index(toy2.var_names[5])
     np.testing.assert_allclose(b.counts[:, column].toarray().ravel(), mouse.X[:, 5].toarray().ravel())
-    assert store.fingerprint() == [["toy_1", len(store.sections[0].rows)], ["toy_2", len(store.sections[1].rows)]]
+    found = [section[:2] for section in store.fingerprint()]
+    assert found == [["toy_1", len(store.sections[0].rows)], ["toy_2", len(store.sections[1].rows)]]
 
 
 def test_donors_by_column_and_names_that_come_twice(toy2):
@@ -94,8 +104,12 @@ def test_donors_by_column_and_names_that_come_twice(toy2):
     assert [s.donor for s in store.sections] == ["P1"]
     manifest = store.manifest().set_index("section")
     assert manifest.loc["toy_2", "why"] == "excluded by its donor 'P2'"
-    twice = open_store([slide, slide], DataConfig(exclude=("P2",)), SPEC)
+    other = Slide(SectionSpec("b", library_key="library", donor_key="patient"), table.copy())
+    twice = open_store([slide, other], DataConfig(exclude=("P2",)), SPEC)
     assert [s.name for s in twice.sections] == ["toy_1", "toy_1 (2)"]
+    assert all(s.fits(["toy_1"]) for s in twice.sections)  # both are held out by the name in their tables
+    assert [s.fits("toy_1 (2)") for s in twice.sections] == [False, True]
+    assert twice.manifest().query("kept")["section"].tolist() == ["toy_1", "toy_1 (2)"]
     table.obs["patient"] = [f"P{i}" for i in range(table.n_obs)]
     with pytest.raises(RuntimeError, match="Expected one donor"):
         open_store([slide], DataConfig(), SPEC)
@@ -151,3 +165,112 @@ def test_negative_counts_stop_and_name_the_section(toy2):
     bad.X.data[0] = -1
     with pytest.raises(RuntimeError, match="negative values"):
         open_store([Slide(SectionSpec("bad", library_key="library"), bad)], DataConfig(), SPEC)
+
+
+def test_a_section_that_is_listed_again_is_used_once(toy2):
+    slide = Slide(SectionSpec("a", library_key="library"), toy2)
+    one = Slide(replace(slide.spec, include=("toy_1",), donor="P1"), toy2)
+    store = open_store([slide, slide, one], DataConfig(), SPEC)
+    assert [s.name for s in store.sections] == ["toy_1", "toy_2"]
+    assert store.manifest()["why"].tolist().count("listed more than once") == 3
+    store = open_store([slide, one], DataConfig(exclude=("P1",)), SPEC)
+    assert [s.name for s in store.sections] == ["toy_2"]
+    assert set(store.manifest().query("not kept and section == 'toy_1'")["why"]) == {"excluded by its donor 'P1'"}
+    twins = Slide(replace(slide.spec, donor_key="patient"), toy2.copy())
+    twins.data.obs["patient"] = np.where(toy2.obs["library"] == "toy_1", "P1", "P2")
+    same = Slide(slide.spec, twins.data)
+    store = open_store([same, twins], DataConfig(exclude=("P1",)), SPEC)
+    assert [s.name for s in store.sections] == ["toy_2"]
+
+
+@pytest.mark.parametrize("pattern", ["hest/bad", "BAD", "b*d", "Br1", "A study"])
+def test_an_excluded_slide_is_not_opened(toy2, tmp_path, pattern):
+    bad = SectionSpec("hest", format="hest", slide="bad", donor="Br1", study="A study")
+    slides = [Slide(SectionSpec("a.h5ad", library_key="library"), toy2), *as_slides([bad], root=tmp_path)]
+    with pytest.raises(RuntimeError, match="Cannot read slide 'hest/bad'"):
+        open_store(slides, DataConfig(), SPEC)
+    store = open_store(slides, DataConfig(exclude=(pattern,)), SPEC)
+    row = store.manifest().query("not kept").iloc[0]
+    assert row["slide"] == "hest/bad" and row["why"].startswith("excluded by its ")
+    for name in ("a.h5ad", "a"):
+        with pytest.raises(ValueError, match=rf"a\.h5ad: excluded by its slide '{name}"):
+            open_store(slides[:1], DataConfig(exclude=(name,)), SPEC)
+
+
+def test_patterns_that_fit_nothing_are_told(toy2, caplog):
+    slide = Slide(SectionSpec("a", library_key="library"), toy2)
+    with st.settings.override(verbosity="warning"):
+        open_store([slide], DataConfig(exclude=("toy_2", "nobody"), validation=("toy_1", "toy_3")), SPEC)
+    told = [r.getMessage() for r in caplog.records if "fits no" in r.getMessage()]
+    assert told == ["The exclude pattern 'nobody' fits no slide.", "The validation pattern 'toy_3' fits no section."]
+
+
+@pytest.mark.parametrize(
+    ("error", "found"),
+    [
+        (EOFError("Compressed file ended"), "EOFError: Compressed file ended"),
+        (EOFError(), "EOFError"),
+        (AttributeError("no x"), "AttributeError: no x"),
+        (IndexError("7"), "IndexError: 7"),
+        (RuntimeError("unspecified"), "RuntimeError: unspecified"),
+        (zlib.error("Error -3"), "zlib.error: Error -3"),
+        (KeyError("spots"), "KeyError: spots"),
+        (KeyError("Expected a column. Found: none."), "Expected a column. Found: none"),
+        (ValueError("7"), "ValueError: 7"),
+    ],
+)
+def test_whatever_is_wrong_with_a_slide_is_told_and_skipped(toy2, monkeypatch, error, found):
+    good, bad = (Slide(SectionSpec(name, library_key="library"), toy2) for name in ("good", "bad"))
+    open_slide = store_module.open_slide
+
+    def fails(slide, spec):
+        if slide is bad:
+            raise error
+        return open_slide(slide, spec)
+
+    monkeypatch.setattr(store_module, "open_slide", fails)
+    with pytest.raises(RuntimeError) as caught:
+        open_store([good, bad], DataConfig(), SPEC)
+    assert f"Cannot read slide 'bad'. Found: {found}. Mend it" in str(caught.value)
+    store = open_store([good, bad], DataConfig(on_error="skip"), SPEC)
+    assert len(store.sections) == 2
+    assert store.manifest().query("not kept")["why"].item().rstrip(".") == f"cannot be read: {found}"
+
+
+def test_weights_of_encoders_start_from_the_root(tmp_path):
+    weights = {"uni": "w/uni.bin", "conch": str(tmp_path / "conch.bin"), "phikon": "random"}
+    config = DataConfig(root="elsewhere", encoder_weights=weights)
+    assert weights_of(config, "uni") == "elsewhere/w/uni.bin"
+    assert weights_of(config, "conch") == str(tmp_path / "conch.bin")
+    assert weights_of(config, "phikon") == "random" and weights_of(config, "other") is None
+
+
+def test_another_vocabulary_file_of_the_same_length_is_surveyed_anew(toy2, tmp_path):
+    table = toy2[toy2.obs["library"] == "toy_1"].copy()
+    table.var_names = [f"ENSG{i:011d}" for i in range(table.n_vars)]
+    table.write_h5ad(tmp_path / "toy.h5ad")
+    slides = as_slides([SectionSpec("toy.h5ad", library_key="library")], root=tmp_path)
+    config = DataConfig(root=str(tmp_path), store="disk", vocabulary="genes.csv")
+    found = []
+    for letter in "AB":
+        lines = [f"ENSG{i:011d},{letter}{i}" for i in range(300)]
+        (tmp_path / "genes.csv").write_text("\n".join(lines))
+        store = open_store(slides, config, SPEC, folder=tmp_path / "store")
+        found.append({symbol[0] for symbol in store.vocabulary.symbols})
+    assert found == [{"A"}, {"B"}]
+
+
+def test_a_store_is_told_from_one_of_other_counts_positions_and_images(toy2):
+    def fingerprint(table):
+        return open_store([Slide(SectionSpec("a", library_key="library"), table)], DataConfig(), SPEC).fingerprint()
+
+    before, counts, moved, smaller = fingerprint(toy2), toy2.copy(), toy2.copy(), toy2.copy()
+    assert fingerprint(toy2.copy()) == before
+    counts.X = sp.csr_matrix(counts.X)
+    counts.X.data[0] += 1
+    moved.obsm["spatial"] = moved.obsm["spatial"] + np.array([1.0, 0.0])
+    images = smaller.uns["spatial"]["toy_1"]["images"]
+    images["hires"] = images["hires"][:-1]
+    for other in (counts, moved, smaller):
+        now = fingerprint(other)
+        assert now != before and [s[:2] for s in now] == [s[:2] for s in before]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from glob import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,7 +52,7 @@ def read_hest(path: str | Path, sample: str, *, image: str | None = None) -> Ann
     FileNotFoundError
         If the sample or the image asked for is missing; the message lists what is there.
     ValueError
-        If `image` is unknown.
+        If `image` is unknown, or the sample's metadata are no JSON object.
     KeyError
         If the sample has no coordinates.
 
@@ -65,7 +66,7 @@ def read_hest(path: str | Path, sample: str, *, image: str | None = None) -> Ann
     if image is not None:
         one_of(image, ["wsi", "downscaled"], name="image")
     root = folder(path)
-    file = first(root / "st", [f"{sample}.h5ad"], what="the counts")
+    file = first(root / "st", [f"{escape(sample)}.h5ad"], what="the counts")
     with warnings.catch_warnings():  # repeated symbols are dealt with below
         warnings.filterwarnings("ignore", "Variable names are not unique", UserWarning)
         adata = anndata.read_h5ad(file)
@@ -100,7 +101,12 @@ def _metadata(file: Path) -> dict[str, Any]:
     if not file.is_file():
         logger.warning("There is no %s: the scale is derived from the pitch of the spots.", file)
         return {}
-    facts = json.loads(file.read_text(encoding="utf-8-sig"))
+    try:
+        facts = json.loads(file.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise ValueError(message(f"Expected a JSON object in {file}", found=str(error))) from error
+    if not isinstance(facts, dict):
+        raise ValueError(message(f"Expected a JSON object in {file}", found=f"a {type(facts).__name__}"))
     metadata: dict[str, Any] = {name: str(facts[name]) for name in _FACTS if facts.get(name) is not None}
     for name in _PX:
         value = number(facts, name)
@@ -121,7 +127,7 @@ def _scale(entry: dict[str, Any]) -> None:
 
 def _image(entry: dict[str, Any], wsis: Path, sample: str, image: str | None) -> None:
     metadata, images = entry["metadata"], entry["images"]
-    slide = next(iter(sorted(wsis.glob(f"{sample}.*"))), None)
+    slide = next(iter(sorted(wsis.glob(f"{escape(sample)}.*"))), None)
     if image == "wsi" and slide is None:
         raise FileNotFoundError(
             message(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
+from glob import escape
+from gzip import BadGzipFile
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -63,8 +66,8 @@ def read_stimage(path: str | Path, slide: str, *, mpp: float | None = None, imag
     >>> adata = st.io.read_stimage("path/to/STimage-1K4M", "GSE144239_GSM4565823")  # doctest: +SKIP
     """
     root, technology = _technology(folder(path), slide)
-    counts_file = first(root / "gene_exp", [f"{slide}_count.*"], what="the counts")
-    coords_file = first(root / "coord", [f"{slide}_coord.*"], what="the coordinates")
+    counts_file = first(root / "gene_exp", [f"{escape(slide)}_count.*"], what="the counts")
+    coords_file = first(root / "coord", [f"{escape(slide)}_coord.*"], what="the coordinates")
     adata = _counts(counts_file)
     place = _coordinates(coords_file).reindex(adata.obs_names)
     found = place["x"].notna().to_numpy()
@@ -91,7 +94,7 @@ def read_stimage(path: str | Path, slide: str, *, mpp: float | None = None, imag
     entry: dict[str, dict] = {"images": {}, "scalefactors": factors, "metadata": metadata}
     if image:
         metadata["image_file"] = first(
-            root / "image", [f"{slide}.*"], what="the image", hint="Or pass `image=False`"
+            root / "image", [f"{escape(slide)}.*"], what="the image", hint="Or pass `image=False`"
         ).name
         attach(entry, root / "image", slide)
     adata.uns[Keys.UNS_SPATIAL] = {slide: entry}
@@ -114,8 +117,16 @@ def read_table(file: Path, **options: object) -> pd.DataFrame:
     Returns
     -------
     The table.
+
+    Raises
+    ------
+    ValueError
+        If the file is empty or no table in UTF-8; the message names it.
     """
-    return pd.read_csv(file, sep=_separator(file), encoding="utf-8-sig", **options)
+    try:
+        return pd.read_csv(file, sep=_separator(file), encoding="utf-8-sig", **options)
+    except (ValueError, BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(message(f"Expected a table in {str(file)!r}", found=str(error))) from error
 
 
 def _separator(file: Path) -> str:
@@ -130,7 +141,7 @@ def _technology(root: Path, slide: str) -> tuple[Path, str]:
     if root.name in _TECHNOLOGIES or (root / "gene_exp").is_dir():
         return root, root.name
     for name in _TECHNOLOGIES:
-        if any((root / name / "gene_exp").glob(f"{slide}_count.*")):
+        if any((root / name / "gene_exp").glob(f"{escape(slide)}_count.*")):
             return root / name, name
     there = sorted(
         file.name.split("_count.")[0] for name in _TECHNOLOGIES for file in (root / name / "gene_exp").glob("*_count.*")

@@ -59,7 +59,7 @@ class ConvEncoder:
 
 @dataclass(frozen=True)
 class TimmEncoder:
-    """Any image model of timm, its weights given by the user; takes patches, or features computed before (eq. 4)."""
+    """Any image model of timm, trained from its beginning on patches, or given features computed before (eq. 4)."""
 
     name: str  # timm's name of the architecture, such as "vit_large_patch16_224" for UNI
     features: int  # width of its pooled output

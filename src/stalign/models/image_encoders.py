@@ -60,6 +60,9 @@ class BackboneEncoder(nn.Module):
         self.backbone = backbone
         self.tokens = tokens
         self.n_features = n_features
+        # Of fewer than 8 channels that come last in memory, oneDNN's AVX2 kernels spoil the heap (torch 2.14).
+        convolutions = [] if backbone is None else [m for m in backbone.modules() if isinstance(m, nn.Conv2d)]
+        self.narrow = min((m.out_channels for m in convolutions), default=8) < 8
 
     def forward(self, image: Tensor) -> Tensor:
         """Return (B, s, l) tokens.
@@ -80,6 +83,7 @@ class BackboneEncoder(nn.Module):
             patches = "" if self.backbone is None else "patches (B, 3, h, w) or "
             expected = f"Expected {patches}features (B, {self.n_features}) for this image encoder"
             raise ValueError(message(expected, found=f"shape {tuple(image.shape)}"))
+        image = image.contiguous() if self.narrow else image
         return self.tokens(self.backbone(image))  # (B, 3, h, w) -> (B, d) -> (B, s, l)
 
 

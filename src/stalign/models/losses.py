@@ -76,7 +76,7 @@ def info_nce(
     query, keys = _single(query), _single(keys)
     negatives = None if negatives is None else _single(negatives)
     target = torch.arange(n_query, device=query.device) + offset  # (B,)
-    query, keys = F.normalize(query, dim=-1), F.normalize(keys, dim=-1)
+    query, keys = _unit(query), _unit(keys)
 
     with torch.autocast(query.device.type, enabled=False):
         if negatives is None:
@@ -85,7 +85,7 @@ def info_nce(
             own = F.one_hot(target, n_keys).bool()  # (B, M)
             dropped = _any(~keys_valid[None] if keys_valid is not None else None, exclude, own)  # (B, M)
         else:
-            logits = torch.einsum("bd,bmd->bm", query, F.normalize(negatives, dim=-1)) / temperature  # (B, m)
+            logits = torch.einsum("bd,bmd->bm", query, _unit(negatives)) / temperature  # (B, m)
             positive = (query * keys[target]).sum(-1) / temperature  # (B,)
             dropped = torch.zeros_like(logits, dtype=torch.bool) if negatives_valid is None else ~negatives_valid
         logits = logits.masked_fill(dropped, -torch.inf)
@@ -239,6 +239,12 @@ def shared_niches(members: Tensor, others: Tensor | None = None) -> Tensor:
         same = (column[:, None, None] == others[None]) & (column >= 0)[:, None, None]  # (B, M, k)
         shared |= same.any(-1)
     return shared
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Scale rows to unit length; a row of zeros, as of a spot without counts, stays one and has a small gradient."""
+    norm = x.norm(dim=-1, keepdim=True)
+    return x / torch.where(norm > 0, norm, torch.ones_like(norm))
 
 
 def _single(tensor: Tensor) -> Tensor:

@@ -113,9 +113,9 @@ class DataConfig:
     manifest
         CSV written by `stalign.train.curate_stimage` or `curate_hest`, whose kept slides are added to `sections`.
     exclude
-        Patterns of section, donor or study names that no run may see.
+        Patterns of section, slide, file, donor or study names that no run may see.
     validation
-        Patterns of section names that are left out of training and whose loss is logged.
+        Patterns of section names that are left out of training and whose loss is logged; of one name, all sections.
     min_spots
         Sections with fewer usable spots are dropped.
     max_genes
@@ -126,7 +126,7 @@ class DataConfig:
         Frozen encoders of branches whose features are computed once per section and cached: the branch and a name of
         `stalign.encoders.list()`. Only for branches of kind `features`; features that are given go first.
     encoder_weights
-        File or folder of the weights of an encoder, by its name; without, the published ones are taken.
+        File or folder of the weights of an encoder, by its name, relative to `root`; without, the published ones.
     features
         `features` of sections that do not name their own. `{slide}` in a file name stands for the slide's name, as in
         `{ niche_image = "uni/{slide}.npy" }`.

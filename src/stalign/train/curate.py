@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from stalign._settings import logger
 from stalign._validate import message
 from stalign.io._stimage import read_table
 from stalign.train.config import SectionSpec
-from stalign.train.patterns import matches
+from stalign.train.patterns import as_patterns, matches, warn_unfit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -27,6 +28,7 @@ COLUMNS = (
     "study",
     "title",
     "spots",
+    "image",
     "kept",
     "why",
 )
@@ -60,18 +62,18 @@ def curate_stimage(
     donors
         Donor of each slide: the collection does not say.
     images
-        Whether a slide has to have its image.
+        Whether a slide has to have its image. Without, a slide that has none is trained on its counts.
 
     Returns
     -------
-    The manifest, one row a slide: what was kept, what was dropped and why.
+    The manifest, one row for each of the table: what was kept, what was dropped and why.
 
     Raises
     ------
     FileNotFoundError
         If there is no metadata table.
     ValueError
-        If the table lacks a column.
+        If the table has no rows, lacks a column or cannot be read, or `out` is a folder.
 
     Notes
     -----
@@ -84,10 +86,11 @@ def curate_stimage(
     >>> table = st.train.curate_stimage("path/to/STimage-1K4M", "manifest.csv", exclude=["*Maynard*"])  # doctest: +SKIP
     """
     root = Path(root)
+    _check_out(out)
     table = _table(root / "meta", "meta_all_gene*.csv", ("slide", "species", "tech"))
     rows = []
     for row in table.to_dict("records"):
-        slide, tech = str(row["slide"]), str(row["tech"])
+        slide, tech = _text(row["slide"]), str(row["tech"])
         where = root / tech
         entry = {
             "slide": slide,
@@ -95,17 +98,22 @@ def curate_stimage(
             "species": row["species"],
             "technology": tech,
             "tissue": row.get("tissue"),
-            "donor": (donors or {}).get(slide),
+            "donor": (donors or {}).get(slide or ""),
             "study": _pmid(row.get("pmid")),
             "title": row.get("title"),
             "spots": _number(row.get("spot_num")),
         }
-        files = {"counts": f"gene_exp/{slide}_count.*", "coordinates": f"coord/{slide}_coord.*"}
-        if images:
-            files["image"] = f"image/{slide}.*"
+        stem = escape(slide or "")
+        files = {
+            "counts": f"gene_exp/{stem}_count.*",
+            "coordinates": f"coord/{stem}_coord.*",
+            "image": f"image/{stem}.*",
+        }
         missing = [what for what, pattern in files.items() if not any(where.glob(pattern))]
+        entry["image"] = "image" not in missing
+        missing = [what for what in missing if images or what != "image"]
         rows.append(_judge(entry, species, technology, min_spots, exclude, missing))
-    return _manifest(rows, root, out)
+    return _manifest(_once(rows, exclude, ("technology", "slide")), root, out)
 
 
 def curate_hest(
@@ -135,14 +143,14 @@ def curate_hest(
 
     Returns
     -------
-    The manifest, one row a sample: what was kept, what was dropped and why.
+    The manifest, one row for each of the table: what was kept, what was dropped and why.
 
     Raises
     ------
     FileNotFoundError
         If there is no metadata table.
     ValueError
-        If the table lacks a column.
+        If the table has no rows, lacks a column or cannot be read, or `out` is a folder.
 
     Examples
     --------
@@ -150,24 +158,26 @@ def curate_hest(
     >>> table = st.train.curate_hest("path/to/hest", "manifest.csv", exclude=["MISC*"])  # doctest: +SKIP
     """
     root = Path(root)
+    _check_out(out)
     table = _table(root, "HEST_v*.csv", ("id", "species", "st_technology"))
     rows = []
     for row in table.to_dict("records"):
-        sample, study, patient = str(row["id"]), row.get("dataset_title"), row.get("patient")
+        sample, study, patient = _text(row["id"]), _text(row.get("dataset_title")), _text(row.get("patient"))
         entry = {
             "slide": sample,
             "format": "hest",
             "species": row["species"],
             "technology": row["st_technology"],
             "tissue": row.get("organ"),
-            "donor": f"{study}/{patient}" if isinstance(patient, str) else None,
+            "donor": f"{study or sample}/{patient}" if patient else None,
             "study": study,
             "title": row.get("subseries"),
             "spots": _number(row.get("spots_under_tissue")),
+            "image": None,
         }
         missing = [] if (root / "st" / f"{sample}.h5ad").is_file() else ["counts"]
         rows.append(_judge(entry, species, technology, min_spots, exclude, missing))
-    return _manifest(rows, root, out)
+    return _manifest(_once(rows, exclude, ("slide",)), root, out)
 
 
 def kept_slides(manifest: str | Path) -> list[SectionSpec]:
@@ -204,6 +214,7 @@ def kept_slides(manifest: str | Path) -> list[SectionSpec]:
             slide=str(row["slide"]),
             donor=str(row.get("donor") or "") or None,
             study=str(row.get("study") or "") or None,
+            image=str(row.get("image")).casefold() != "false",
         )
         for row in table.loc[kept.index].to_dict("records")
     ]
@@ -220,7 +231,9 @@ def _table(folder: Path, pattern: str, columns: Iterable[str]) -> pd.DataFrame:
     if missing:
         name = files[-1].name
         raise ValueError(message(f"Expected columns {', '.join(missing)} in {name}", available=table.columns))
-    return table.dropna(subset=[next(iter(columns))])
+    if table.empty:
+        raise ValueError(message(f"Expected rows in {str(files[-1])!r}", found="a header alone"))
+    return table
 
 
 def _judge(
@@ -231,20 +244,47 @@ def _judge(
     exclude: Sequence[str],
     missing: Sequence[str],
 ) -> dict[str, Any]:
-    names = {key: entry[key] for key in ("slide", "donor", "study", "title")}
-    banned = next(((kind, n) for kind, n in names.items() if isinstance(n, str) and matches(n, exclude)), None)
+    banned = _banned(entry, exclude)
     why = ""
-    if species and entry["species"] not in species:
+    if entry["slide"] is None:
+        why = "no slide id"
+    elif species and entry["species"] not in as_patterns(species):
         why = f"species is {entry['species']}"
-    elif technology and entry["technology"] not in technology:
+    elif technology and entry["technology"] not in as_patterns(technology):
         why = f"technology is {entry['technology']}"
-    elif banned is not None:
-        why = f"excluded by its {banned[0]} {banned[1]!r}"
+    elif banned:
+        why = banned
     elif entry["spots"] is not None and entry["spots"] < min_spots:
         why = f"{entry['spots']} spots, fewer than {min_spots}"
     elif missing:
         why = f"no {' and no '.join(missing)} on disk"
     return {**entry, "kept": not why, "why": why}
+
+
+def _names(entry: Mapping[str, Any]) -> dict[str, str]:
+    """List the names that a pattern may fit, by their kind."""
+    return {kind: str(entry[kind]) for kind in ("slide", "donor", "study", "title") if pd.notna(entry[kind])}
+
+
+def _banned(entry: Mapping[str, Any], exclude: Sequence[str]) -> str:
+    return next((f"excluded by its {kind} {n!r}" for kind, n in _names(entry).items() if matches(n, exclude)), "")
+
+
+def _once(rows: list[dict[str, Any]], exclude: Sequence[str], key: Sequence[str]) -> list[dict[str, Any]]:
+    """Take a slide that has several rows once, by its first row, and not at all if one of them is excluded."""
+    warn_unfit(exclude, {name for row in rows for name in _names(row).values()}, kind="exclude", of="slide")
+    same: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["slide"] is not None:
+            same.setdefault(tuple(row[k] for k in key), []).append(row)
+    for several in same.values():
+        banned = next(filter(None, (_banned(row, exclude) for row in several)), "")
+        for i, row in enumerate(several):
+            if banned and row["kept"]:
+                row.update(kept=False, why=banned)
+            elif i and not banned:
+                row.update(kept=False, why="listed more than once")
+    return rows
 
 
 def _manifest(rows: list[dict[str, Any]], root: Path, out: str | Path | None) -> pd.DataFrame:
@@ -258,9 +298,23 @@ def _manifest(rows: list[dict[str, Any]], root: Path, out: str | Path | None) ->
         path = Path(out)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".saving-{path.name}")
-        table.to_csv(temporary, index=False)
-        temporary.replace(path)
+        try:
+            table.to_csv(temporary, index=False)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
     return table
+
+
+def _check_out(out: str | Path | None) -> None:
+    if out is not None and Path(out).is_dir():
+        expected = "Expected `out` to be a file to write the manifest to"
+        raise ValueError(message(expected, found=f"the folder {str(out)!r}", hint="Add a file name to it"))
+
+
+def _text(value: Any) -> str | None:
+    """Take a cell as text, and None for one that is empty."""
+    return None if value is None or pd.isna(value) or not str(value).strip() else str(value)
 
 
 def _number(value: Any) -> int | None:

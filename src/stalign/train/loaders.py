@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
@@ -89,7 +90,8 @@ class SpotData(pl.LightningDataModule):
         """Return the batches of one epoch over the validation spots, the same every time and not augmented."""
         if self.validation is None:
             return []
-        sampler = self._sampler(self.validation)
+        whole = replace(self.config.sampler, spots_per_section=0, repeat_images=1)  # every spot, and once
+        sampler = self._sampler(self.validation, replace(self.config, sampler=whole))
         sampler.steps = sampler.steps_per_epoch
         return self._loader(SpotDataset(self.validation[0], **self._options()), sampler)
 
@@ -101,9 +103,9 @@ class SpotData(pl.LightningDataModule):
         mask = self.config.sampler.mask_shared_niches
         return {"seed": self.config.seed, "members": mask, "negatives": self.clusters}
 
-    def _sampler(self, split: Split) -> StepSampler:
+    def _sampler(self, split: Split, config: TrainConfig | None = None) -> StepSampler:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return make_sampler(split, self.config, rank=rank, world=world)
+        return make_sampler(split, config or self.config, rank=rank, world=world)
 
     def _loader(self, dataset: SpotDataset, sampler: StepSampler) -> StepLoader:
         workers = self.config.data.workers

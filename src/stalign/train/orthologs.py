@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -31,11 +32,14 @@ def read_orthologs(path: Path, columns: tuple[str, ...] = ()) -> dict[str, str]:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the columns cannot be told.
+        If it is no table, or the columns cannot be told.
     """
     if not path.is_file():
         raise FileNotFoundError(message("Expected a table of orthologs", found=f"no file {str(path)!r}"))
-    table = pd.read_csv(path, sep=None, engine="python", dtype=str, comment=None)
+    try:
+        table = pd.read_csv(path, sep=None, engine="python", dtype=str, comment=None)
+    except (csv.Error, ValueError) as error:
+        raise ValueError(message(f"Expected a table of orthologs in {str(path)!r}", found=str(error))) from error
     if len(columns) == 2:
         other, human = columns
     else:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from anndata import AnnData
 
+from stalign._constants import Keys
 from stalign._validate import message
 from stalign.data.expression import Vocabulary
 from stalign.data.genes import gene_ids
+from stalign.data.slots import write
 from stalign.data.spots import read_section
 from stalign.data.table import has_counts, read_counts, table_of
-from stalign.train.slides import donor_of, left_out
+from stalign.train.patterns import left_out, names_of, takes, warn_unfit
+from stalign.train.slides import donor_of
 from stalign.train.vocabulary import human_symbols
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -118,6 +122,72 @@ def survey(one: Opened, config: DataConfig, by_ensembl: Mapping[str, str]) -> Su
     return found
 
 
+def use_once(slides: Sequence[Slide], surveys: Sequence[Survey | str], barred: Mapping[int, str]) -> None:
+    """Drop sections that are listed again, and all listings of a section if `data.exclude` fits one of them.
+
+    Parameters
+    ----------
+    slides
+        All slides.
+    surveys
+        What is known of each, or why it is not; the surveys are changed.
+    barred
+        Why slides were not opened, by their position.
+    """
+    given = list(zip(slides, surveys, strict=True))
+    shut = [(_place(slides[i]), slides[i].spec, why) for i, why in barred.items()]
+    banned = {
+        (_place(slide), row["section"]): row["why"]
+        for slide, found in given
+        if isinstance(found, Survey)
+        for row in found.dropped
+        if row["why"].startswith("excluded by its ") and takes(slide.spec, row["section"])
+    }
+    seen = set()
+    for slide, found in given:
+        if not isinstance(found, Survey):
+            continue
+        place, kept = _place(slide), []
+        for i, (section, donor) in enumerate(zip(found.sections, found.donors, strict=True)):
+            why = next((w for other, spec, w in shut if other == place and takes(spec, section)), None)
+            why = why or banned.get((place, section)) or ("listed more than once" if (place, section) in seen else "")
+            seen.add((place, section))
+            if why:
+                found.dropped.append(report_row(slide, section, why, donor=donor))
+            else:
+                kept.append(i)
+        found.sections, found.donors = [found.sections[i] for i in kept], [found.donors[i] for i in kept]
+        found.detected = [found.detected[i] for i in kept] if found.detected else []
+
+
+def warn_unfit_exclude(slides: Sequence[Slide], surveys: Sequence[Survey | str], exclude: Sequence[str]) -> None:
+    """Warn of patterns of `data.exclude` that fit nothing.
+
+    Parameters
+    ----------
+    slides
+        All slides.
+    surveys
+        What is known of each, or why it is not.
+    exclude
+        The patterns.
+    """
+    names: set[str | None] = set()
+    for slide, found in zip(slides, surveys, strict=True):
+        names |= {name for _, name in names_of(slide, slide.spec.donor)}
+        if isinstance(found, Survey):
+            names |= {*found.sections, *found.donors}
+            names |= {row[key] for row in found.dropped for key in ("section", "donor")}
+    warn_unfit(exclude, {name for name in names if name}, kind="exclude", of="slide")
+
+
+def _place(slide: Slide) -> tuple[str, int | None, str | None, str | None]:
+    """Tell tables apart: by their file, or by object where they are in memory."""
+    data = slide.data
+    path = str(slide.path.resolve()) if data is None else slide.spec.path
+    return path, None if data is None else id(data), slide.spec.slide, slide.spec.table_key
+
+
 def read(
     one: Opened,
     section: str,
@@ -203,7 +273,7 @@ def with_features(one: Opened, config: DataConfig) -> tuple[Opened, dict[str, st
         level = branch.split("_")[0]
         found[branch] = f"X_{encoder}_{level}"
         if found[branch] not in table.obsm:
-            weights = config.encoder_weights.get(encoder)
+            weights = weights_of(config, encoder)
             arrays[found[branch]] = _encoded(one, encoder, weights, level, found[branch])
     if arrays:
         layers = {name: values for name, values in table.layers.items() if name is not None}
@@ -214,12 +284,32 @@ def with_features(one: Opened, config: DataConfig) -> tuple[Opened, dict[str, st
     return one, found
 
 
+def weights_of(config: DataConfig, encoder: str) -> str | None:
+    """Find the weights of an encoder that a run names.
+
+    Parameters
+    ----------
+    config
+        Where they are; a relative path starts from `root`.
+    encoder
+        Name of the encoder.
+
+    Returns
+    -------
+    A path, `random`, or None for the published ones.
+    """
+    weights = config.encoder_weights.get(encoder)
+    return weights if weights in (None, "random") else str(Path(config.root) / Path(weights).expanduser())
+
+
 def _encoded(one: Opened, encoder: str, weights: str | None, level: str, key: str) -> NDArray[np.float32]:
     from stalign import tl
 
     given = one.slide.spec
-    encoded = tl.encode(
-        one.data,
+    # The niches of the run: the table may hold others, and `tl.encode` would make those of three neighbours.
+    own: Any = write(one.data, {"obsp": {Keys.NICHE_GRAPH: one.graph}}, copy=True, table_key=given.table_key)
+    tl.encode(
+        own,
         encoder,
         level=level,
         weights=weights,
@@ -232,6 +322,5 @@ def _encoded(one: Opened, encoder: str, weights: str | None, level: str, key: st
         table_key=given.table_key,
         image_key=given.image_key,
         key_added=key,
-        copy=True,
     )
-    return table_of(encoded, given.table_key).obsm[key]
+    return table_of(own, given.table_key).obsm[key]

@@ -15,7 +15,6 @@ from stalign.train.clusters import with_clusters
 from stalign.train.loaders import SpotData, make_sampler
 from stalign.train.model import model_config
 from stalign.train.module import AlignModule
-from stalign.train.patterns import matches
 from stalign.train.shelf import hash_of
 from stalign.train.slides import as_slides
 from stalign.train.store import open_store
@@ -130,8 +129,10 @@ def wire(
     -------
     The run.
     """
-    if config.run.channels_last and _wide(network):
-        network = network.to(memory_format=torch.channels_last)
+    if config.run.channels_last:
+        for encoder in network.image_encoders.values():
+            if not encoder.narrow:
+                encoder.to(memory_format=torch.channels_last)
     world = world_size(config.run)
     per_epoch = make_sampler(train, config, world=world).steps_per_epoch
     steps = config.run.steps or max(1, round(config.run.epochs * per_epoch))
@@ -158,12 +159,6 @@ def wire(
     return Run(config, store, module, data, per_epoch)
 
 
-def _wide(network: STAlign) -> bool:
-    """Say whether convolutions may have their channels last: of fewer than 8, oneDNN's AVX2 kernels spoil memory."""
-    widths = [m.out_channels for m in network.modules() if isinstance(m, torch.nn.Conv2d)]
-    return min(widths, default=8) >= 8
-
-
 def split(sections: Sequence[StoredSection], patterns: Sequence[str]) -> tuple[Split, Split | None]:
     """Set the sections apart whose names match.
 
@@ -183,8 +178,8 @@ def split(sections: Sequence[StoredSection], patterns: Sequence[str]) -> tuple[S
     ValueError
         If nothing is left to train on.
     """
-    held = [s for s in sections if matches(s.name, patterns)]
-    kept = [s for s in sections if not matches(s.name, patterns)]
+    held = [s for s in sections if s.fits(patterns)]
+    kept = [s for s in sections if not s.fits(patterns)]
     if not kept:
         raise ValueError(message("Expected sections to train on", found="all of them held out by `data.validation`"))
     return (kept, [s.rows for s in kept]), ((held, [s.rows for s in held]) if held else None)
@@ -200,7 +195,8 @@ def _check_features(store: SectionStore, shape: ModelConfig) -> None:
             given = reader.features.get(branch)
             there = reader.windows is not None if branch.endswith("image") else reader.expression is not None
             where = f"for `{branch}` in section {section.name!r}"
-            if given is None and there and isinstance(spec, Features):
+            untrained = isinstance(spec, TimmEncoder) and spec.frozen  # nothing has put weights into it
+            if given is None and there and (isinstance(spec, Features) or untrained):
                 hint = "Name an encoder in `data.encoders`, or give arrays in `features`"
                 raise ValueError(message(f"Expected features {where}", found="none", hint=hint))
             if given is not None and given.shape[1] != width:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -154,7 +155,8 @@ def _files(slide: Slide) -> list[Path]:
         found: Iterable[Path] = [path, *_images(path)]
     elif name is not None:
         parts = ("gene_exp", "coord", "image", "st", "wsis", "metadata")
-        found = [f for part in parts for f in (*path.glob(f"{part}/{name}[._]*"), *path.glob(f"*/{part}/{name}[._]*"))]
+        own = f"{glob.escape(name)}[._]*"
+        found = [f for part in parts for f in (*path.glob(f"{part}/{own}"), *path.glob(f"*/{part}/{own}"))]
     else:
         found = [f for f in path.rglob("*") if f.is_file()]
     given = [slide.root / where for where in slide.spec.features.values() if not where.startswith("obsm:")]

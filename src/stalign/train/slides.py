@@ -15,7 +15,6 @@ from stalign.pp._niches import niche_slots
 from stalign.pp._patches import window_slots
 from stalign.train.config import SectionSpec
 from stalign.train.orthologs import read_orthologs
-from stalign.train.patterns import matches
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -141,7 +140,9 @@ def read_slide(slide: Slide) -> Any:
         return io.read_visium(slide.path)
     if slide.spec.slide is None:
         raise ValueError(message(f"Expected the `slide` to read from {str(slide.path)!r}", found="none"))
-    return (io.read_stimage if kind == "stimage" else io.read_hest)(slide.path, slide.spec.slide)
+    if kind == "stimage":
+        return io.read_stimage(slide.path, slide.spec.slide, mpp=slide.spec.mpp, image=slide.spec.image)
+    return io.read_hest(slide.path, slide.spec.slide)
 
 
 def _kind(slide: Slide) -> str:
@@ -218,36 +219,6 @@ def open_slide(slide: Slide, spec: InputSpec) -> Opened:
     if any(view.image is not None for view in views):
         windows = window_slots(table, views, graph, into=slots)
     return Opened(slide, data, table, views, graph, windows)
-
-
-def left_out(slide: Slide, section: str, donor: str | None, exclude: Iterable[str]) -> str | None:
-    """Say why a section may not be used, if it may not.
-
-    Parameters
-    ----------
-    slide
-        Its slide.
-    section
-        Its name.
-    donor
-        Who it is from.
-    exclude
-        Patterns of section, slide, donor and study names.
-
-    Returns
-    -------
-    The reason, or None.
-    """
-    spec = slide.spec
-    if spec.include and not matches(section, spec.include):
-        return "not among those to include"
-    if matches(section, spec.exclude):
-        return "excluded by its table's `exclude`"
-    names = {"section": section, "slide": spec.slide, "donor": donor or spec.donor, "study": spec.study}
-    for kind, name in names.items():
-        if name is not None and matches(name, exclude):
-            return f"excluded by its {kind} {name!r}"
-    return None
 
 
 def donor_of(adata: Any, view: SectionView, slide: Slide) -> str | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from dataclasses import asdict, dataclass, fields, replace
+import zlib
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,13 +14,23 @@ import pandas as pd
 
 from stalign._settings import logger, progress
 from stalign._validate import message
-from stalign.train.reading import Survey, read, report_row, survey, with_features
+from stalign.train.patterns import excluded, matches, warn_unfit
+from stalign.train.reading import (
+    Survey,
+    read,
+    report_row,
+    survey,
+    use_once,
+    warn_unfit_exclude,
+    weights_of,
+    with_features,
+)
 from stalign.train.shelf import NotKeptError, Shelf, hash_of, key_of
 from stalign.train.slides import open_slide
 from stalign.train.vocabulary import GeneCensus, choose, read_gene_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Container, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -29,6 +41,7 @@ if TYPE_CHECKING:
     from stalign.train.slides import Opened, Slide
 
 T = TypeVar("T")
+_UNREADABLE = (OSError, ValueError, LookupError, TypeError, EOFError, AttributeError, RuntimeError, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -47,6 +60,8 @@ class StoredSection:
         Cluster of each spot for negatives drawn from other clusters, (len(reader),), or None.
     donor, study
         Who it is from.
+    given
+        Its name as its table has it, which sections of other tables may have too; "" where `name` is that.
     """
 
     name: str
@@ -55,6 +70,11 @@ class StoredSection:
     clusters: NDArray[np.intp] | None = None
     donor: str | None = None
     study: str | None = None
+    given: str = ""
+
+    def fits(self, patterns: str | Sequence[str]) -> bool:
+        """Say whether its name, in the run or in its table, fits one of some patterns."""
+        return any(matches(name, patterns) for name in (self.name, self.given or self.name))
 
     @property
     def stratum(self) -> str:
@@ -92,8 +112,8 @@ class SectionStore:
         )
 
     def fingerprint(self) -> list[list[Any]]:
-        """Return name and number of spots of each section, to compare a resumed run with."""
-        return [[s.name, len(s.rows)] for s in self.sections]
+        """Return name, number of spots and a hash of what each section holds, to compare a resumed run with."""
+        return [[s.name, len(s.rows), _content(s.reader)] for s in self.sections]
 
 
 def open_store(
@@ -141,7 +161,13 @@ def open_store(
     by_ensembl = {ensembl: symbol for symbol, ensembl in extra if ensembl}
     report: list[dict[str, Any]] = []
     census = GeneCensus()
-    surveys = opener.each(slides, "Reading slides", lambda slide: opener.survey(slide, by_ensembl))
+    reasons = [excluded(slide, config.exclude) for slide in slides]
+    barred = {i: why for i, why in enumerate(reasons) if why}
+    wanted = [slide for i, slide in enumerate(slides) if i not in barred]
+    in_turn = iter(opener.each(wanted, "Reading slides", lambda slide: opener.survey(slide, by_ensembl)))
+    surveys = [why or next(in_turn) for why in reasons]
+    warn_unfit_exclude(slides, surveys, config.exclude)
+    use_once(slides, surveys, barred)
     for slide, found in zip(slides, surveys, strict=True):
         report.extend(found.dropped if isinstance(found, Survey) else [report_row(slide, "", found)])
         if isinstance(found, Survey):
@@ -149,32 +175,37 @@ def open_store(
     if vocabulary is None and census.tables:
         vocabulary = choose(census, config.max_genes, extra)
     usable = [(slide, found) for slide, found in zip(slides, surveys, strict=True) if isinstance(found, Survey)]
+    usable = [(slide, found) for slide, found in usable if found.sections]
     surveyed = {id(slide): found for slide, found in usable}
+    opener.opened = {key: one for key, one in opener.opened.items() if key in surveyed}
     readers = opener.each(
         [slide for slide, _ in usable],
         "Reading sections",
         lambda slide: opener.readers(slide, surveyed[id(slide)], vocabulary),
     )
-    sections: list[StoredSection] = []
+    sections: dict[str, StoredSection] = {}
     for (slide, found), made in zip(usable, readers, strict=True):
         if isinstance(made, str):
             report.append(report_row(slide, "", made))
             continue
-        for name, donor, reader in zip(found.sections, found.donors, made, strict=True):
-            stored = StoredSection(name, reader, np.flatnonzero(reader.valid), donor=donor, study=slide.spec.study)
+        for given, donor, reader in zip(found.sections, found.donors, made, strict=True):
+            name, rows = _unique(given, sections), np.flatnonzero(reader.valid)
+            stored = StoredSection(name, reader, rows, donor=donor, study=slide.spec.study, given=given)
             n = len(stored.rows)
             why = f"{n} spots that can be embedded, fewer than {config.min_spots}" if n < config.min_spots else ""
             report.append(report_row(slide, name, why, donor=donor, spots=n, inputs=stored.stratum))
             if not why:
-                sections.append(stored)
+                sections[name] = stored
     if not sections:
-        reasons = "; ".join(f"{r['section'] or r['slide']}: {r['why']}" for r in report) or "no slide was given"
-        raise ValueError(message("Expected at least one usable section", found=f"none ({reasons})"))
+        causes = "; ".join(f"{r['section'] or r['slide']}: {r['why']}" for r in report) or "no slide was given"
+        raise ValueError(message("Expected at least one usable section", found=f"none ({causes})"))
     if vocabulary is None:
         raise ValueError(
             message("Expected counts in at least one section", found="images alone", hint="Start from trained weights")
         )
-    store = SectionStore(_unique(sections), vocabulary, report)
+    names = {name for s in sections.values() for name in (s.name, s.given)}
+    warn_unfit(config.validation, names, kind="validation", of="section")
+    store = SectionStore(list(sections.values()), vocabulary, report)
     dropped = sum(not r["kept"] for r in report)
     logger.info("%d sections with %d spots; %d left out.", len(store.sections), store.n_spots, dropped)
     return store
@@ -203,8 +234,8 @@ class _Opener:
                 made[i] = make(slide)
             except NotKeptError:  # nothing is wrong with the slide
                 raise
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                cause = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+            except _UNREADABLE as error:
+                cause = _cause(error)
                 if self.config.on_error == "stop":
                     hint = 'Mend it, list it under `exclude`, or set `data.on_error = "skip"`'
                     raise RuntimeError(message(f"Cannot read slide {slide.name!r}", found=cause, hint=hint)) from error
@@ -214,9 +245,8 @@ class _Opener:
 
     def survey(self, slide: Slide, by_ensembl: Mapping[str, str]) -> Survey:
         """Survey a slide."""
-        key = self._key(
-            slide, {"exclude": self.config.exclude, "least": self.config.min_spots, "names": len(by_ensembl)}
-        )
+        names = hash_of(sorted(by_ensembl.items()))
+        key = self._key(slide, {"exclude": self.config.exclude, "least": self.config.min_spots, "names": names})
         if key is not None and self.shelf is not None:
             kept = self.shelf.get(f"survey-{key}", self.spec)
             if kept is not None:
@@ -269,15 +299,35 @@ def _find_encoders(slides: Sequence[Slide], config: DataConfig) -> None:
 
     for branch, encoder in config.encoders.items():
         if any(branch not in slide.spec.features for slide in slides):
-            locate(get(encoder), config.encoder_weights.get(encoder))
+            locate(get(encoder), weights_of(config, encoder))
 
 
-def _unique(sections: list[StoredSection]) -> list[StoredSection]:
-    """Number the sections whose names come more than once."""
-    seen: dict[str, int] = {}
-    out = []
-    for section in sections:
-        seen[section.name] = seen.get(section.name, 0) + 1
-        count = seen[section.name]
-        out.append(section if count == 1 else replace(section, name=f"{section.name} ({count})"))
-    return out
+def _unique(name: str, taken: Container[str]) -> str:
+    """Number a name that another section of the run has already."""
+    count, new = 1, name
+    while new in taken:
+        count += 1
+        new = f"{name} ({count})"
+    return new
+
+
+def _cause(error: Exception) -> str:
+    """Say what went wrong, with the kind of error where its text alone would not tell."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    told = text.startswith("Expected") or (isinstance(error, (OSError, ValueError)) and " " in text)
+    kind = type(error)
+    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+    return text if told else f"{name}: {text}".rstrip(": ")
+
+
+def _content(reader: SpotReader) -> str:
+    """Hash positions, counts and size of the image of a section."""
+    image, expression = reader.section.image, reader.expression
+    arrays = [reader.section.coords]
+    if expression is not None:
+        counts = expression.counts
+        arrays += [expression.totals, counts.data, counts.indices, counts.indptr]
+    sha = hashlib.sha256(repr(None if image is None else [int(n) for n in image.shape[:2]]).encode())
+    for array in arrays:
+        sha.update(np.ascontiguousarray(array).data)
+    return sha.hexdigest()[:32]

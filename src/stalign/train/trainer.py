@@ -96,7 +96,7 @@ def precision(config: RunConfig) -> str:
     if config.precision != "auto":
         return config.precision
     if config.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        return "bf16-mixed"
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
     amx = getattr(torch.cpu, "_is_amx_tile_supported", bool)()
     return "bf16-mixed" if amx and config.accelerator in ("auto", "cpu") else "32-true"
 

@@ -116,12 +116,17 @@ def read_gene_file(path: Path) -> list[tuple[str, str]]:
     ------
     FileNotFoundError
         If there is no such file.
+    ValueError
+        If it is empty or no text.
     """
     if not path.is_file():
         raise FileNotFoundError(message("Expected a file of gene symbols", found=f"no file {str(path)!r}"))
     suffix = path.name.removesuffix(".gz")
     separator = "," if suffix.endswith(".csv") else "\t"
-    table = pd.read_csv(path, sep=separator, header=None, dtype=str, keep_default_na=False)
+    try:
+        table = pd.read_csv(path, sep=separator, header=None, dtype=str, keep_default_na=False)
+    except ValueError as error:
+        raise ValueError(message(f"Expected gene symbols in {str(path)!r}", found=str(error))) from error
     genes = []
     for row in table.itertuples(index=False):
         cells = [str(cell).strip() for cell in row[:2]]
