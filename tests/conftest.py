@@ -107,7 +107,7 @@ def small_weights():
     from stalign.models import MINI, Checkpoint, ConvEncoder, GeneTable, Head, STAlign
 
     def make(*, genes=None, ensembl=(), seed=0, model=None, **spec):
-        conv, table = ConvEncoder(channels=(4, 4, 8, 8)), GeneTable(width=16, layers=1, hidden=8)
+        conv, table = ConvEncoder(channels=(8, 8, 8, 8)), GeneTable(width=16, layers=1, hidden=8)
         config = replace(
             MINI,
             name="small",

@@ -23,6 +23,7 @@ DIRECTIONS = {
     "gene_to_image": (Keys.EMBED_GENE, Keys.EMBED_IMAGE),
 }
 RECALL = (0.01, 0.05, 0.10)  # of the candidates, as HiBio-ST reports
+ROUNDING = 1e-6  # of a cosine in float32: products of equal rows differ by it, as the processor sums them in blocks
 CHUNK = 16_000_000  # similarities in memory at once, 64 MB
 
 
@@ -154,8 +155,8 @@ def _search(
         if partner is not None:
             has = partner[part] >= 0
             own = cosine[np.flatnonzero(has), partner[part][has]][:, None]
-            ties = (cosine[has] == own).sum(axis=1) - 1
-            rank[part][has] = (cosine[has] > own).sum(axis=1) + ties / 2
+            ties = (np.abs(cosine[has] - own) <= ROUNDING).sum(axis=1) - 1
+            rank[part][has] = (cosine[has] > own + ROUNDING).sum(axis=1) + ties / 2
     return best, similarity, rank
 
 

@@ -67,7 +67,8 @@ def as_slides(
     Parameters
     ----------
     given
-        AnnData, SpatialData, paths, `SectionSpec`, pairs of a table and its `SectionSpec`, or slides.
+        AnnData, SpatialData, paths, `SectionSpec`, pairs of a table and its `SectionSpec`, or slides; a path or slide alone
+        is one of them.
     root
         Folder that relative paths start from.
     features
@@ -84,7 +85,7 @@ def as_slides(
     """
     slides: list[Slide] = []
     tables: dict[tuple[str, tuple[str, ...]], Mapping[str, str]] = {}
-    for index, item in enumerate(given):
+    for index, item in enumerate([given] if isinstance(given, (str, Path, SectionSpec, Slide)) else given):
         if isinstance(item, Slide):
             slides.append(item)
             continue
