@@ -67,8 +67,8 @@ def as_slides(
     Parameters
     ----------
     given
-        AnnData, SpatialData, paths, `SectionSpec`, pairs of a table and its `SectionSpec`, or slides; a path or slide alone
-        is one of them.
+        AnnData, SpatialData, paths, `SectionSpec`, pairs of a table and its `SectionSpec`, or slides; or one path,
+        `SectionSpec` or slide alone.
     root
         Folder that relative paths start from.
     features
