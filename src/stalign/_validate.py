@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -69,3 +71,22 @@ def one_of(value: object, allowed: Iterable[object], *, name: str, hint: str = "
         raise ValueError(
             message(f"Expected `{name}` to be one of those available", found=repr(value), available=allowed, hint=hint)
         )
+
+
+def warn(text: str) -> None:
+    """Warn the user, at the line outside of stalign that led here.
+
+    Parameters
+    ----------
+    text
+        The warning.
+
+    Warns
+    -----
+    UserWarning
+        Always.
+    """
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).split(".")[0] == "stalign":
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, UserWarning, stacklevel=level)

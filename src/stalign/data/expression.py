@@ -19,28 +19,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stalign.data.counts import Counts
-    from stalign.data.sections import SectionView
+    from stalign.data.section import Section
     from stalign.models.config import InputSpec
 
 _CHUNK = 4096  # spots whose scores are computed at one time
 _FIT_SPOTS = 20_000  # spots that the gene basis of a section is fitted to at most
 _FIT_PLACES = 100  # places that they are taken from in a section of more
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """The genes that weights know.
-
-    Parameters
-    ----------
-    symbols
-        Gene symbols, (n_genes,), in the order of the network's gene table.
-    ensembl
-        Ensembl ids without version, (n_genes,), "" where unknown; or empty.
-    """
-
-    symbols: tuple[str, ...]
-    ensembl: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -135,7 +119,7 @@ class Expression:
 
 def read_expression(
     counts: Counts,
-    section: SectionView,
+    section: Section,
     graph: sp.csr_matrix,
     valid: NDArray[np.bool_],
     spec: InputSpec,
@@ -147,7 +131,7 @@ def read_expression(
     Parameters
     ----------
     counts
-        Counts of the table.
+        Counts of the section.
     section
         The section.
     graph
@@ -169,18 +153,18 @@ def read_expression(
     ValueError
         If no spot with a position has counts.
     """
-    matrix, totals = counts.of(section.rows)
+    matrix, totals = counts.matrix, counts.totals
     usable = np.flatnonzero(valid & (totals > 0))
     if len(usable) == 0:
         msg = message(
-            f"Expected at least one spot with counts in section {section.library!r}", found="only spots without counts"
+            f"Expected at least one spot with counts in section {section.name!r}", found="only spots without counts"
         )
         raise ValueError(msg)
     normal = partial(_normalised, target=spec.gene_target_sum, log1p=spec.log1p)
     if spec.niche_sigma > 0 and not np.isfinite(section.coord_mpp):
         logger.warning(
             "Section %r has no physical scale: the expression of its niches is a plain mean. Pass `mpp=` to weigh it.",
-            section.library,
+            section.name,
         )
     elif spec.niche_sigma > 0:
         coords = np.where(valid[:, None], section.coords_um, np.nan)

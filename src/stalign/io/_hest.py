@@ -13,7 +13,7 @@ from stalign._constants import Keys
 from stalign._settings import logger
 from stalign._validate import message, one_of
 from stalign.data.pixels import file_levels, read_file
-from stalign.data.scale import number
+from stalign.data.numbers import number
 from stalign.io._files import SMALL_PX, first, folder, listing
 
 if TYPE_CHECKING:
@@ -109,11 +109,11 @@ def _metadata(file: Path) -> dict[str, Any]:
         raise ValueError(message(f"Expected a JSON object in {file}", found=f"a {type(facts).__name__}"))
     metadata: dict[str, Any] = {name: str(facts[name]) for name in _FACTS if facts.get(name) is not None}
     for name in _PX:
-        value = number(facts, name)
+        value = number(facts, name, where="the metadata")
         if value is not None and np.isfinite(value) and value > 0:
             metadata |= {"um_per_px": value, "mpp_origin": f"{name} of HEST"}
             break
-    diameter = number(facts, "spot_diameter")
+    diameter = number(facts, "spot_diameter", where="the metadata")
     if diameter is not None and np.isfinite(diameter):
         metadata["spot_diameter_um"] = diameter
     return metadata

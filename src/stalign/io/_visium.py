@@ -14,7 +14,8 @@ from stalign._constants import Keys
 from stalign._settings import logger
 from stalign._validate import message, one_of
 from stalign.data.pixels import file_levels, read_file
-from stalign.data.scale import Stated, number, resolve
+from stalign.data.numbers import number
+from stalign.data.scale import Stated, resolve
 from stalign.io._files import SMALL_PX, first, folder, listing
 
 if TYPE_CHECKING:
@@ -96,10 +97,10 @@ def read_visium(
     adata = _place(adata, positions)
     images, metadata = _images(spatial, factors, image)
     stated = Stated(
-        number(factors, "microns_per_pixel"),
+        number(factors, "microns_per_pixel", where="the scale factors"),
         "microns_per_pixel of the scale factors",
-        number(factors, "bin_size_um"),
-        number(factors, "spot_diameter_fullres"),
+        number(factors, "bin_size_um", where="the scale factors"),
+        number(factors, "spot_diameter_fullres", where="the scale factors"),
         adata.obs[["array_row", "array_col"]].to_numpy(dtype=np.float64),
     )
     scale = resolve(adata.obsm[Keys.SPATIAL], stated, library=library, mpp=mpp, spot_diameter=None)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stalign.data import sections, table_of
+from stalign.data import open_sections, table_of
 from stalign.pl._canvas import canvas, entitle, finish
 from stalign.pl._labels import NO_LABEL, Labels, Palette, default_key, matched, read_labels
 from stalign.pl._tissue import frame, panel_size, spots, tissue
@@ -114,7 +114,7 @@ def domains(
     table = table_of(data, table_key)
     columns = [default_key(table)] if key is None else [key] if isinstance(key, str) else list(key)
     shown = resolve(table, columns, truth, reference, palette)
-    views = sections(
+    views = open_sections(
         data, table_key=table_key, image_key=image_key, library_key=library_key, mpp=mpp, image=image > 0, want_mpp=4.0
     )
     n = len(views) * len(shown)
@@ -137,7 +137,7 @@ def domains(
             if rooms[index]:
                 legend(panel, part if each else labels)
             name = (
-                labels.key if len(views) == 1 else view.library if len(shown) == 1 else f"{view.library}: {labels.key}"
+                labels.key if len(views) == 1 else view.name if len(shown) == 1 else f"{view.name}: {labels.key}"
             )
             entitle(panel, title, name, index, n)
     return finish(figure, axes, show=show, return_fig=return_fig)

@@ -9,8 +9,7 @@ import numpy as np
 from stalign._constants import Keys
 from stalign._settings import logger, settings
 from stalign._validate import message
-from stalign.data import table_of
-from stalign.data.sections import groups
+from stalign.data import open_sections, table_of
 from stalign.pl._canvas import PANEL, canvas, entitle, finish
 from stalign.pl._domains import legend, legend_width, resolve
 from stalign.pl._labels import Labels, default_key
@@ -155,7 +154,7 @@ def embedding(
 def _by_library(data: AnnData | SpatialData, library_key: str, table_key: str | None) -> Labels:
     from stalign.pl._labels import colors_of
 
-    parts = groups(data, table_key=table_key, library_key=library_key)
+    parts = [(one.name, one.rows) for one in open_sections(data, table_key=table_key, library_key=library_key)]
     codes = np.full(sum(len(rows) for _, rows in parts), -1, dtype=np.intp)
     for code, (_, rows) in enumerate(parts):
         codes[rows] = code

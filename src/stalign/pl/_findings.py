@@ -16,6 +16,7 @@ import pandas as pd
 from stalign._constants import Keys
 from stalign._validate import message
 from stalign.core.scores import IGNORE, agreement
+from stalign.data import section_row
 from stalign.pl import _html as html
 from stalign.pl._labels import read_labels
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-    from stalign.data.sections import SectionView
+    from stalign.data import Section
 
 _PACKAGES = (
     "stalign", "torch", "timm", "numpy", "scipy", "scikit-learn", "anndata", "scanpy", "squidpy", "spatialdata",
@@ -35,7 +36,7 @@ _BEST = 20  # genes in the table
 _FEW = 8  # entries of a card that are not folded away
 
 
-def section_table(table: AnnData, views: Sequence[SectionView]) -> pd.DataFrame:
+def section_table(table: AnnData, views: Sequence[Section]) -> pd.DataFrame:
     """Describe sections and their physical scale, a row each."""
     rows = []
     for view in views:
@@ -43,7 +44,7 @@ def section_table(table: AnnData, views: Sequence[SectionView]) -> pd.DataFrame:
         image = view.image
         rows.append(
             {
-                "section": view.library,
+                "section": view.name,
                 "spots": len(view.rows),
                 "usable": int(valid.sum()),
                 "technology": view.technology,
@@ -57,7 +58,7 @@ def section_table(table: AnnData, views: Sequence[SectionView]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def map_text(table: AnnData, views: Sequence[SectionView], truth: str | None, *, has_domains: bool) -> str:
+def map_text(table: AnnData, views: Sequence[Section], truth: str | None, *, has_domains: bool) -> str:
     """Describe the map of domains for readers who do not see it."""
     named = [(Keys.DOMAIN, "domains")] if has_domains else []
     named = [(truth, "labels"), *named] if truth is not None else named
@@ -66,7 +67,7 @@ def map_text(table: AnnData, views: Sequence[SectionView], truth: str | None, *,
         labels = read_labels(table, key)
         sizes = [f"{name} {int((labels.codes == code).sum())}" for code, name in enumerate(labels.names)]
         parts.append(f"{len(sizes)} {what} with these numbers of spots: {', '.join(sizes)}")
-    names = ", ".join(view.library for view in views)
+    names = ", ".join(view.name for view in views)
     return f"Map of {table.n_obs} spots of {names}, coloured by {'; and by '.join(parts)}."
 
 
@@ -80,13 +81,13 @@ def size_table(table: AnnData, key: str) -> str:
     return html.table(frame, "Size of the domains", digits=3) + note
 
 
-def score_table(table: AnnData, views: Sequence[SectionView], truth: str) -> pd.DataFrame:
+def score_table(table: AnnData, views: Sequence[Section], truth: str) -> pd.DataFrame:
     """ARI and NMI of each section, and over all where there are several."""
     true, found = (
         table.obs[key].astype(object).where(table.obs[key].notna(), "").astype(str).to_numpy()
         for key in (truth, Keys.DOMAIN)
     )
-    parts = [(view.library, view.rows) for view in views]
+    parts = [(view.name, view.rows) for view in views]
     parts += [("all", np.arange(table.n_obs))] if len(parts) > 1 else []
     rows = []
     for library, own in parts:
@@ -107,24 +108,23 @@ def gene_table(predicted: AnnData) -> str:
     return html.table(frame.head(_BEST), f"The {min(_BEST, len(frame))} genes predicted best", digits=3)
 
 
-def findings(table: AnnData, views: Sequence[SectionView], truth: str | None) -> list[str]:
+def findings(table: AnnData, views: Sequence[Section], truth: str | None) -> list[str]:
     """What a reader should know before believing the figures."""
     found = []
-    noted = table.uns.get(Keys.UNS, {}).get("embed", {}).get("sections", {})
     for view in views:
         invalid = int((~view.valid).sum())
         if invalid:
-            found.append(f"{view.library}: {invalid} spots have no position.")
+            found.append(f"{view.name}: {invalid} spots have no position.")
         if view.image is None:
-            found.append(f"{view.library} has no image.")
+            found.append(f"{view.name} has no image.")
         if not np.isfinite(view.coord_mpp):
-            found.append(f"{view.library}: the physical scale is unknown.")
-        entry = noted.get(view.library, {})
+            found.append(f"{view.name}: the physical scale is unknown.")
+        entry = section_row(table, "embed", view.name)
         modality, coverage = str(entry.get("modality", "")), entry.get("gene_coverage")
         if modality == "gene" and view.image is not None:
-            found.append(f"{view.library} was embedded from its genes alone.")
+            found.append(f"{view.name} was embedded from its genes alone.")
         if coverage is not None and coverage < _LOW_COVERAGE:
-            found.append(f"{view.library}: the weights know {coverage:.0%} of its genes.")
+            found.append(f"{view.name}: the weights know {coverage:.0%} of its genes.")
     if Keys.VALID in table.obs and not table.obs[Keys.VALID].all():
         found.append(f"{int((~table.obs[Keys.VALID].astype(bool)).sum())} of {table.n_obs} spots could not be used.")
     if Keys.DOMAIN not in table.obs:

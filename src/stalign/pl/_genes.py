@@ -8,7 +8,7 @@ import numpy as np
 
 from stalign._validate import message
 from stalign.core.scores import per_gene
-from stalign.data import sections, table_of
+from stalign.data import open_sections, table_of
 from stalign.pl._canvas import canvas, entitle, finish
 from stalign.pl._tissue import frame, panel_size, spots, tissue
 
@@ -124,7 +124,7 @@ def genes(
     columns = table.var_names.get_indexer(chosen)
     kinds = [("measured", table.layers[TRUTH])] if TRUTH in table.layers else []
     kinds.append(("predicted", table.X))
-    views = sections(
+    views = open_sections(
         data, table_key=table_key, image_key=image_key, library_key=library_key, mpp=mpp, image=image > 0, want_mpp=4.0
     )
     count = len(chosen) * len(views) * len(kinds)
@@ -147,7 +147,7 @@ def genes(
                 rgba[~np.isfinite(value)] = _MISSING
                 frame(panel, place, image=image, bar=scale_bar)
                 spots(panel, place, rgba, size=size, alpha=alpha)
-                where = "" if len(views) == 1 else f"{view.library}: "
+                where = "" if len(views) == 1 else f"{view.name}: "
                 default = f"{where}{gene} {kind}{_correlation(values) if kind == 'predicted' else ''}"
                 entitle(panel, title, default, index, count)
                 pair.append(panel)

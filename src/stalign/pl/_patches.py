@@ -9,7 +9,7 @@ import numpy as np
 
 from stalign._constants import Keys
 from stalign._validate import message
-from stalign.data import sections, table_of
+from stalign.data import open_sections, section_row, table_of
 from stalign.pl._bar import draw_bar
 from stalign.pl._canvas import canvas, entitle, finish
 from stalign.pl._labels import read_labels
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from spatialdata import SpatialData
 
-    from stalign.data.sections import SectionView
+    from stalign.data import Section
 
 _LEVELS = (("spot", Keys.SPOT_WINDOW), ("niche", Keys.NICHE_WINDOW))
 _LINE = 18  # letters in a line of a title
@@ -124,13 +124,11 @@ def patches(
             )
     if size is not None and size < 1:
         raise ValueError(message("Expected `size` to be at least 1 px", found=size))
-    views = sections(
-        data,
-        table_key=table_key,
-        image_key=image_key if image_key is not None else recorded(table, "image_key") or None,
-        library_key=library_key,
-        mpp=mpp if mpp is not None else recorded(table, "coord_mpp") or None,
-    )
+    where: dict[str, Any] = {"table_key": table_key, "library_key": library_key, "mpp": mpp}
+    if image_key is None:
+        noted = {one.name: section_row(table, "patches", one.name) for one in open_sections(data, **where)}
+        image_key = {name: str(row["image_key"]) for name, row in noted.items() if row}
+    views = open_sections(data, image_key=image_key, **where)
     chosen = [_choose(table, view, spots, n, by) for view in views]
     if spots is not None and sum(map(len, chosen)) < len(spots):
         unknown = [name for name in spots if name not in table.obs_names]
@@ -147,7 +145,7 @@ def patches(
             strip = axes[(2 * i + j) * width : (2 * i + j + 1) * width]
             windows = np.asarray(table.obsm[slot], dtype=np.float64)[view.rows[picks]]
             _strip(strip, view, windows, size=size, bar=scale_bar)
-            name = level if len(rows) == 1 else f"{view.library}\n{level}"
+            name = level if len(rows) == 1 else f"{view.name}\n{level}"
             strip[0].set_ylabel(name, parse_math=False)
             if j == 1:
                 continue
@@ -162,30 +160,12 @@ def patches(
     return finish(figure, axes, show=show, return_fig=return_fig)
 
 
-def recorded(table: AnnData, name: str) -> dict[str, Any]:
-    """Look up what `pp.patches` noted of each section.
-
-    Parameters
-    ----------
-    table
-        The table.
-    name
-        What to look up, such as `image_key`.
-
-    Returns
-    -------
-    A value per section; empty where there is no record.
-    """
-    noted = table.uns.get(Keys.UNS, {}).get("patches", {}).get("sections", {})
-    return {str(library): entry[name] for library, entry in noted.items() if name in entry}
-
-
-def _choose(table: AnnData, view: SectionView, spots: Sequence[str] | None, n: int, by: str | None) -> NDArray[np.intp]:
+def _choose(table: AnnData, view: Section, spots: Sequence[str] | None, n: int, by: str | None) -> NDArray[np.intp]:
     """Positions in the section of the spots to show."""
     if view.image is None:
         raise ValueError(
             message(
-                f"Expected an image of section {view.library!r}",
+                f"Expected an image of section {view.name!r}",
                 found="none",
                 hint="Patches are cut from it; store one in uns['spatial'] or name it with `image_key=`",
             )
@@ -199,7 +179,7 @@ def _choose(table: AnnData, view: SectionView, spots: Sequence[str] | None, n: i
         return at[(at >= 0) & has[at]]
     if not has.any():
         raise ValueError(
-            message(f"Expected windows for section {view.library!r}", found=f"NaN for all {len(has)} spots")
+            message(f"Expected windows for section {view.name!r}", found=f"NaN for all {len(has)} spots")
         )
     if by is not None:
         labels = read_labels(table, by)
@@ -216,7 +196,7 @@ def _middle(coords: NDArray[np.float64], group: NDArray[np.intp]) -> int:
 
 
 def _strip(
-    axes: Sequence[Axes], view: SectionView, windows: NDArray[np.float64], *, size: int | None, bar: bool
+    axes: Sequence[Axes], view: Section, windows: NDArray[np.float64], *, size: int | None, bar: bool
 ) -> None:
     """Draw one row of patches."""
     image = view.image

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from stalign._constants import Keys
 from stalign._settings import logger
-from stalign.data import sections, table_of
+from stalign.data import open_sections, table_of
 from stalign.pl import _findings as say
 from stalign.pl import _html as html
 from stalign.pl._domains import domains
@@ -126,7 +126,7 @@ def report(
         read_labels(table, truth)
     card = say.card(table, weights)
     common = {"table_key": table_key, "library_key": library_key, "image_key": image_key, "mpp": mpp}
-    views = sections(data, **common)  # type: ignore[arg-type]
+    views = open_sections(data, **common)  # type: ignore[arg-type]
     has_domains = Keys.DOMAIN in table.obs
     if scores is None and truth is not None and has_domains:
         scores = say.score_table(table, views, truth)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-    from stalign.data.sections import SectionView
+    from stalign.data import Section
 
 RASTER_FROM = 50_000  # spots above which a panel is painted as one image
 _RASTER_PX = 1600  # px, longest side of that image
@@ -43,7 +43,7 @@ class Tissue:
         Diameter of a spot.
     """
 
-    section: SectionView
+    section: Section
     unit: float
     xy: NDArray[np.float64]
     diameter: float
@@ -61,7 +61,7 @@ class Tissue:
         return (np.asarray(pixels, dtype=np.float64) - np.asarray(image.offset)) / image.scale * self.unit
 
 
-def tissue(section: SectionView) -> Tissue:
+def tissue(section: Section) -> Tissue:
     """Put a section into the units of a panel.
 
     Parameters
@@ -117,7 +117,7 @@ def _view(place: Tissue, *, bar: bool) -> tuple[float, float, float, float]:
     if not len(valid):
         raise ValueError(
             message(
-                f"Expected spots of section {place.section.library!r} to have positions", found="NaN or none for all"
+                f"Expected spots of section {place.section.name!r} to have positions", found="NaN or none for all"
             )
         )
     margin = 1.5 * place.diameter

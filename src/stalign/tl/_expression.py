@@ -11,8 +11,7 @@ from scipy import sparse
 from stalign._constants import Keys
 from stalign._validate import message
 from stalign.core.expression import normalise
-from stalign.data.sections import groups
-from stalign.data.table import has_counts, read_counts, table_of
+from stalign.data import has_counts, open_sections, read_counts, table_of
 from stalign.tl._domains import features_of
 from stalign.tl._modality import check_modality
 
@@ -129,11 +128,11 @@ def _read(
         check_modality(table, name)
     features = np.concatenate([features_of(table, name) for name in use_rep], axis=1, dtype=np.float64)
     section = np.zeros(table.n_obs, dtype=np.intp)
-    for number, (_, rows) in enumerate(groups(data, library_key=library_key, table_key=table_key)):
-        section[rows] = number
     coords = np.full((table.n_obs, 2), np.nan)
-    if Keys.SPATIAL in table.obsm:
-        coords[:] = np.asarray(table.obsm[Keys.SPATIAL], dtype=np.float64)[:, :2]
+    for number, one in enumerate(open_sections(data, library_key=library_key, table_key=table_key, image=False)):
+        section[one.rows] = number
+        if Keys.SPATIAL in table.obsm:
+            coords[one.rows] = one.positions
     expression, measured = None, np.zeros(table.n_obs, dtype=bool)
     if has_counts(table, layer):
         if not table.var_names.is_unique:

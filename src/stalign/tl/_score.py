@@ -11,8 +11,7 @@ from stalign._constants import Keys
 from stalign._settings import logger, settings
 from stalign._validate import message
 from stalign.core.scores import IGNORE, agreement, compactness
-from stalign.data.sections import groups
-from stalign.data.table import check_labels, label_columns, table_of
+from stalign.data import check_labels, label_columns, open_sections, table_of
 from stalign.tl._domains import features_of
 
 if TYPE_CHECKING:
@@ -116,7 +115,7 @@ def _libraries(
     """Split into libraries; scores do not need the sections, so a table of several can be scored as one."""
     if library_key is None and len(table.uns.get(Keys.UNS_SPATIAL, {})) > 1:
         return [(OVERALL, np.arange(table.n_obs))]
-    return list(groups(data, library_key=library_key, table_key=table_key))
+    return [(one.name, one.rows) for one in open_sections(data, library_key=library_key, table_key=table_key)]
 
 
 def _column(table: AnnData, column: str, *, name: str, ignore: Collection[str], hint: str) -> np.ndarray:

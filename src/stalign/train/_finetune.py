@@ -14,8 +14,7 @@ import torch
 
 from stalign._settings import logger, progress, settings
 from stalign._validate import message, one_of
-from stalign.data.expression import Vocabulary
-from stalign.data.table import table_of
+from stalign.data import Vocabulary, table_of
 from stalign.models.checkpoint import Checkpoint, load, save
 from stalign.models.image_encoders import standardise
 from stalign.models.weights import load_weights

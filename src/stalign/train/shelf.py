@@ -20,7 +20,6 @@ from stalign._validate import message
 from stalign.core.expression import LowRank
 from stalign.data.expression import Expression
 from stalign.data.images import SectionImage
-from stalign.data.sections import SectionView
 from stalign.data.spots import SpotReader
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from stalign.models.config import InputSpec
     from stalign.train.slides import Slide
 
-_CLASSES = {cls.__name__: cls for cls in (SectionView, SectionImage, Expression, LowRank)}
+_CLASSES = {cls.__name__: cls for cls in (SectionImage, Expression, LowRank)}
 _CSR = ("data", "indices", "indptr")
 _INDEX = "index.json"
 

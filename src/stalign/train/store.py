@@ -17,13 +17,13 @@ from stalign._validate import message
 from stalign.train.patterns import excluded, matches, warn_unfit
 from stalign.train.reading import (
     Survey,
+    features_of,
     read,
     report_row,
     survey,
     use_once,
     warn_unfit_exclude,
     weights_of,
-    with_features,
 )
 from stalign.train.shelf import NotKeptError, Shelf, hash_of, key_of
 from stalign.train.slides import open_slide
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from stalign.data.expression import Vocabulary
+    from stalign.data import Vocabulary
     from stalign.data.spots import SpotReader
     from stalign.models.config import InputSpec
     from stalign.train.config import DataConfig
@@ -263,14 +263,15 @@ class _Opener:
         genes = None if vocabulary is None else hash_of([vocabulary.symbols, vocabulary.ensembl])
         base = self._key(slide, {"input": asdict(self.spec), "genes": genes, "seed": self.seed})
         one: Opened | None = None
-        features: dict[str, str] = {}
+        features: dict[str, NDArray[np.float32]] = {}
         out = []
         for name in found.sections:
             key = None if base is None else f"section-{base}-{hash_of(name)}"
             reader = None if key is None or self.shelf is None else self.shelf.get(key, self.spec)
             if reader is None:
                 if one is None:
-                    one, features = with_features(self._open(slide), self.config)
+                    one = self._open(slide)
+                    features = features_of(one, self.config, self.spec)
                 reader = read(one, name, self.spec, vocabulary, features, self.seed)
                 if key is not None and self.shelf is not None:
                     self.shelf.put(key, reader)
@@ -281,7 +282,7 @@ class _Opener:
 
     def _open(self, slide: Slide) -> Opened:
         if id(slide) not in self.opened:
-            self.opened[id(slide)] = open_slide(slide, self.spec)
+            self.opened[id(slide)] = open_slide(slide)
         return self.opened[id(slide)]
 
     def _key(self, slide: Slide, more: dict[str, Any]) -> str | None:
@@ -322,8 +323,8 @@ def _cause(error: Exception) -> str:
 
 def _content(reader: SpotReader) -> str:
     """Hash positions, counts and size of the image of a section."""
-    image, expression = reader.section.image, reader.expression
-    arrays = [reader.section.coords]
+    image, expression = reader.image, reader.expression
+    arrays = [reader.coords]
     if expression is not None:
         counts = expression.counts
         arrays += [expression.totals, counts.data, counts.indices, counts.indptr]
