@@ -58,7 +58,7 @@ class Tissue:
         image = self.section.image
         if image is None:
             return pixels
-        return (np.asarray(pixels, dtype=np.float64) - np.asarray(image.offset)) / image.scale * self.unit
+        return image.to_coords(pixels) * self.unit
 
 
 def tissue(section: Section) -> Tissue:
@@ -183,16 +183,18 @@ def _draw_image(ax: Axes, place: Tissue, view: tuple[float, float, float, float]
     picture = place.section.image
     if picture is None:
         return None
-    corners = np.array([[view[0], view[1]], [view[2], view[3]]]) / place.unit * picture.scale + picture.offset
+    corners = picture.to_windows(np.array([view]) / place.unit).reshape(2, 2)
     side = float((corners[1] - corners[0]).max())
     if side < 0.3 * max(picture.shape):  # a close-up: cut it, as the thumbnail would be coarse
         centre = corners.mean(axis=0)
         window = np.concatenate([centre - side / 2, centre + side / 2])
         pixels = picture.patches(window[None], int(min(_IMAGE_PX, max(1, np.ceil(side)))))[0]
-        (x0, y0), (x1, y1) = place.from_pixels(window.reshape(2, 2))
+        edges = place.from_pixels(window.reshape(2, 2))
     else:
         pixels, _ = picture.thumbnail(_IMAGE_PX)
-        (x0, y0), (x1, y1) = place.from_pixels(np.array([[0.0, 0.0], [picture.shape[1], picture.shape[0]]]))
+        edges = place.from_pixels(np.array([[0.0, 0.0], [picture.shape[1], picture.shape[0]]]))
+    pixels = picture.along_coords(pixels)
+    (x0, y0), (x1, y1) = edges.min(axis=0), edges.max(axis=0)
     ax.imshow(pixels, extent=(x0, x1, y1, y0), interpolation="antialiased", zorder=0, aspect="auto", alpha=opacity)
     ax.patch.set_visible(True)  # what shows through
     width, height = view[2] - view[0], view[3] - view[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stalign._settings import logger, progress
@@ -106,7 +107,9 @@ def _portable_image(image: SectionImage) -> SectionImage:
     if hasattr(image.source, "compute"):
         white = full_scale(image.source) if image.white is None else image.white
         return replace(image, source=_Here(image.source), white=white, keep=_KEEP)
-    return replace(image, source=image.pixels(), channels_first=False, white=None)
+    if isinstance(image.source, Path) and image.lazy:
+        return replace(image, keep=_KEEP)  # workers read the file, as they do a lazy array
+    return image.in_memory()
 
 
 class _Here:

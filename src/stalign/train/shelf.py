@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -192,8 +192,7 @@ def _packed(value: Any, folder: Path, name: str) -> Any:
         }
         return {"csr": parts, "shape": list(value.shape)}
     if isinstance(value, SectionImage):
-        pixels = value.pixels()
-        value = replace(value, source=pixels, shape=pixels.shape[:2], channels_first=False)
+        value = value.in_memory()
     if isinstance(value, SpotReader) or type(value).__name__ in _CLASSES:
         parts = {
             f.name: _packed(getattr(value, f.name), folder, f"{name}.{f.name}")
