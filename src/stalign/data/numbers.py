@@ -42,7 +42,7 @@ def number(values: Mapping[str, Any], key: str, *, where: str) -> float | None:
         if array.size == 1:
             single = array.ravel()[0]
         single = single.decode() if isinstance(single, bytes) else single
-        found = float("nan") if isinstance(single, bool | np.bool_) else float(single)
+        found = float("nan") if isinstance(single, bool | np.bool_) or np.iscomplexobj(single) else float(single)
     except (TypeError, ValueError):
         found = float("nan")
     if not (np.isfinite(found) and found > 0):

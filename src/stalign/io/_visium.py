@@ -96,12 +96,13 @@ def read_visium(
     factors_file = first(
         spatial, ["scalefactors_json.json", "scalefactors_json.json.gz"], what="the scale factors", hint=hint
     )
+    factors = scale_factors(read_json(factors_file), str(factors_file))
     positions_file = first(spatial, FILES, what="the spot positions", hint=hint)
     adata, library, noted = _counts(root, counts_file, library_id, hint=hint)
     adata = _place(adata, read_positions(positions_file), positions_file)
-    entry = {"images": {}, "scalefactors": scale_factors(read_json(factors_file), str(factors_file)), "metadata": noted}
+    entry = {"images": {}, "scalefactors": factors, "metadata": noted}
     _images(entry, spatial, image)
-    factors, metadata = entry["scalefactors"], entry["metadata"]
+    metadata = entry["metadata"]
     stated = Stated(
         factors.get("microns_per_pixel"),
         "microns_per_pixel of the scale factors",
