@@ -33,6 +33,9 @@ class Settings:
     ----------
     cache_dir
         Folder for downloaded files and cached features; `STALIGN_CACHE` overrides the default of the platform.
+    image_root
+        Folder below which image files that an object names (`metadata["source_image_path"]`) may be opened, beside the
+        current folder and files that were named to a reader in this process; None adds no folder.
     device
         Torch device, or None for CUDA where there is one and the CPU elsewhere. Apple's MPS is used only if asked for.
     offline
@@ -53,6 +56,7 @@ class Settings:
     """
 
     cache_dir: Path = field(default_factory=_default_cache)
+    image_root: Path | None = None
     device: str | None = None
     offline: bool = False
     seed: int = 0
@@ -69,7 +73,7 @@ class Settings:
                 msg = f"Expected `verbosity` to be one of {', '.join(_LEVELS)}. Found: {value!r}."
                 raise ValueError(msg)
             logger.setLevel(_LEVELS[value])
-        if name == "cache_dir":
+        if name == "cache_dir" or (name == "image_root" and value is not None):
             value = Path(value)
         super().__setattr__(name, value)
 

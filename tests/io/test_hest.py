@@ -11,7 +11,7 @@ from stalign.data import sections
 @pytest.mark.parametrize("embed", [True, False])
 def test_a_sample_with_its_whole_slide_image(tmp_path, embed, monkeypatch):
     if not embed:
-        monkeypatch.setattr("stalign.io._hest.SMALL_PX", 100)
+        monkeypatch.setattr("stalign.io._files.SMALL_PX", 100)
     made, sample = folders.write_hest(tmp_path)
     adata = stalign.io.read_hest(tmp_path, sample)
     np.testing.assert_array_equal(adata.X.toarray(), made.X.toarray())

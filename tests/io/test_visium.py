@@ -102,7 +102,7 @@ def test_a_full_resolution_image(tmp_path, small, monkeypatch):
     made = folders.write_visium(tmp_path)
     folders.full_image(made).save(tmp_path / "full.tif")
     if not small:
-        monkeypatch.setattr("stalign.io._visium.SMALL_PX", 100)
+        monkeypatch.setattr("stalign.io._files.SMALL_PX", 100)
     adata = stalign.io.read_visium(tmp_path, image=tmp_path / "full.tif")
     assert ("fullres" in adata.uns["spatial"]["V1_Toy"]["images"]) == small
     view = sections(adata)[0]

@@ -10,7 +10,7 @@ import pandas as pd
 
 from stalign._settings import logger
 from stalign._validate import message
-from stalign.io._stimage import read_table
+from stalign.io.tables import read_table
 from stalign.train.config import SectionSpec
 from stalign.train.patterns import as_patterns, matches, warn_unfit
 
