@@ -12,8 +12,9 @@ from stalign._validate import message
 from stalign.data import table_of
 from stalign.data.sections import groups
 from stalign.pl._canvas import PANEL, canvas, entitle, finish
-from stalign.pl._domains import legend, legend_width, resolve
-from stalign.pl._labels import Labels, default_key
+from stalign.pl._colors import chosen_colors
+from stalign.pl._domains import legend, legend_width
+from stalign.pl._labels import Labels, default_key, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from spatialdata import SpatialData
 
-    from stalign.pl._labels import Palette
+    from stalign.pl._colors import Palette
 
 _MOST = 30_000  # spots that UMAP is computed on; of more, a seeded sample is drawn
 
@@ -57,7 +58,7 @@ def embedding(
     key
         Column of obs with labels, or several; None for the domains that `tl.domains` wrote, or for the truth alone.
     truth
-        Column of obs with true labels, drawn first; domains take their colours as in `pl.domains`.
+        Column of obs with true labels, drawn first, in the colours that they have in `pl.domains`.
     use_rep
         obsm key of the embedding that UMAP is computed from.
     basis
@@ -139,7 +140,7 @@ def embedding(
     figure, axes = canvas(len(shown), ax=ax, ncols=ncols, width=PANEL + legend_width(shown))
     area = size if size is not None else float(np.clip(24_000 / len(rows), 1.0, 24.0))
     for index, (panel, labels) in enumerate(zip(axes, shown, strict=True)):
-        part = Labels(labels.key, labels.names, labels.codes[rows], labels.colors)
+        part = labels.part(rows)
         x, y = points[order].T
         panel.scatter(x, y, c=part.rgb()[order], s=area, alpha=alpha, linewidths=0, rasterized=len(rows) > 2000)
         entitle(panel, title, labels.key, index, len(shown))
@@ -153,14 +154,12 @@ def embedding(
 
 
 def _by_library(data: AnnData | SpatialData, library_key: str, table_key: str | None) -> Labels:
-    from stalign.pl._labels import colors_of
-
     parts = groups(data, table_key=table_key, library_key=library_key)
     codes = np.full(sum(len(rows) for _, rows in parts), -1, dtype=np.intp)
     for code, (_, rows) in enumerate(parts):
         codes[rows] = code
     names = [name for name, _ in parts]
-    return Labels(library_key, names, codes, colors_of(names))
+    return Labels(library_key, names, codes, chosen_colors(names))
 
 
 def _usable(values: NDArray[Any], key: str, seed: int) -> NDArray[np.intp]:
