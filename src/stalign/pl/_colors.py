@@ -51,7 +51,7 @@ def stored_colors(table: AnnData, key: str, categories: Sequence[str]) -> dict[s
         return {name: str(color) for name, color in zip(categories, colors, strict=True)}
     wrong = [value for value, color in zip(found, colors, strict=True) if color is None]
     what = (
-        f"{wrong[0]!r}, which is no colour"
+        f"'{wrong[0]}', which is no colour"
         if wrong
         else f"{len(colors)} colours for {len(categories)} categories"
         if found

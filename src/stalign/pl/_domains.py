@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stalign.data import sections, table_of
-from stalign.pl._canvas import canvas, entitle, finish
+from stalign.pl._canvas import canvas, entitle, finish, short
 from stalign.pl._labels import NO_LABEL, Labels, default_key, resolve
 from stalign.pl._tissue import frame, panel_size, spots, tissue
 
@@ -147,10 +147,9 @@ def domains(
             index = i * len(shown) + j
             if rooms[index]:
                 legend(panel, part if each else labels)
-            name = (
-                labels.key if len(views) == 1 else view.library if len(shown) == 1 else f"{view.library}: {labels.key}"
-            )
-            entitle(panel, title, name, index, n)
+            names = [view.library] * (len(views) > 1) + [labels.key] * (len(views) == 1 or len(shown) > 1)
+            default = ": ".join(map(short, names))
+            entitle(panel, title, default, index, n)
     return finish(figure, axes, show=show, return_fig=return_fig)
 
 
@@ -168,7 +167,7 @@ def legend_width(shown: Sequence[Labels]) -> float:
     """
     lines = [line for labels in shown for name in labels.names[:_LISTED] for line in wrapped(name).split("\n")]
     longest = max(map(len, lines), default=0)
-    several = max(1 + (min(len(labels.names), _LISTED) - 1) // _ROWS for labels in shown)
+    several = max(1 + (min(max(len(labels.names), 1), _LISTED) - 1) // _ROWS for labels in shown)
     return several * (0.35 + 0.085 * max(longest, 6))
 
 

@@ -11,7 +11,7 @@ from stalign._settings import logger, settings
 from stalign._validate import message
 from stalign.data import table_of
 from stalign.data.sections import groups
-from stalign.pl._canvas import PANEL, canvas, entitle, finish
+from stalign.pl._canvas import PANEL, canvas, entitle, finish, short
 from stalign.pl._colors import chosen_colors
 from stalign.pl._domains import legend, legend_width
 from stalign.pl._labels import Labels, default_key, resolve
@@ -143,7 +143,7 @@ def embedding(
         part = labels.part(rows)
         x, y = points[order].T
         panel.scatter(x, y, c=part.rgb()[order], s=area, alpha=alpha, linewidths=0, rasterized=len(rows) > 2000)
-        entitle(panel, title, labels.key, index, len(shown))
+        entitle(panel, title, short(labels.key), index, len(shown))
         name = "UMAP" if basis is None else basis.removeprefix("X_")
         panel.set_xlabel(f"{name} 1")
         panel.set_ylabel(f"{name} 2")

@@ -10,7 +10,7 @@ import numpy as np
 from stalign._validate import message
 from stalign.core.scores import per_gene
 from stalign.data import sections, table_of
-from stalign.pl._canvas import canvas, entitle, finish
+from stalign.pl._canvas import canvas, entitle, finish, short
 from stalign.pl._records import seen_in_training, split_of
 from stalign.pl._tissue import frame, panel_size, spots, tissue
 
@@ -157,7 +157,7 @@ def genes(
                 rgba[~np.isfinite(value)] = _MISSING
                 frame(panel, place, image=image, bar=scale_bar)
                 spots(panel, place, rgba, size=size, alpha=alpha)
-                where = "" if len(views) == 1 else f"{view.library}: "
+                where = "" if len(views) == 1 else f"{short(view.library)}: "
                 default = f"{where}{gene} {kind}{_correlation(values) if kind == 'predicted' else ''}"
                 entitle(panel, title, default, index, count)
                 if kind == "predicted":

@@ -12,7 +12,7 @@ from stalign._settings import logger
 from stalign._validate import message
 from stalign.data import sections, table_of
 from stalign.pl._bar import draw_bar
-from stalign.pl._canvas import canvas, entitle, finish
+from stalign.pl._canvas import canvas, entitle, finish, short
 from stalign.pl._labels import Labels, read_labels
 from stalign.pl._records import by_section, step
 
@@ -152,7 +152,7 @@ def patches(
             strip = axes[(2 * i + j) * width : (2 * i + j + 1) * width]
             windows = np.asarray(table.obsm[slot], dtype=np.float64)[view.rows[picks]]
             _strip(strip, view, windows, size=size, bar=scale_bar)
-            name = level if len(rows) == 1 else f"{view.library}\n{level}"
+            name = level if len(rows) == 1 else f"{short(view.library, 16)}\n{level}"
             strip[0].set_ylabel(name, parse_math=False)
             if j == 1:
                 continue

@@ -140,15 +140,13 @@ def report(
     views = sections(data, **common)
     has_domains = Keys.DOMAIN in table.obs
     job = _Report(warnings=list(notes), dpi=dpi)
-    seen = job.made(
-        "Sections in the training were left out",
-        lambda: seen_in_training(table, {v.library: v.rows for v in views}, card=stored),
-        [],
-    )
-    job.warnings += job.made("Warnings were left out", lambda: say.findings(table, views, truth), []) + seen
+    rows = {view.library: view.rows for view in views}
+    known = job.made("Sections in the training were left out", lambda: seen_in_training(table, rows, card=stored)) or []
+    job.warnings += job.made("Warnings were left out", lambda: say.findings(table, views, truth)) or []
+    job.warnings += known
+    seen = " ".join(known)
     if scores is None and truth is not None and has_domains:
-        scores = job.made("The scores were left out", lambda: say.score_table(table, views, truth), None)
-    known = " ".join(seen)
+        scores = job.made("The scores were left out", lambda: say.score_table(table, views, truth))
     with plt.ioff(), mpl.rc_context(), mpl.style.context("default"):
         job.add("sections", "Sections", lambda: html.table(say.section_table(table, views), "Sections and their scale"))
         if has_domains or truth is not None:
@@ -158,14 +156,14 @@ def report(
                 lambda: domains(data, shown, truth=truth if has_domains else None, return_fig=True, **common),
                 lambda: say.map_text(table, views, truth, has_domains=has_domains),
                 f"{_DOMAINS}{_TRUTH if has_domains and truth is not None else ''} "
-                f"{known if has_domains and from_weights(table) else ''}",
+                f"{seen if has_domains and from_weights(table) else ''}",
             )
             job.add("domains", "Domains", lambda: say.size_table(table, shown))
         if scores is not None:
             numbers = scores
             job.draw(
                 "the scores", lambda: draw_scores(numbers, return_fig=True), "Bars of the scores in the table below.",
-                f"{_SCORES} {known if from_weights(table) else ''}",
+                f"{_SCORES} {seen if from_weights(table) else ''}",
             )  # fmt: skip
             job.add("scores", "Scores", lambda: html.table(numbers, "Agreement of domains and labels", digits=3))
         if umap and Keys.EMBED in table.obsm and (has_domains or truth is not None):
@@ -173,7 +171,7 @@ def report(
                 "the embedding",
                 lambda: embedding(data, truth=truth, table_key=table_key, library_key=library_key, return_fig=True),
                 "Two-dimensional map of the embedding, a dot per spot, coloured by label and domain.",
-                f"UMAP of the embedding; distances between far groups mean nothing. {known}",
+                f"UMAP of the embedding; distances between far groups mean nothing. {seen}",
             )
             job.add("embedding", "Embedding")
         if Keys.NICHE_GRAPH in table.obsp:
@@ -200,7 +198,7 @@ def report(
                 "the predicted genes",
                 lambda: genes(result, library_key=library_key, mpp=mpp, return_fig=True),
                 "Maps of measured and predicted expression of the genes predicted best.",
-                f"Measured and predicted expression on one colour scale. {split}{'.' if split else ''} {known}",
+                f"Measured and predicted expression on one colour scale. {split}{'.' if split else ''} {seen}",
             )
             job.add("genes", "Predicted genes", lambda: say.gene_table(result))
         if metrics is not None:
@@ -239,7 +237,7 @@ class _Report:
     sections: list[tuple[str, str, str]] = field(default_factory=list)
     waiting: str = ""
 
-    def made(self, left_out: str, make: Callable[[], T], otherwise: T) -> T:
+    def made(self, left_out: str, make: Callable[[], T]) -> T | None:
         """Make a part of the report, or say why it is left out: no part takes the report with it."""
         from matplotlib import pyplot as plt
 
@@ -248,27 +246,27 @@ class _Report:
             return make()
         except Exception as error:  # noqa: BLE001
             reason = str(error.args[0]) if error.args else "no reason given"
-            if not isinstance(error, KeyError | ValueError):  # those of stalign are sentences of their own
+            if not reason.startswith("Expected"):  # else it is a sentence of stalign
                 reason = f"{type(error).__name__}: {reason}"
             logger.warning("Report: %s. %s", left_out, reason)
             logger.debug("Report: %s", left_out, exc_info=True)
             self.warnings.append(f"{left_out}. {reason}")
-            return otherwise
+            return None
         finally:
             for number in set(plt.get_fignums()) - before:
                 plt.close(number)
 
     def draw(self, what: str, figure: Callable[[], Any], alt: str | Callable[[], str], caption: str) -> None:
         """Draw a figure."""
-        self.waiting += self.made(
+        made = self.made(
             f"A figure was left out ({what})",
             lambda: html.picture(figure(), alt if isinstance(alt, str) else alt(), caption.strip(), dpi=self.dpi),
-            "",
         )
+        self.waiting += made or ""
 
     def add(self, key: str, heading: str, content: Callable[[], str] | None = None) -> None:
         """Close a section, if there is anything in it."""
-        text = self.made(f"A table was left out ({heading})", content, "") if content is not None else ""
+        text = "" if content is None else self.made(f"A table was left out ({heading})", content) or ""
         if self.waiting or text:
             self.sections.append((key, heading, self.waiting + text))
         self.waiting = ""
