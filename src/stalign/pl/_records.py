@@ -161,4 +161,7 @@ def _source(entry: Mapping[str, Any], size: str) -> str:
 
 
 def _is_missing(value: Any) -> bool:
+    """Say whether an entry of a row holds nothing: files have no None, so text is empty where it is unknown."""
+    if isinstance(value, str):
+        return not value
     return value is None or value is pd.NA or (isinstance(value, float | np.floating) and bool(np.isnan(value)))
