@@ -11,17 +11,6 @@ from stalign._validate import message
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-IGNORE = (
-    "",
-    "nan",
-    "NaN",
-    "None",
-    "NA",
-    "undetermined",
-    "Undetermined",
-    "Exclude",
-    "exclude",
-)  # labels that mean "not labelled"
 MAX_SILHOUETTE = 10_000  # spots; a silhouette needs every pair, so more are sampled
 AGREEMENT = ("ARI", "NMI", "homogeneity", "completeness")
 COMPACTNESS = ("silhouette", "calinski_harabasz", "davies_bouldin")

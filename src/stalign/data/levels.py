@@ -151,7 +151,8 @@ def open_level(
     origin = (float(offset[0] / shrink[choice]), float(offset[1] / shrink[choice]))
     shape = (int(level.sizes["y"]), int(level.sizes["x"]))
     (a, b), (c, d) = turn.astype(int).tolist()
-    return SectionImage(name, level.data, size, origin, mpp / size, shape, channels_first=True, turn=((a, b), (c, d)), rgb=rgb)
+    place: Any = {"scale": size, "offset": origin, "mpp": mpp / size, "shape": shape, "turn": ((a, b), (c, d))}
+    return SectionImage(name, level.data, channels_first=True, rgb=rgb, **place)
 
 
 def _shrink(full: Any, level: Any) -> float:

@@ -284,8 +284,8 @@ class Library:
         path, _ = self._file()
         if path is not None and path.is_file():
             logger.warning(
-                "The image file %s that section %r names is not opened, as no reader of stalign was pointed to it: read "
-                "the section with stalign.io, or set `stalign.settings.image_root` to a folder above the file.",
+                "The image file %s that section %r names is not opened, as no reader of stalign was pointed to it: "
+                "read the section with stalign.io, or set `stalign.settings.image_root` to a folder above the file.",
                 *(path, self.name),
             )
         elif path is not None:

@@ -211,7 +211,8 @@ def resolve(
     if not np.isfinite(pitch_um):
         pitch_um, spot_um, technology = _from_spot(value, stated.spot_px)
     given = mpp is not None, spot_diameter is not None
-    return Scale(value, origin, pitch_um, spot_um if spot_diameter is None else float(spot_diameter), technology, *given)
+    spot_um = spot_um if spot_diameter is None else float(spot_diameter)
+    return Scale(value, origin, pitch_um, spot_um, technology, *given)
 
 
 def _technology(kind: str, bin_um: float | None) -> tuple[str, float, float, str]:

@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import scipy.sparse as sp
 
 from stalign._constants import Keys
 from stalign._validate import message
@@ -21,6 +20,7 @@ from stalign.data.scale import resolve
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    import scipy.sparse as sp
     from anndata import AnnData
     from numpy.typing import NDArray
 
@@ -111,7 +111,7 @@ class Section:
 
     @cached_property
     def coords(self) -> NDArray[np.float64]:
-        """Positions of the spots that can be used, (n, 2): NaN too for spots outside the image, if that is asked for."""
+        """Positions of the spots that can be used, (n, 2): NaN too for spots outside the image, if it is asked for."""
         if self.image is None:
             return self.positions
         return inside(self.positions, self.image, self.name, self.origin.entry.get("scalefactors", {}))

@@ -9,7 +9,7 @@ import pandas as pd
 from anndata import AnnData
 
 from stalign._validate import message
-from stalign.data.records import check_writable
+from stalign.data.records import check_writable, record
 from stalign.data.table import table_of
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def write(
     for slot, values in slots.items():
         for key, value in values.items():
             if slot == "uns" and isinstance(value, Mapping):
-                value = {**(table.uns.get(key) or {}), **value}
+                value = {**record(table, key), **value}
             getattr(table, slot)[key] = value
     return target if copy else None
 

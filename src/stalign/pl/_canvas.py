@@ -154,3 +154,9 @@ def entitle(
         raise ValueError(message(f"Expected {n} titles, one per panel", found=len(title)))
     given = title if title is None or isinstance(title, str) else title[index]
     ax.set_title(default if given is None else given, parse_math=given is not None, **style)
+
+
+def short(name: str, most: int = 40) -> str:
+    """Cut the middle out of a name that is too long for a title."""
+    half = (most - 1) // 2
+    return name if len(name) <= most else f"{name[:half]}…{name[-half:]}"

@@ -10,9 +10,10 @@ from stalign._constants import Keys
 from stalign._settings import logger, settings
 from stalign._validate import message
 from stalign.data import open_sections, table_of
-from stalign.pl._canvas import PANEL, canvas, entitle, finish
-from stalign.pl._domains import legend, legend_width, resolve
-from stalign.pl._labels import Labels, default_key
+from stalign.pl._canvas import PANEL, canvas, entitle, finish, short
+from stalign.pl._colors import chosen_colors
+from stalign.pl._domains import legend, legend_width
+from stalign.pl._labels import Labels, default_key, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from spatialdata import SpatialData
 
-    from stalign.pl._labels import Palette
+    from stalign.pl._colors import Palette
 
 _MOST = 30_000  # spots that UMAP is computed on; of more, a seeded sample is drawn
 
@@ -56,7 +57,7 @@ def embedding(
     key
         Column of obs with labels, or several; None for the domains that `tl.domains` wrote, or for the truth alone.
     truth
-        Column of obs with true labels, drawn first; domains take their colours as in `pl.domains`.
+        Column of obs with true labels, drawn first, in the colours that they have in `pl.domains`.
     use_rep
         obsm key of the embedding that UMAP is computed from.
     basis
@@ -138,10 +139,10 @@ def embedding(
     figure, axes = canvas(len(shown), ax=ax, ncols=ncols, width=PANEL + legend_width(shown))
     area = size if size is not None else float(np.clip(24_000 / len(rows), 1.0, 24.0))
     for index, (panel, labels) in enumerate(zip(axes, shown, strict=True)):
-        part = Labels(labels.key, labels.names, labels.codes[rows], labels.colors)
+        part = labels.part(rows)
         x, y = points[order].T
         panel.scatter(x, y, c=part.rgb()[order], s=area, alpha=alpha, linewidths=0, rasterized=len(rows) > 2000)
-        entitle(panel, title, labels.key, index, len(shown))
+        entitle(panel, title, short(labels.key), index, len(shown))
         name = "UMAP" if basis is None else basis.removeprefix("X_")
         panel.set_xlabel(f"{name} 1")
         panel.set_ylabel(f"{name} 2")
@@ -152,14 +153,12 @@ def embedding(
 
 
 def _by_library(data: AnnData | SpatialData, library_key: str, table_key: str | None) -> Labels:
-    from stalign.pl._labels import colors_of
-
     parts = [(one.name, one.rows) for one in open_sections(data, table_key=table_key, library_key=library_key)]
     codes = np.full(sum(len(rows) for _, rows in parts), -1, dtype=np.intp)
     for code, (_, rows) in enumerate(parts):
         codes[rows] = code
     names = [name for name, _ in parts]
-    return Labels(library_key, names, codes, colors_of(names))
+    return Labels(library_key, names, codes, chosen_colors(names))
 
 
 def _usable(values: NDArray[Any], key: str, seed: int) -> NDArray[np.intp]:

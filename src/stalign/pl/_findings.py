@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Mapping
 from importlib import metadata
-from importlib.resources import files
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from stalign._constants import Keys
-from stalign._validate import message
-from stalign.core.scores import IGNORE, agreement
-from stalign.data import section_row
+from stalign.core.labels import as_labels
+from stalign.core.scores import agreement
+from stalign.data import record
 from stalign.pl import _html as html
 from stalign.pl._labels import read_labels
+from stalign.pl._records import by_section, of_these_weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,18 +81,15 @@ def size_table(table: AnnData, key: str) -> str:
 
 def score_table(table: AnnData, views: Sequence[Section], truth: str) -> pd.DataFrame:
     """ARI and NMI of each section, and over all where there are several."""
-    true, found = (
-        table.obs[key].astype(object).where(table.obs[key].notna(), "").astype(str).to_numpy()
-        for key in (truth, Keys.DOMAIN)
-    )
+    true, found = as_labels(table.obs[truth]), as_labels(table.obs[Keys.DOMAIN])
+    labelled, placed = (np.array([label is not None for label in column], dtype=bool) for column in (true, found))
     parts = [(view.name, view.rows) for view in views]
     parts += [("all", np.arange(table.n_obs))] if len(parts) > 1 else []
     rows = []
     for library, own in parts:
-        labelled = ~np.isin(true[own], IGNORE)
-        used = own[labelled & (found[own] != "")]
-        values = agreement(true[used], found[used])
-        rows.append({"library": library, "n_spots": len(own), "n_unlabelled": int((~labelled).sum()),
+        used = own[(labelled & placed)[own]]
+        values = agreement(true[used].astype(str), found[used].astype(str))
+        rows.append({"library": library, "n_spots": len(own), "n_unlabelled": int((~labelled[own]).sum()),
                      "n_scored": len(used), "ARI": values["ARI"], "NMI": values["NMI"]})  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -111,6 +106,7 @@ def gene_table(predicted: AnnData) -> str:
 def findings(table: AnnData, views: Sequence[Section], truth: str | None) -> list[str]:
     """What a reader should know before believing the figures."""
     found = []
+    noted = by_section(record(table, Keys.UNS, "embed").get("sections"))
     for view in views:
         invalid = int((~view.valid).sum())
         if invalid:
@@ -119,7 +115,7 @@ def findings(table: AnnData, views: Sequence[Section], truth: str | None) -> lis
             found.append(f"{view.name} has no image.")
         if not np.isfinite(view.coord_mpp):
             found.append(f"{view.name}: the physical scale is unknown.")
-        entry = section_row(table, "embed", view.name)
+        entry = noted.get(view.name, {})
         modality, coverage = str(entry.get("modality", "")), entry.get("gene_coverage")
         if modality == "gene" and view.image is not None:
             found.append(f"{view.name} was embedded from its genes alone.")
@@ -136,39 +132,30 @@ def findings(table: AnnData, views: Sequence[Section], truth: str | None) -> lis
 
 def parameters(table: AnnData) -> str:
     """Write down what each step recorded, as HTML."""
-    record = table.uns.get(Keys.UNS, {})
     shown = {
-        step: {name: value for name, value in values.items() if name != "model"}
-        for step, values in record.items()
+        name: {entry: value for entry, value in values.items() if entry != "model"}
+        for name, values in record(table, Keys.UNS).items()
         if isinstance(values, Mapping)
     }
-    params = table.uns.get(Keys.UNS_NICHES, {}).get("params", {})
-    if isinstance(params, Mapping) and params:
-        shown[Keys.UNS_NICHES] = dict(params)
+    for name, values in table.uns.items():  # what scanpy and others recorded, under the key they wrote
+        params = values.get("params") if isinstance(values, Mapping) else None
+        if isinstance(params, Mapping) and params:
+            shown[str(name)] = dict(params)
     if not shown:
         return html.paragraph("None are recorded.")
-    return "".join(html.facts(values, step) for step, values in shown.items())
+    return "".join(html.facts(values, name) for name, values in shown.items())
 
 
-def card(table: AnnData, weights: str | Path | None) -> str:
+def card(table: AnnData, stored: Mapping[str, Any] | None) -> str:
     """Name, hash and card of the weights."""
-    used = table.uns.get(Keys.UNS, {}).get("embed", {})
-    name = str(used.get("weights", ""))
-    if weights is not None:
-        where = Path(weights) / "config.json" if Path(weights).is_dir() else Path(weights)
-        if not where.is_file():
-            raise FileNotFoundError(message("Expected the folder of a checkpoint", found=f"nothing at {where}"))
-        stored = json.loads(where.read_text(encoding="utf-8"))
-    else:
-        packaged = files("stalign").joinpath("weights", Path(name).name or "none", "config.json")
-        stored = json.loads(packaged.read_text(encoding="utf-8")) if packaged.is_file() else None
+    used = record(table, Keys.UNS, "embed")
     known = {key: used[key] for key in ("weights", "sha256", "version") if key in used}
     content = html.facts(known, "What embedded these sections") if known else html.paragraph("No weights were used.")
     if stored is None:
         return content + (html.paragraph("Their card is not at hand; pass `weights=`.") if known else "")
-    of_file = stored.get("weights", {})
-    if used.get("sha256") and of_file.get("sha256") not in {None, used["sha256"]}:
+    if not of_these_weights(table, stored):
         content += html.paragraph("The card below is of other weights: its hash differs.")
+    of_file = stored.get("weights", {})
     stated = {"parameters": of_file.get("parameters"), "sha256": of_file.get("sha256"), **stored.get("meta", {})}
     return content + _card_tables(stated)
 

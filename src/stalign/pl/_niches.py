@@ -9,7 +9,7 @@ import numpy as np
 from stalign._constants import Keys
 from stalign._validate import message
 from stalign.data import niche_of, open_sections, table_of
-from stalign.pl._canvas import canvas, entitle, finish
+from stalign.pl._canvas import canvas, entitle, finish, short
 from stalign.pl._tissue import RASTER_FROM, Tissue, frame, panel_size, spots, tissue
 
 if TYPE_CHECKING:
@@ -144,10 +144,10 @@ def niches(
         panel = axes[per * i]
         frame(panel, place, image=image, bar=scale_bar)
         _overview(panel, place, own, focus, palette, size=size, alpha=alpha)
-        entitle(panel, title, view.name, per * i, len(axes))
+        entitle(panel, title, short(view.name), per * i, len(axes))
         if zoom:
             _closeup(axes[2 * i + 1], place, own, focus, palette, image=image, bar=scale_bar, size=size, alpha=alpha)
-            entitle(axes[2 * i + 1], title, f"niche of {names[focus]}", 2 * i + 1, len(axes))
+            entitle(axes[2 * i + 1], title, f"niche of {short(str(names[focus]))}", 2 * i + 1, len(axes))
     return finish(figure, axes, show=show, return_fig=return_fig)
 
 

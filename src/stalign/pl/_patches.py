@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stalign._constants import Keys
+from stalign._settings import logger
 from stalign._validate import message
 from stalign.data import open_sections, section_row, table_of
 from stalign.pl._bar import draw_bar
-from stalign.pl._canvas import canvas, entitle, finish
-from stalign.pl._labels import read_labels
+from stalign.pl._canvas import canvas, entitle, finish, short
+from stalign.pl._labels import Labels, read_labels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _LEVELS = (("spot", Keys.SPOT_WINDOW), ("niche", Keys.NICHE_WINDOW))
 _LINE = 18  # letters in a line of a title
 _MAX_PX = 224  # px, side of a patch in the figure
+_MOST = 20  # labels that patches are shown of
 
 
 def patches(
@@ -58,7 +60,8 @@ def patches(
     n
         How many spots of each section, where `spots` is None.
     by
-        Column of obs with labels: one spot is taken from each label, from its middle, and titles are in its colour.
+        Column of obs with labels: one spot is taken from each label (of each section's 20 most common, where there are
+        more), from its middle, and titles are in its colour.
     scale_bar
         Whether to draw a scale bar in µm, where the scale is known.
     library_key
@@ -69,7 +72,8 @@ def patches(
     mpp
         µm per px of the full-resolution image; None derives it from the pitch of the spots.
     palette
-        Colours of the labels in `by`.
+        Colours of the labels in `by`: a list, a mapping from label to colour, the name of a colour map, or None for
+        those in `uns[f"{by}_colors"]`, as in `pl.domains`.
     size
         Side in px that patches are resampled to, such as 28 to see what a small encoder sees; None for that of the
         window in the image, at most 224.
@@ -129,7 +133,8 @@ def patches(
         noted = {one.name: section_row(table, "patches", one.name) for one in open_sections(data, **where)}
         image_key = {name: str(row["image_key"]) for name, row in noted.items() if row}
     views = open_sections(data, image_key=image_key, **where)
-    chosen = [_choose(table, view, spots, n, by) for view in views]
+    labels = read_labels(table, by, palette=palette) if by is not None else None
+    chosen = [_choose(table, view, spots, n, labels) for view in views]
     if spots is not None and sum(map(len, chosen)) < len(spots):
         unknown = [name for name in spots if name not in table.obs_names]
         found = repr(unknown[0]) if unknown else "spots without a window"
@@ -139,13 +144,12 @@ def patches(
         raise ValueError(message(f"Expected labels in obs[{by!r}]", found="none for any spot with a window"))
     width = max(len(picks) for _, picks in rows)
     figure, axes = canvas(2 * sum(1 for _ in rows) * width, ax=ax, ncols=width, width=1.5, height=1.65)
-    labels = read_labels(table, by, palette=palette) if by is not None else None
     for i, (view, picks) in enumerate(rows):
         for j, (level, slot) in enumerate(_LEVELS):
             strip = axes[(2 * i + j) * width : (2 * i + j + 1) * width]
             windows = np.asarray(table.obsm[slot], dtype=np.float64)[view.rows[picks]]
             _strip(strip, view, windows, size=size, bar=scale_bar)
-            name = level if len(rows) == 1 else f"{view.name}\n{level}"
+            name = level if len(rows) == 1 else f"{short(view.name, 16)}\n{level}"
             strip[0].set_ylabel(name, parse_math=False)
             if j == 1:
                 continue
@@ -160,7 +164,9 @@ def patches(
     return finish(figure, axes, show=show, return_fig=return_fig)
 
 
-def _choose(table: AnnData, view: Section, spots: Sequence[str] | None, n: int, by: str | None) -> NDArray[np.intp]:
+def _choose(
+    table: AnnData, view: Section, spots: Sequence[str] | None, n: int, labels: Labels | None
+) -> NDArray[np.intp]:
     """Positions in the section of the spots to show."""
     if view.image is None:
         raise ValueError(
@@ -181,10 +187,13 @@ def _choose(table: AnnData, view: Section, spots: Sequence[str] | None, n: int, 
         raise ValueError(
             message(f"Expected windows for section {view.name!r}", found=f"NaN for all {len(has)} spots")
         )
-    if by is not None:
-        labels = read_labels(table, by)
+    if labels is not None:
         codes = np.where(has, labels.codes[view.rows], -1)
         groups = [np.flatnonzero(codes == code) for code in range(len(labels.names))]
+        if len(groups) > _MOST:
+            logger.info("Showing patches of the %d most common of %d labels.", _MOST, len(groups))
+            common = np.sort(np.argsort([-len(group) for group in groups], kind="stable")[:_MOST])
+            groups = [groups[code] for code in common]
         return np.array([_middle(view.coords, group) for group in groups if len(group)], dtype=np.intp)
     usable = np.flatnonzero(has)
     return usable[np.linspace(0, len(usable) - 1, min(n, len(usable)) + 2)[1:-1].round().astype(np.intp)]

@@ -83,8 +83,8 @@ def patches(
     KeyError
         If coordinates, image, table or column are not there, or several sections are not told apart.
     ValueError
-        If no section has an image or several can be it, scale or spot diameter are unknown, spots lie outside the image,
-        a number is out of range, or uns["stalign"] or uns["niches"] hold something else.
+        If no section has an image or several can be it, scale or spot diameter are unknown, spots lie outside the
+        image, a number is out of range, or uns["stalign"] or uns["niches"] hold something else.
 
     Warns
     -----

@@ -69,7 +69,8 @@ def encode_genes(
     counts.sort_indices()
     if not getattr(encoder, "normalises", False):
         if totals is not None:
-            logger.info("%s does not normalise by totals: obs[%r] makes no difference.", run.card.name, keys.total_counts)
+            unused = "%s does not normalise by totals: obs[%r] makes no difference."
+            logger.info(unused, run.card.name, keys.total_counts)
         totals = None
     return _encode(run, counts, list(table.obs_names), totals), noted
 

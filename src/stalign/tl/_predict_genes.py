@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from stalign._settings import logger, settings
 from stalign._validate import message, one_of
 from stalign.core.scores import per_gene
 from stalign.core.standardise import STANDARDS
+from stalign.data import open_sections
 from stalign.data.table import label_columns, table_of
 from stalign.tl._expression import Spots, most_variable, read_spots
 from stalign.tl._held_out import Plan, as_fitter, predict_parts, split_spots
@@ -92,14 +95,14 @@ def predict_genes(
     - X, float32: predictions, NaN for spots without features;
     - layers["truth"], float32: the same of the measured counts, where the query has any; NaN for genes it lacks and for
       spots without counts;
-    - obs of the query, and its obsm["spatial"] and uns["spatial"];
+    - obs of the query, and its obsm["spatial"] and uns["spatial"], whose images are shared and cannot be written to;
     - var: mse and mae of each gene over all spots compared, n of them; pearson, the mean over the query's sections;
       mse_mean, the error of predicting the mean of the spots fitted to; mean, that mean; and shrink, the factor (means
       over folds where there are several). Pearson is NaN for genes that vary in no section, and 0 in a section where
       the prediction does not vary;
     - uns["stalign"]["predict_genes"]: split (`reference`, `spot`, `section` or `patient`), split_key, model, alpha
-      (penalty per spot, of each fold), use_rep, standardise, n_reference, n_predicted, n_scored, n_constant_genes,
-      random_state.
+      (penalty per spot, of each fold), use_rep, standardise, n_reference, reference_sections, n_predicted, n_scored,
+      n_constant_genes, random_state; and uns["stalign"]["embed"] of the query, where features of `tl.embed` were used.
 
     Reads
     -----
@@ -164,6 +167,8 @@ def predict_genes(
     }
     if by_column:
         record["split_key"] = split
+    if reference is not None:
+        record["reference_sections"] = _reference_sections(reference, library_key, table_key)
     if model == "ridge":
         record["alpha"] = [fitted.alpha for fitted in models]
     return _result(table, asked, names, predicted, baseline, models, record)
@@ -186,6 +191,27 @@ def _genes(source: Spots, genes: int | Sequence[str] | None) -> np.ndarray:
         found = ", ".join(unknown[:5]) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
         raise KeyError(message("Expected genes of the reference", found=found or "none", available=source.genes))
     return names
+
+
+def _reference_sections(
+    reference: AnnData | SpatialData | Sequence[AnnData | SpatialData], library_key: str | None, table_key: str | None
+) -> list[str]:
+    """Name the sections of the reference."""
+    parts = reference if isinstance(reference, list | tuple) else [reference]
+    sections = [open_sections(part, library_key=library_key, table_key=table_key) for part in parts]
+    names = [section.name for some in sections for section in some]
+    return list(dict.fromkeys(names))
+
+
+def _own(value: Any) -> Any:
+    """Copy what is in uns, but share the pixels of images, as arrays that cannot be written to."""
+    if isinstance(value, Mapping):
+        return {name: _own(entry) for name, entry in value.items()}
+    if isinstance(value, np.ndarray) and value.ndim >= 2:
+        shared = value.view()
+        shared.flags.writeable = False
+        return shared
+    return value if hasattr(value, "compute") or hasattr(value, "chunks") else deepcopy(value)
 
 
 def _kind(split: str | None) -> str:
@@ -222,11 +248,14 @@ def _result(
     if Keys.SPATIAL in table.obsm:
         result.obsm[Keys.SPATIAL] = np.array(table.obsm[Keys.SPATIAL])
     if Keys.UNS_SPATIAL in table.uns:
-        result.uns[Keys.UNS_SPATIAL] = table.uns[Keys.UNS_SPATIAL]
+        result.uns[Keys.UNS_SPATIAL] = _own(table.uns[Keys.UNS_SPATIAL])
     record["n_predicted"] = int(np.isfinite(predicted).all(axis=1).sum())
     record["n_scored"] = int((np.isfinite(measured) & np.isfinite(predicted)).any(axis=1).sum())
     record["n_constant_genes"] = int((np.isnan(var["pearson"]) & (var["n"] > 0)).sum())
     result.uns[Keys.UNS] = {"predict_genes": record}
+    known = table.uns.get(Keys.UNS)
+    if isinstance(known, Mapping) and "embed" in known and any(key.startswith(Keys.EMBED) for key in record["use_rep"]):
+        result.uns[Keys.UNS]["embed"] = deepcopy(known["embed"])
     seen = var["n"] > 0
     logger.info(
         "Predicted %d genes in %d of %d spots (%s)%s.",

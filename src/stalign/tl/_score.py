@@ -10,7 +10,8 @@ import pandas as pd
 from stalign._constants import Keys
 from stalign._settings import logger, settings
 from stalign._validate import message
-from stalign.core.scores import IGNORE, agreement, compactness
+from stalign.core.labels import NO_LABEL, as_labels
+from stalign.core.scores import agreement, compactness
 from stalign.data import check_labels, label_columns, open_sections, table_of
 from stalign.tl._domains import features_of
 
@@ -28,7 +29,7 @@ def score(
     truth: str = "layer",
     *,
     key: str | None = None,
-    ignore: Collection[str] = IGNORE,
+    ignore: Collection[str] = NO_LABEL,
     use_rep: str | None = None,
     library_key: str | None = None,
     table_key: str | None = None,
@@ -45,7 +46,8 @@ def score(
     key
         The obs column of domains; None for `stalign_domain`.
     ignore
-        Labels that mean "not labelled", beside missing values. Spots with them are left out and counted.
+        Labels that mean "not labelled", beside missing values: by default what files write there, such as "", "NA" and
+        "None", and "undetermined", "Exclude" and "unlabelled". Spots with them are left out and counted.
     use_rep
         The obsm key of features on which domains are scored without the labels as well: the columns silhouette,
         calinski_harabasz and davies_bouldin. None leaves these out.
@@ -94,7 +96,7 @@ def score(
     seed = settings.seed if random_state is None else random_state
     parts = _libraries(data, table, library_key=library_key, table_key=table_key)
     labels = _column(table, truth, name="truth", ignore=ignore, hint="Pass the obs column of labels as `truth=`")
-    found = _column(table, key, name="key", ignore=(), hint="Run `stalign.tl.domains` first, or pass `key=`")
+    found = _column(table, key, name="key", ignore=NO_LABEL, hint="Run `stalign.tl.domains` first, or pass `key=`")
     features = None if use_rep is None else features_of(table, use_rep)
     if len(parts) > 1:
         parts = [*parts, (OVERALL, np.arange(table.n_obs))]
@@ -119,16 +121,12 @@ def _libraries(
 
 
 def _column(table: AnnData, column: str, *, name: str, ignore: Collection[str], hint: str) -> np.ndarray:
-    """Read labels as strings, (n_obs,) object, with None where there is none."""
+    """Read labels as text, (n_obs,) object, with None where there is none."""
     if column not in table.obs:
         expected = f"Expected `{name}` to name a column of obs"
         raise KeyError(message(expected, found=repr(column), available=label_columns(table), hint=hint))
     check_labels(table, column, name=name)
-    values = table.obs[column]
-    missing = values.isna().to_numpy()
-    text = values.astype(str).to_numpy(dtype=object)
-    text[missing | np.isin(text.astype(str), [str(value) for value in ignore])] = None
-    return text
+    return as_labels(table.obs[column], ignore=ignore)
 
 
 def _row(
