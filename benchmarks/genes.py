@@ -24,7 +24,7 @@ from stalign._constants import Keys
 from stalign.core.colour import colour_features
 from stalign.core.patches import spot_windows_um
 from stalign.core.scores import per_gene
-from stalign.data.sections import sections
+from stalign.data import open_sections as sections
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from types import FrameType
 
 
 def message(expected: str, *, found: object = None, available: Iterable[object] | None = None, hint: str = "") -> str:
@@ -86,7 +87,10 @@ def warn(text: str) -> None:
     UserWarning
         Always.
     """
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).split(".")[0] == "stalign":
-        level, frame = level + 1, frame.f_back
-    warnings.warn(text, UserWarning, stacklevel=level)
+    level, outermost = 2, 1
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if str(frame.f_globals.get("__name__", "")).split(".")[0] == "stalign":
+            outermost = level
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, UserWarning, stacklevel=outermost + 1)

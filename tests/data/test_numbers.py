@@ -49,7 +49,7 @@ BAD = [
     1 + 1j,
     pd.NA,
     b"\xff",
-    object(),
+    Ellipsis,
     np.datetime64("2020-01-01"),
 ]
 

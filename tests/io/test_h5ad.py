@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import stalign
-from stalign.data import sections
+from stalign.data import open_sections as sections
 from stalign.data.files import allowed
 
 
@@ -155,7 +155,7 @@ def test_real_sections(shared_data, file):
     library, mpp, shape, technology = REAL[file]
     adata = stalign.io.read_h5ad(shared_data / file)
     (view,) = sections(adata)
-    assert (view.library, view.technology, view.image.shape) == (library, technology, shape)
+    assert (view.name, view.technology, view.image.shape) == (library, technology, shape)
     assert view.image.mpp == pytest.approx(mpp, rel=0.015)
     assert view.valid.all()
     adata.uns["spatial"][library]["metadata"].pop("um_per_px", None)
@@ -167,7 +167,7 @@ def test_real_her2st(shared_data):
     adata = stalign.io.read_h5ad(shared_data / "her2st/her2st.h5ad")
     with pytest.raises(KeyError, match="library_key='section'"):
         sections(adata)
-    views = {view.library: view for view in sections(adata, library_key="section")}
+    views = {view.name: view for view in sections(adata, library_key="section")}
     assert len(views) == 30
     assert sum(len(view.rows) for view in views.values()) == adata.n_obs
     assert {name for name, view in views.items() if view.image} == {"A1", "A2", "B4", "C2", "C3", "C4", "C5", "C6"}
@@ -178,7 +178,7 @@ def test_real_her2st(shared_data):
     for entry in adata.uns["spatial"].values():
         del entry["metadata"]["um_per_px"]
     for view in sections(adata, library_key="section", image=False):
-        assert view.coord_mpp == pytest.approx(views[view.library].coord_mpp, rel=0.03)
+        assert view.coord_mpp == pytest.approx(views[view.name].coord_mpp, rel=0.03)
 
 
 def test_a_file_that_is_not_there_or_no_table(tmp_path):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import stalign
-from stalign.data import sections
+from stalign.data import open_sections as sections
 
 
 @pytest.mark.parametrize("embed", [True, False])
@@ -18,7 +18,7 @@ def test_a_sample_with_its_whole_slide_image(tmp_path, embed, monkeypatch):
     np.testing.assert_allclose(adata.obsm["spatial"], made.obsm["spatial"])
     assert adata.var_names.is_unique
     view = sections(adata, want_mpp=None if embed else 2.0)[0]
-    assert view.library == sample
+    assert view.name == sample
     assert view.image.key == "fullres"
     assert view.coord_mpp == 0.5
     assert view.mpp_origin == "pixel_size_um_estimated of HEST"

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import stalign
-from stalign.data import sections
+from stalign.data import open_sections as sections
 
 pytest.importorskip("spatialdata_io")
 

@@ -296,14 +296,16 @@ def test_real_bulb_sections_beat_the_mean(shared_data):
     """Image features that need no weights: colours of windows of three sizes."""
     from stalign.core.colour import colour_features
     from stalign.core.patches import spot_windows_um
-    from stalign.data.sections import sections
+    from stalign.data import open_sections as sections
 
     parts = []
     for name in ("rep1", "rep2"):
         adata = anndata.read_h5ad(shared_data / "mob" / f"{name}.h5ad")
         slide = adata.uns["spatial"][name]
         slide["metadata"] = {**slide["metadata"], "image_file": str(shared_data / "mob" / f"{name}.jpg")}
-        (view,) = sections(adata)
+        with stalign.settings.override(image_root=shared_data):
+            (view,) = sections(adata)
+            assert view.image is not None
         windows = [spot_windows_um(view.coords_um, size) / view.image.mpp for size in (100.0, 250.0, 600.0)]
         adata.obsm["X_colour"] = np.hstack([colour_features(view.image.patches(box, 24)) for box in windows])
         parts.append(adata)

@@ -50,7 +50,7 @@ def test_sections_on_disk_are_those_in_memory(on_disk, tmp_path, monkeypatch):
             x, y = (s.reader.batch(rows, keep=0.5, rng=r) for s, r in zip((a, b), rng, strict=True))
             for name in ("spot_image", "niche_image", "image_mean", "spot_gene", "niche_gene", "basis"):
                 assert torch.equal(getattr(x, name), getattr(y, name)), name
-            assert mapped(b.reader.section.image.pixels()) and mapped(b.reader.expression.counts.data)
+            assert mapped(b.reader.image.pixels()) and mapped(b.reader.expression.counts.data)
             assert mapped(b.reader.expression.scores) and mapped(b.reader.expression.counts.indices)
 
 

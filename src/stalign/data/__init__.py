@@ -10,7 +10,7 @@ from stalign.data.records import check_key, check_writable, record, section_row,
 from stalign.data.section import Section
 from stalign.data.sections import open_sections
 from stalign.data.slots import merged, write
-from stalign.data.table import check_labels, has_counts, label_columns, library_column, read_counts, table_of
+from stalign.data.table import check_labels, has_counts, label_columns, library_column, read_counts, read_totals, table_of
 from stalign.data.vocabulary import Vocabulary
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "niche_slots",
     "open_sections",
     "read_counts",
+    "read_totals",
     "record",
     "say_what_changes",
     "section_row",

@@ -174,7 +174,7 @@ def _warn(name: str, section: str, doubt: str) -> None:
 def _best(candidates: Sequence[Candidate], section: str) -> Candidate:
     """The candidate of the highest resolution, if they are all of one picture as far as their names tell."""
     known = [one for one in candidates if one.kind in _RANKS]
-    if known and len({one.base for one in known}) == 1:
+    if known and len({one.base for one in candidates}) == 1:
         rank = min(_RANKS[one.kind] for one in known)
         best = [one for one in known if _RANKS[one.kind] == rank]
     else:

@@ -69,8 +69,8 @@ def _keys(table: AnnData) -> tuple[str, str]:
 class Region:
     """The spots of one section in an element of a SpatialData.
 
-    Positions are those of the element itself. Only where these show no lattice, and those in the coordinate system do,
-    are the latter used, as for an element in steps of the array that a transformation places.
+    Positions are those of the element itself. Those in its coordinate system are used where that stretches the element,
+    but no image with it, onto a lattice, as for an element in steps of the array.
 
     Parameters
     ----------
@@ -124,11 +124,21 @@ class Region:
         coords = own.reindex(_matched(own.index, ids, self.element_name)).to_numpy(dtype=np.float64)
         coords[~np.isfinite(coords).all(axis=1)] = np.nan
         system = next(iter(self._systems.values()))
-        if turned_scale(system, any_angle=True) is None and lattice(coords)[0] == "unknown":
+        if turned_scale(system, any_angle=True) is None and not self._images_fit():
             placed = coords @ system[:2, :2].T + system[:2, 2]
             if lattice(placed)[0] != "unknown":
                 return placed, system
         return coords, np.eye(3)
+
+    def _images_fit(self) -> bool:
+        """Whether an image lies along the axes of the element's own positions."""
+        from spatialdata.transformations import get_transformation
+
+        for image in self.data.images.values():
+            for key, value in get_transformation(image, get_all=True).items():
+                if key in self._systems and turned_scale(np.linalg.inv(affine(value)) @ self._systems[key]) is not None:
+                    return True
+        return False
 
     def coordinates(self) -> NDArray[np.float64]:
         """Read the positions of the spots.
@@ -297,7 +307,7 @@ def _matched(index: pd.Index, ids: pd.Series, element: str) -> pd.Index:
     raise ValueError(
         message(
             f"Expected the instance ids of the table in the index of element {element!r}",
-            found=f"ids such as {given[0]!r} ({given.dtype}), and an index such as {index[0]!r} ({index.dtype})"
+            found=f"ids such as '{given[0]}' ({given.dtype}), and an index such as '{index[0]}' ({index.dtype})"
             if len(index)
             else "an element without instances",
             hint=f"Give obs[{ids.name!r}] the ids of the element",

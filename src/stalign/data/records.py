@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from stalign._constants import Keys
@@ -41,21 +40,15 @@ def section_table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     Parameters
     ----------
     rows
-        Facts of each section, with its name as `section`; text, numbers, None and truth values.
+        Facts of each section, with its name as `section`: text, numbers and truth values. Missing text is "", missing
+        numbers are NaN.
 
     Returns
     -------
-    A row per section, numbered from "0". Missing text is "", missing numbers are NaN.
+    A row per section, numbered from "0".
     """
     table = pd.DataFrame([dict(row) for row in rows])
     table.index = table.index.astype(str)
-    for column in table:
-        values = table[column]
-        known = values.dropna()
-        if all(isinstance(value, str) for value in known):
-            table[column] = values.fillna("").astype(object)
-        elif not all(isinstance(value, bool | np.bool_) for value in values):
-            table[column] = values.astype(np.float64)
     return table
 
 

@@ -60,6 +60,8 @@ class Given:
         Diameter of a spot in µm, or None.
     want_mpp
         µm per image px that will be needed, or how to tell it from the section; None for the finest.
+    as_noted
+        Whether `mpp` and `spot_diameter` that an earlier `pp.patches` was given hold where these are None.
     """
 
     image: bool = True
@@ -67,6 +69,7 @@ class Given:
     mpp: float | None = None
     spot_diameter: float | None = None
     want_mpp: float | Callable[[Section], float | None] | None = None
+    as_noted: bool = True
 
 
 @dataclass(eq=False)
@@ -136,7 +139,7 @@ class Section:
 
     def _noted(self) -> Mapping[str, Any]:
         """What `pp.patches` noted of the section, if its windows lie where the spots are now."""
-        noted = section_row(self.table, "patches", self.name)
+        noted = section_row(self.table, "patches", self.name) if self.given.as_noted else {}
         if not noted or Keys.SPOT_WINDOW not in self.table.obsm:
             return {}
         windows = np.asarray(self.table.obsm[Keys.SPOT_WINDOW], np.float64)[self.rows]

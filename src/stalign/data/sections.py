@@ -30,6 +30,7 @@ def open_sections(
     mpp: float | Mapping[str, float] | None = None,
     spot_diameter: float | None = None,
     want_mpp: float | Callable[[Section], float | None] | None = None,
+    as_noted: bool = True,
 ) -> list[Section]:
     """Open the sections of a container.
 
@@ -54,6 +55,8 @@ def open_sections(
     want_mpp
         µm per image px that will be needed, or how to tell it from the section: of an image with smaller copies of
         itself, the coarsest that is at least as fine is taken.
+    as_noted
+        Whether `mpp` and `spot_diameter` that an earlier `pp.patches` was given hold where these are None.
 
     Returns
     -------
@@ -96,7 +99,7 @@ def open_sections(
     for name, rows in parts:
         place = (Region(data, table, rows, name, alone=alone) if is_spatialdata(data)
                  else Library(table, rows, name, alone=alone))  # fmt: skip
-        given = Given(image, _of(image_key, name), _of(mpp, name), spot_diameter, want_mpp)
+        given = Given(image, _of(image_key, name), _of(mpp, name), spot_diameter, want_mpp, as_noted)
         sections.append(Section(table, rows, name, place, given, read))
     return sections
 

@@ -10,6 +10,7 @@ import scipy.sparse as sp
 
 from stalign._settings import logger
 from stalign._validate import message
+from stalign.core.niches import Niche
 from stalign.data.counts import CountKeys
 from stalign.data.expression import read_expression
 from stalign.data.table import has_counts
@@ -272,7 +273,8 @@ def read_section(
     An image coarser than `spec.max_mpp` µm per px is not used, and the log says so. A section whose spots have no
     counts at all is embedded from its image, if there is one.
     """
-    graph = section.niches(spec.niche)
+    niche = niche_for(spec)
+    graph = section.niches(niche)
     valid = section.valid.copy()
     arrays = {
         branch: np.asarray(values, np.float32)
@@ -281,7 +283,7 @@ def read_section(
     }
     windows = None
     if image and section.image is not None and _fine_enough(section, spec):
-        windows = (section.windows("spot").astype(np.float64), section.windows("niche", spec.niche).astype(np.float64))
+        windows = (section.windows("spot").astype(np.float64), section.windows("niche", niche).astype(np.float64))
         valid &= np.isfinite(windows[0]).all(axis=1) & np.isfinite(windows[1]).all(axis=1)
     expression = None
     if genes and has_counts(section.table, layer=keys.layer):
@@ -305,6 +307,21 @@ def read_section(
     for values in arrays.values():
         valid &= np.isfinite(values).all(axis=1)
     return SpotReader(section.name, section.coords, section.image, spec, graph, valid, windows, expression, arrays)
+
+
+def niche_for(spec: InputSpec) -> Niche:
+    """Tell what makes a niche for some weights.
+
+    Parameters
+    ----------
+    spec
+        What the weights expect of their input.
+
+    Returns
+    -------
+    What makes a niche.
+    """
+    return Niche(spec.n_neighbors, spec.include_self)
 
 
 def _fine_enough(section: Section, spec: InputSpec) -> bool:

@@ -7,7 +7,6 @@ from typing import Any
 
 from stalign._constants import N_NEIGHBORS
 from stalign._validate import message, one_of
-from stalign.core.niches import Niche
 from stalign.models.parse import build, mapping, plain
 
 
@@ -35,11 +34,6 @@ class InputSpec:
         one_of(self.stain, ("section", "imagenet"), name="stain")
         one_of(self.centre, ("section", "none"), name="centre")
         _positive(self, "spot_px", "niche_px", "n_neighbors", "max_mpp")
-
-    @property
-    def niche(self) -> Niche:
-        """What makes a niche."""
-        return Niche(self.n_neighbors, self.include_self)
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,13 @@ def patches(
     check_writable(table, Keys.UNS, Keys.UNS_NICHES)
     niche = niche_of(table, n_neighbors)
     sections = open_sections(
-        data, table_key=table_key, image_key=image_key, library_key=library_key, mpp=mpp, spot_diameter=spot_diameter
+        data,
+        table_key=table_key,
+        library_key=library_key,
+        image_key=image_key,
+        mpp=mpp,
+        spot_diameter=spot_diameter,
+        as_noted=False,
     )
     if all(section.image is None for section in sections):
         hint = "Put it in `uns['spatial']`, or in the images of a SpatialData; `tl.embed` works from genes alone, too"

@@ -160,7 +160,7 @@ def embed(
         window_slots,
         write,
     )  # fmt: skip
-    from stalign.data.spots import read_section
+    from stalign.data.spots import niche_for, read_section
     from stalign.encoders.runtime import pick_device
     from stalign.models.weights import load_weights
     from stalign.tl._embedding import Embedding
@@ -191,9 +191,10 @@ def embed(
         spot_diameter=spot_diameter,
         want_mpp=VISIUM_SPOT_UM / spec.spot_px,
     )
-    slots = niche_slots(sections, spec.niche, library_key)
+    niche = niche_for(spec)
+    slots = niche_slots(sections, niche, library_key)
     if any(section.image is not None for section in sections):
-        slots = merged(slots, window_slots(sections, spec.niche))
+        slots = merged(slots, window_slots(sections, niche))
     say_what_changes(table, slots)
     embedding = Embedding(checkpoint, table.n_obs, batch_size)
     facts = []

@@ -115,14 +115,13 @@ def _native_px(windows: NDArray[np.floating], card: Card) -> int:
 
 def _facts(section: Section, windows: NDArray[np.floating]) -> dict[str, Any]:
     """What patches of a section were cut from, for a row of the record."""
-    if section.image is None:
-        return {"section": section.name, "image_key": "none"}
-    side = np.nanmedian(windows[:, 2] - windows[:, 0])
+    image, sides = section.image, windows[np.isfinite(windows).all(axis=1)]
+    side = float(np.median(sides[:, 2] - sides[:, 0])) if len(sides) else np.nan
     return {
         "section": section.name,
-        "image_key": section.image.key,
-        "mpp": float(section.image.mpp),
-        "mpp_origin": section.mpp_origin,
-        "window_um": float(side * section.image.mpp),
-        "window_px": float(side),
+        "image_key": "" if image is None else image.key,
+        "mpp": np.nan if image is None else float(image.mpp),
+        "mpp_origin": "" if image is None else section.mpp_origin,
+        "window_um": np.nan if image is None else side * float(image.mpp),
+        "window_px": side,
     }

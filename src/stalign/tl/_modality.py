@@ -37,10 +37,10 @@ def facts_of(reader: SpotReader) -> dict[str, Any]:
         "section": reader.name,
         "modality": reader.modality,
         "n_valid": int(reader.valid.sum()),
-        "image_key": None if image is None else image.key,
-        "image_mpp": None if image is None else float(image.mpp),
-        "gene_coverage": None if expression is None else float(expression.coverage),
-        "n_genes": None if expression is None else int(expression.n_matched),
+        "image_key": "" if image is None else image.key,
+        "image_mpp": np.nan if image is None else float(image.mpp),
+        "gene_coverage": np.nan if expression is None else float(expression.coverage),
+        "n_genes": 0 if expression is None else int(expression.n_matched),
     }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from stalign._constants import Keys
 from stalign._validate import message
 from stalign.data import Vocabulary, gene_ids, has_counts, read_counts, table_of, write
-from stalign.data.spots import read_section
+from stalign.data.spots import niche_for, read_section
 from stalign.train.patterns import left_out, names_of, takes, warn_unfit
 from stalign.train.slides import donor_of
 from stalign.train.vocabulary import human_symbols
@@ -300,7 +300,7 @@ def _encoded(one: Opened, encoder: str, weights: str | None, level: str, spec: I
     from stalign import tl
 
     given, key = one.slide.spec, "stalign_features"
-    noted = {"uns": {Keys.UNS_NICHES: {"params": asdict(spec.niche)}}}
+    noted = {"uns": {Keys.UNS_NICHES: {"params": asdict(niche_for(spec))}}}
     own: Any = write(one.data, noted, copy=True, table_key=given.table_key)
     tl.encode(
         own,
