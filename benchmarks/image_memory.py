@@ -89,7 +89,8 @@ def main() -> None:
         path = Path(folder) / ("image.tif" if options.kind == "tiff" else "image.jpg")
         make(path, options.side)
         print(
-            f"{_PATCHES:,} patches of {options.side:,} x {options.side:,} px ({options.kind}), {os.cpu_count()} cores.\n"
+            f"{_PATCHES:,} patches of {options.side:,} x {options.side:,} px ({options.kind}), "
+            f"{os.cpu_count()} cores.\n"
         )
         print("| way | s | peak GB |\n|---|---:|---:|")
         for way in options.ways:
