@@ -364,3 +364,40 @@ def test_data_are_not_changed(predicted):
     domains(predicted, truth="domain", show=False)
     assert set(predicted.uns) == set(before.uns) and list(predicted.obs) == list(before.obs)
     pd.testing.assert_frame_equal(predicted.obs, before.obs)
+
+
+@pytest.mark.parametrize("close", [False, True])
+@pytest.mark.parametrize("turn", [((0, -1), (1, 0)), ((-1, 0), (0, -1)), ((1, 0), (0, -1)), ((0, 1), (1, 0))])
+def test_a_turned_image_is_drawn_as_the_upright_one(pixels, turn, close):
+    from dataclasses import replace
+
+    from matplotlib import pyplot as plt
+
+    from stalign.data.images import SectionImage
+    from stalign.pl._tissue import Tissue, frame
+
+    side = 120
+    upright = np.zeros((side, side, 3), np.uint8)
+    upright[: side // 2, : side // 2] = [250, 0, 0]
+    upright[: side // 2, side // 2 :] = [0, 250, 0]
+    upright[side // 2 :, : side // 2] = [0, 0, 250]
+    linear = np.array(turn)
+    turned = upright if turn[0][0] else upright.swapaxes(0, 1)
+    turned = np.ascontiguousarray(turned[:: linear[1].sum(), :: linear[0].sum()])
+    offset = tuple(np.where(linear.sum(axis=1) < 0, side, 0).astype(float))
+
+    class Section:
+        coord_mpp = 2.0
+        image = SectionImage("a", upright, 1.0, (0.0, 0.0), 2.0, (side, side))
+
+    figures = []
+    for image in (Section.image, replace(Section.image, source=turned, offset=offset, turn=turn)):
+        section = Section()
+        section.image = image
+        figure, ax = plt.subplots()
+        view = (100.0, 90.0, 150.0, 130.0) if close else (-10.0, 20.0, 200.0, 240.0)
+        frame(ax, Tissue(section, 2.0, np.zeros((1, 2)), 5.0), image=True, view=view, bar=False)
+        figures.append(pixels(figure).astype(int))
+    assert (figures[0].max(axis=-1) > 200).mean() > 0.2
+    assert np.abs(figures[0] - figures[1]).max() <= 12
+    assert np.abs(figures[0] - figures[1]).mean() < 0.5
