@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from stalign.data.genes import gene_ids
 from stalign.data.slots import write
 from stalign.data.spots import read_section
 from stalign.data.table import has_counts, read_counts, table_of
+from stalign.train.config import resolve
 from stalign.train.patterns import left_out, names_of, takes, warn_unfit
 from stalign.train.slides import donor_of
 from stalign.train.vocabulary import human_symbols
@@ -263,7 +263,7 @@ def with_features(one: Opened, config: DataConfig) -> tuple[Opened, dict[str, st
         found[branch] = where.removeprefix("obsm:")
         if not where.startswith("obsm:"):
             found[branch] = f"stalign_{branch}"
-            arrays[found[branch]] = values = np.load(one.slide.root / where)
+            arrays[found[branch]] = values = np.load(resolve(one.slide.root, where))
             if len(values) != table.n_obs:
                 expected = f"Expected {table.n_obs} rows of features for {branch!r} in {where!r}"
                 raise ValueError(message(expected, found=len(values)))
@@ -299,7 +299,7 @@ def weights_of(config: DataConfig, encoder: str) -> str | None:
     A path, `random`, or None for the published ones.
     """
     weights = config.encoder_weights.get(encoder)
-    return weights if weights in (None, "random") else str(Path(config.root) / Path(weights).expanduser())
+    return weights if weights in (None, "random") else str(resolve(config.root, weights))
 
 
 def _encoded(one: Opened, encoder: str, weights: str | None, level: str, key: str) -> NDArray[np.float32]:
