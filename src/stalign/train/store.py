@@ -47,6 +47,8 @@ class StoredSection:
         Cluster of each spot for negatives drawn from other clusters, (len(reader),), or None.
     donor, study
         Who it is from.
+    slide
+        Name of its slide.
     names
         What else patterns find it by: its name in its table, which sections of other tables may have too, and the names
         of its slide, donor and study.
@@ -58,11 +60,17 @@ class StoredSection:
     clusters: NDArray[np.intp] | None = None
     donor: str | None = None
     study: str | None = None
+    slide: str = ""
     names: tuple[str, ...] = ()
 
     def fits(self, patterns: str | Sequence[str]) -> bool:
         """Say whether its name, or that of its slide, donor or study, fits one of some patterns."""
         return any(matches(name, patterns) for name in (self.name, *self.names))
+
+    @property
+    def label(self) -> str:
+        """Its name with that of its slide, for messages."""
+        return f"{self.name} of {self.slide}" if self.slide else self.name
 
     @property
     def stratum(self) -> str:
@@ -183,7 +191,8 @@ def open_store(
         for given, donor, reader in zip(found.sections, found.donors, made, strict=True):
             name, rows = _unique(given, sections), np.flatnonzero(reader.valid)
             names = (given, *(name for _, name in names_of(slide, donor or slide.spec.donor)))
-            stored = StoredSection(name, reader, rows, donor=donor, study=slide.spec.study, names=names)
+            more = {"donor": donor, "study": slide.spec.study, "slide": slide.name, "names": names}
+            stored = StoredSection(name, reader, rows, **more)
             n = len(stored.rows)
             why = f"{n} spots that can be embedded, fewer than {config.min_spots}" if n < config.min_spots else ""
             report.append(report_row(slide, name, why, donor=donor, spots=n, inputs=stored.stratum))

@@ -95,9 +95,9 @@ def _check_tissues(kept: Sequence[StoredSection], held: Sequence[StoredSection])
     for same in known.values():
         sides = {s.name in names for s in same}
         if len(sides) == 2:
-            found = " and ".join(f"{s.name} ({'validation' if s.name in names else 'training'})" for s in same)
+            found = " and ".join(f"{s.label} ({'validation' if s.name in names else 'training'})" for s in same)
             expected = "Expected no section in both training and validation"
             raise ValueError(message(expected, found=f"{found} hold the same", hint=_APART))
         if not sides.pop():
             for a, b in combinations(same, 2):
-                logger.warning("Sections %s and %s hold the same and are both trained on.", a.name, b.name)
+                logger.warning("Sections %s and %s hold the same and are both trained on.", a.label, b.label)
