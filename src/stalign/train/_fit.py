@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from stalign._validate import message
 from stalign.models.checkpoint import CONFIG_FILE, save
 from stalign.train._history import COLUMNS, history
 from stalign.train.callbacks import Checkpoints, EndsAtOnce, Timing, found, latest
+from stalign.train.files import write_text
 from stalign.train.run import assemble
 from stalign.train.trainer import check_folder, interruptible, make_trainer, own_randomness, own_threads
 
@@ -78,8 +78,7 @@ def fit(slides: Iterable[Any] | None, config: TrainConfig, *, resume: bool = Fal
 
     Examples
     --------
-    >>> import tempfile
-    >>> import stalign as st
+    >>>     >>> import stalign as st
     >>> from stalign.train.config import RunConfig, SamplerConfig
     >>> config = st.train.TrainConfig(
     ...     name="mine",
@@ -105,8 +104,8 @@ def fit(slides: Iterable[Any] | None, config: TrainConfig, *, resume: bool = Fal
         run = assemble(slides, config)
         ckpt = _resumed(run, last) if last is not None else None
         if first_process():
-            _write(out / "manifest.csv", run.store.manifest().to_csv(index=False))
-            _write(out / "config.json", json.dumps(config.to_dict(), indent=1) + "\n")
+            write_text(out / "manifest.csv", run.store.manifest().to_csv(index=False))
+            write_text(out / "config.json", json.dumps(config.to_dict(), indent=1) + "\n")
         timing = Timing()
         checkpoints = Checkpoints(folder, every=config.run.checkpoint_every, keep=config.run.keep)
         trainer = make_trainer(run, callbacks=[checkpoints, timing, EndsAtOnce()], loggers=_loggers(config), out=out)
@@ -255,11 +254,3 @@ def first_process() -> bool:
     True for a run of one process too.
     """
     return getattr(rank_zero_only, "rank", 0) == 0
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-") as folder:
-        temporary = Path(folder) / path.name
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
