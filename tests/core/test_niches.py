@@ -69,7 +69,9 @@ def test_the_order_of_the_spots_makes_no_difference(layout, ties):
         assert abs(found - plain[order][:, order]).max() < 1e-6
 
 
-@pytest.mark.parametrize(("coords", "inner"), [(hexagonal(7, 7), 6), (square(7, 7), 4), (np.round(hexagonal(7, 7, pitch=137)), 6)])
+@pytest.mark.parametrize(
+    ("coords", "inner"), [(hexagonal(7, 7), 6), (square(7, 7), 4), (np.round(hexagonal(7, 7, pitch=137)), 6)]
+)
 def test_all_that_are_as_near_make_niches_symmetric(coords, inner):
     graph = Niche(3, ties="all").graph(coords)
     members = np.diff(graph.indptr)

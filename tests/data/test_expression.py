@@ -193,7 +193,10 @@ def test_genes_of_one_target_are_summed(small):
     twice.var_names = [genes[0], *genes]
     twice.X = sparse.hstack([half[:, :1], half]).tocsr()
     small.X = sparse.hstack([2 * half[:, :1], half[:, 1:]]).tocsr()
-    plain, doubled = match_counts(small, Vocabulary(tuple(genes)), CountKeys()), match_counts(twice, Vocabulary(tuple(genes)), CountKeys())
+    plain, doubled = (
+        match_counts(small, Vocabulary(tuple(genes)), CountKeys()),
+        match_counts(twice, Vocabulary(tuple(genes)), CountKeys()),
+    )
     np.testing.assert_allclose(doubled.matrix.toarray(), plain.matrix.toarray())
     assert doubled.n_matched == plain.n_matched + 1
 

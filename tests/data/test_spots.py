@@ -206,7 +206,9 @@ def test_features_stand_in_for_what_a_branch_reads(slide):
 def test_features_alone_are_enough(slide):
     slide.obsm["X_own"] = np.ones((slide.n_obs, 4))
     slide.X = None
-    reader = open_section(slide, find_image=False, features={"niche_gene": slide.obsm["X_own"], "spot_gene": slide.obsm["X_own"]})
+    reader = open_section(
+        slide, find_image=False, features={"niche_gene": slide.obsm["X_own"], "spot_gene": slide.obsm["X_own"]}
+    )
     assert reader.modality == "gene"
     assert reader.batch(np.arange(2)).niche_gene.shape == (2, 4)
 

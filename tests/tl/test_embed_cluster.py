@@ -112,7 +112,9 @@ def test_the_cluster_gives_the_same_embeddings(slide, weights, client, threads, 
 
 def test_a_reader_that_travels_gives_the_same_batches_and_leaves_the_counts_at_home(slide, weights, monkeypatch):
     readers = []
-    monkeypatch.setattr("stalign.tl._embedding.Embedding.add", lambda self, reader, rows: readers.append(reader) or _stop())
+    monkeypatch.setattr(
+        "stalign.tl._embedding.Embedding.add", lambda self, reader, rows: readers.append(reader) or _stop()
+    )
     for data in (slide.copy(), lazy(slide)):
         with pytest.raises(StopIteration):
             stalign.tl.embed(data, weights)

@@ -294,6 +294,7 @@ def test_bad_splits_and_inputs(first, second):
 @pytest.mark.real
 def test_real_bulb_sections_beat_the_mean(shared_data):
     """Image features that need no weights: colours of windows of three sizes."""
+    from stalign import settings
     from stalign.core.colour import colour_features
     from stalign.core.patches import spot_windows_um
     from stalign.data import open_sections as sections
@@ -303,7 +304,7 @@ def test_real_bulb_sections_beat_the_mean(shared_data):
         adata = anndata.read_h5ad(shared_data / "mob" / f"{name}.h5ad")
         slide = adata.uns["spatial"][name]
         slide["metadata"] = {**slide["metadata"], "image_file": str(shared_data / "mob" / f"{name}.jpg")}
-        with stalign.settings.override(image_root=shared_data):
+        with settings.override(image_root=shared_data):
             (view,) = sections(adata)
             assert view.image is not None
         windows = [spot_windows_um(view.coords_um, size) / view.image.mpp for size in (100.0, 250.0, 600.0)]

@@ -34,7 +34,8 @@ class Niche:
         Whether the spot itself counts in the mean over its niche.
     ties
         `position`: of equally near spots those that come first by position (top to bottom, left to right), so that
-        every niche has `n_neighbors`; `all`: every spot as near as the last one, so that niches on a grid are symmetric.
+        every niche has `n_neighbors`; `all`: every spot as near as the last one, so that niches on a grid are
+        symmetric.
 
     Raises
     ------

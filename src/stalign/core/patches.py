@@ -140,7 +140,7 @@ def cut(image: Any, windows: NDArray[np.floating], size: int) -> NDArray[np.uint
     low[~outside], high[~outside] = np.maximum(low[~outside], 0), np.minimum(high[~outside], edge)
     boxes = np.concatenate([middle - half - low, middle + half - low], axis=1).tolist()
     patches = np.empty((len(windows), size, size, channels), dtype=np.uint8)
-    for patch, (left, top), (right, bottom), box, beyond in zip(patches, low, high, boxes, outside, strict=True):
+    for patch, (left, top), (right, bottom), box, beyond in zip(patches, low, high, boxes, outside.tolist(), strict=True):
         region = _padded(image, top, bottom, left, right) if beyond else np.asarray(image[top:bottom, left:right])
         picture = Image.fromarray(region[:, :, 0] if channels == 1 else region)
         picture = picture.resize((size, size), Image.Resampling.BILINEAR, box=tuple(box))

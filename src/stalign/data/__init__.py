@@ -10,7 +10,15 @@ from stalign.data.records import check_key, check_writable, record, section_row,
 from stalign.data.section import Section
 from stalign.data.sections import open_sections
 from stalign.data.slots import merged, write
-from stalign.data.table import check_labels, has_counts, label_columns, library_column, read_counts, read_totals, table_of
+from stalign.data.table import (
+    check_labels,
+    has_counts,
+    label_columns,
+    library_column,
+    read_counts,
+    read_totals,
+    table_of,
+)
 from stalign.data.vocabulary import Vocabulary
 
 __all__ = [

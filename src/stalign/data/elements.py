@@ -260,7 +260,7 @@ class Region:
                 found=f"a turn of {angle:.4g}° between them in {system!r}"
                 if turned
                 else f"the matrix {np.round(matrix[:2], 6).tolist()} from the spots to it in {system!r}",
-                hint="Turn or resample the image onto the spots, as spatialdata.transform does, and store it as another",
+                hint="Turn or resample the image onto the spots, as spatialdata.transform does, and store the result",
             )
         )
 

@@ -91,8 +91,9 @@ def merged(*slots: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]
         for slot, values in some.items():
             for key, value in values.items():
                 there = joined.setdefault(slot, {}).get(key)
-                both = slot == "uns" and isinstance(value, Mapping) and isinstance(there, Mapping)
-                joined[slot][key] = {**there, **value} if both else value
+                if slot == "uns" and isinstance(value, Mapping) and isinstance(there, Mapping):
+                    value = {**there, **value}
+                joined[slot][key] = value
     return joined
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from stalign._constants import Keys
 from stalign._validate import message
 from stalign.data import Vocabulary, gene_ids, has_counts, read_counts, table_of, write
 from stalign.data.spots import niche_for, read_section
+from stalign.train.config import resolve
 from stalign.train.patterns import left_out, names_of, takes, warn_unfit
 from stalign.train.slides import donor_of
 from stalign.train.vocabulary import human_symbols
@@ -255,7 +255,7 @@ def features_of(one: Opened, config: DataConfig, spec: InputSpec) -> dict[str, N
     for branch, where in given.features.items():
         key = where.removeprefix("obsm:")
         if where == key:
-            values = np.load(one.slide.root / where)
+            values = np.load(resolve(one.slide.root, where))
             if len(values) != table.n_obs:
                 expected = f"Expected {table.n_obs} rows of features for {branch!r} in {where!r}"
                 raise ValueError(message(expected, found=len(values)))
@@ -292,7 +292,7 @@ def weights_of(config: DataConfig, encoder: str) -> str | None:
     A path, `random`, or None for the published ones.
     """
     weights = config.encoder_weights.get(encoder)
-    return weights if weights in (None, "random") else str(Path(config.root) / Path(weights).expanduser())
+    return weights if weights in (None, "random") else str(resolve(config.root, weights))
 
 
 def _encoded(one: Opened, encoder: str, weights: str | None, level: str, spec: InputSpec) -> NDArray[np.float32]:

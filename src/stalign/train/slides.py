@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from stalign._validate import message
 from stalign.data import CountKeys, open_sections
-from stalign.train.config import SectionSpec
+from stalign.train.config import SectionSpec, resolve
 from stalign.train.orthologs import read_orthologs
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Slide:
     @property
     def path(self) -> Path:
         """Where the slide lies."""
-        return self.root / self.spec.path
+        return resolve(self.root, self.spec.path)
 
 
 def as_slides(
@@ -90,7 +90,7 @@ def as_slides(
             data, spec = item if isinstance(item, tuple) else (item, SectionSpec(f"table {index}"))
         key = (spec.orthologs or "", spec.ortholog_columns)
         if spec.orthologs and key not in tables:
-            tables[key] = read_orthologs(Path(root) / spec.orthologs, spec.ortholog_columns)
+            tables[key] = read_orthologs(resolve(root, spec.orthologs), spec.ortholog_columns)
         name = spec.slide or Path(spec.path).stem
         more = {branch: where.replace("{slide}", name) for branch, where in (features or {}).items()}
         spec = replace(spec, features={**more, **spec.features})
