@@ -86,7 +86,7 @@ CALLS = {
     ),
     "domains": Call(
         stalign.tl.domains,
-        {"clusterer": stalign.tl.KMeans(3), "use_rep": FEATURES, "n_components": None, "refine": True, "random_state": 0},
+        {"clusterer": stalign.tl.KMeans(3), "use_rep": FEATURES, "n_components": None, "refine": True},
         {"obs": (Keys.DOMAIN,)},
         reads_image=False,
         reads_counts=False,

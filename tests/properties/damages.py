@@ -88,20 +88,26 @@ def _damaged(*allowed: str, concerns: str, quiet: str = "", **kinds: Any) -> dic
 
 
 _NOT_MAPPINGS = {
-    "array": np.array(["a", "b"]), "text": "done", "list": ["a"], "number": 3, "frame": pd.DataFrame({"a": [1]}), "none": None,
+    "array": np.array(["a", "b"]),
+    "text": "done",
+    "list": ["a"],
+    "number": 3,
+    "frame": pd.DataFrame({"a": [1]}),
+    "none": None,
     "true": True,
-}  # fmt: skip
+}
 _FOREIGN = {
-    f"uns[{key!r}] is a {name}": _set_uns(key, value) for key in (Keys.UNS, Keys.UNS_NICHES) for name, value in _NOT_MAPPINGS.items()
-}  # fmt: skip
+    f"uns[{key!r}] is a {name}": _set_uns(key, value)
+    for key in (Keys.UNS, Keys.UNS_NICHES)
+    for name, value in _NOT_MAPPINGS.items()
+}
+_WRITTEN = [(Keys.UNS, entry) for entry in ("patches", "embed", "encode", "domains")] + [(Keys.UNS_NICHES, "params")]
 _NESTED = {
     f"uns[{key!r}][{entry!r}] is a {name}": _set_uns(key, {entry: value})
-    for key, entry in (
-        (Keys.UNS, "patches"), (Keys.UNS, "embed"), (Keys.UNS, "encode"), (Keys.UNS, "domains"), (Keys.UNS_NICHES, "params"),
-    )
+    for key, entry in _WRITTEN
     for name, value in _NOT_MAPPINGS.items()
     if name in {"array", "text", "none", "list"}
-}  # fmt: skip
+}
 _SPATIAL = {
     f"uns['spatial'] is a {name}": _set_uns(Keys.UNS_SPATIAL, value) for name, value in _NOT_MAPPINGS.items()
 } | {
@@ -113,7 +119,7 @@ _SPATIAL = {
 _FACTORS = {
     f"{key} = {value!r}": _set_factor(key, value)
     for key in ("tissue_hires_scalef", "spot_diameter_fullres")
-    for value in (0.0, -1.0, np.nan, np.inf, "many", "", None, [], [1.0, 2.0], np.array([]), {}, np.array([0.1, 0.2]), True)
+    for value in (0.0, -1.0, np.nan, np.inf, "many", "", None, [], [1.0, 2.0], np.array([]), {}, np.ones(2), True)
 }
 
 
@@ -128,7 +134,8 @@ def _foreign_graph(kind: str) -> Callable[..., None]:
         if kind == "empty":
             graph = sparse.csr_matrix((n, n))
         if kind == "distances":
-            adata.uns[Keys.UNS_NICHES] = {"connectivities_key": "connectivities", "params": {"n_neighbors": 3, "method": "umap"}}
+            params = {"n_neighbors": 3, "method": "umap"}
+            adata.uns[Keys.UNS_NICHES] = {"connectivities_key": "connectivities", "params": params}
         adata.obsp[Keys.NICHE_GRAPH] = graph
 
     return apply
@@ -232,13 +239,16 @@ DAMAGES: dict[str, Damage] = {
             "an image of one px": _set_image(lambda x: x[:1, :1]),
         },
     ),
-    **_damaged("refused", "warned", concerns="image", **{"an image of other size": _set_image(lambda x: x[: len(x) // 3])}),
+    **_damaged(
+        "refused", "warned", concerns="image", **{"an image of other size": _set_image(lambda x: x[: len(x) // 3])}
+    ),
     **_damaged("refused", "warned", "same", concerns="image positions counts", **_SPATIAL, **_FACTORS),
     **_damaged("same", concerns="none", **_FOREIGN, **_NESTED),
     **_damaged(
         "same", concerns="none",
         **{
-            f"a foreign graph, {kind}": _foreign_graph(kind) for kind in ("random", "dense", "nan", "empty", "distances")
+            f"a foreign graph, {kind}": _foreign_graph(kind)
+            for kind in ("random", "dense", "nan", "empty", "distances")
         },
         **{
             "foreign windows of NaN": _foreign_windows(lambda n: np.full((n, 4), np.nan)),

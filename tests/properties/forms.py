@@ -238,13 +238,18 @@ def _image_key(*keys: str) -> Form:
     return apply
 
 
+def _absent_lowres(adata: AnnData) -> None:
+    (part,) = adata.uns[Keys.UNS_SPATIAL].values()
+    part["images"]["lowres"] = None
+
+
 IMAGE_KEYS: dict[str, Form] = {
     "hires": lambda adata: None,
     "lowres": _image_key("lowres"),
     "hires and lowres": _image_key("hires", "lowres"),
     "fullres and hires": _image_key("fullres", "hires"),
     "a name of its own": _image_key("mine"),
-    "absent ones are None": lambda adata: next(iter(adata.uns[Keys.UNS_SPATIAL].values()))["images"].update(lowres=None),
+    "an absent one is None": _absent_lowres,
 }
 
 

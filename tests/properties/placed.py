@@ -65,7 +65,12 @@ PLACEMENTS = {
     "stretched": linear(1.5, 0, 0, 1, 3, 4),
     "sheared": linear(1, 0.4, 0, 1, 3, 4),
 }
-_SPELLED = {"r": 0, "red": 0, "R": 0, "Red": 0, "g": 1, "green": 1, "G": 1, "Green": 1, "b": 2, "blue": 2, "B": 2, "Blue": 2}  # fmt: skip
+_COLOURS = "rgb"
+_KINDS = {
+    "uint8": lambda pixels: pixels,
+    "uint16": lambda pixels: pixels.astype(np.uint16) * 257,
+    "float32": lambda pixels: pixels.astype(np.float32) / 255,
+}
 
 
 def _placed(steps: list[Any], placement: np.ndarray | None) -> Any:
@@ -77,10 +82,11 @@ def _placed(steps: list[Any], placement: np.ndarray | None) -> Any:
 def image(section: Plain, form: Form, system: str, pixels: np.ndarray | None = None, step: int = 1) -> Any:
     """The image element."""
     pixels = section.pixels[::step, ::step] if pixels is None else pixels
-    planes = [pixels[..., _SPELLED.get(name, index)] if index < 3 else np.full(pixels.shape[:2], 255, np.uint8) for index, name in enumerate(form.channels)]  # fmt: skip
-    array = np.stack(planes)
-    array = {"uint8": lambda x: x, "uint16": lambda x: x.astype(np.uint16) * 257, "float32": lambda x: x.astype(np.float32) / 255}[form.kind](array)  # fmt: skip
-    array = array.transpose(["cyx".index(axis) for axis in form.dims])
+    planes = np.concatenate([pixels, np.full_like(pixels[..., :1], 255)], axis=-1) if pixels.shape[-1] == 3 else pixels
+    letters = [str(name)[0].lower() for name in form.channels]
+    order = [_COLOURS.index(letter) for letter in letters[:3]] if set(letters) >= set(_COLOURS) else [0, 1, 2]
+    array = _KINDS[form.kind](planes[..., [*order, 3][: len(form.channels)]])
+    array = array.transpose(["yxc".index(axis) for axis in form.dims])
     grow = step / section.scale
     scale = Scale([grow, grow], axes=_AXES)
     names = None if isinstance(form.channels[0], int) else list(form.channels)

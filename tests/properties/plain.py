@@ -119,7 +119,7 @@ def entry(section: Plain) -> dict:
 
 def joined(sections: list[Plain]) -> anndata.AnnData:
     """Several sections in one table, told apart by `obs["sample"]`."""
-    table = anndata.concat([to_anndata(section) for section in sections], index_unique="/" if len(sections) > 9 else None)
+    table = anndata.concat([to_anndata(section) for section in sections])
     names = [section.name for section in sections]
     table.obs["sample"] = pd.Categorical(table.obs["sample"].astype(str), categories=names)
     table.uns[Keys.UNS_SPATIAL] = {section.name: entry(section) for section in sections}

@@ -46,9 +46,9 @@ def subsets(n: int) -> st.SearchStrategy[np.ndarray]:
 
 
 ODD_NAMES = [
-    "P1/A", "P1", "P1/2", "S1", "S10", "a.b", "1st", "10", "two words", " edge ", "ünïcode 切片", "x" * 200, "/", "//", "a//b",
-    "/lead", "trail/", ".", "..", "../up", ".hidden", "a\\b", "100%", "q'uote", 'q"uote', "None", "nan", "True", "spatial",
-    "images", "stalign", "🧠",
+    "P1/A", "P1", "P1/2", "S1", "S10", "a.b", "1st", "10", "two words", " edge ", "ünïcode 切片", "x" * 200, "/", "//",
+    "a//b", "/lead", "trail/", ".", "..", "../up", ".hidden", "a\\b", "100%", "q'uote", 'q"uote', "None", "nan",
+    "True", "spatial", "images", "stalign", "🧠",
 ]  # fmt: skip
 _LETTERS = st.characters(exclude_categories=("Cs", "Cc", "Cn", "Co"))
 
