@@ -54,9 +54,7 @@ class Call:
 
 
 CALLS = {
-    "niches": Call(
-        stalign.pp.niches, {}, {"obsp": (Keys.NICHE_GRAPH,)}, reads_image=False, reads_counts=False
-    ),
+    "niches": Call(stalign.pp.niches, {}, {"obsp": (Keys.NICHE_GRAPH,)}, reads_image=False, reads_counts=False),
     "patches": Call(
         stalign.pp.patches,
         {},
@@ -91,9 +89,7 @@ CALLS = {
         reads_image=False,
         reads_counts=False,
     ),
-    "figure": Call(
-        stalign.pl.domains, {"key": "sample", "show": False, "return_fig": True}, {}, reads_counts=False
-    ),
+    "figure": Call(stalign.pl.domains, {"key": "sample", "show": False, "return_fig": True}, {}, reads_counts=False),
 }
 PUBLIC = {
     f"{package.__name__.removeprefix('stalign.')}.{name}": getattr(package, name)
@@ -183,7 +179,16 @@ _ASSIGNED = re.compile(r"`(\w+)=")
 _BARE = re.compile(r"`(\w+)`")
 
 
+def assigned_in(text: str) -> set[str]:
+    """Arguments that a message names with a value, as in `layer=`."""
+    return set(_ASSIGNED.findall(text))
+
+
+def arguments_in(text: str) -> set[str]:
+    """Arguments that a message names, with a value or alone; names that also are values of `level` are left out."""
+    return assigned_in(text) | (set(_BARE.findall(text)) & ARGUMENTS) - {"spot", "niche", "native"}
+
+
 def foreign_arguments(text: str, function: Callable[..., Any]) -> set[str]:
     """Arguments that a message names and that the function does not take."""
-    own = set(inspect.signature(function).parameters)
-    return (set(_ASSIGNED.findall(text)) - own) | ((set(_BARE.findall(text)) & ARGUMENTS) - own)
+    return arguments_in(text) - set(inspect.signature(function).parameters)

@@ -162,6 +162,10 @@ def _array_columns(row: Any, column: Any) -> Callable[..., None]:
 
 DAMAGES: dict[str, Damage] = {
     **_damaged(
+        "refused", concerns="vocabulary",
+        **{"no known gene": lambda adata, rng: setattr(adata, "var_names", [f"g{i}" for i in range(adata.n_vars)])},
+    ),
+    **_damaged(
         "refused", concerns="positions",
         **{
             "no coordinates": lambda adata, rng: adata.obsm.pop(Keys.SPATIAL),
@@ -199,7 +203,6 @@ DAMAGES: dict[str, Damage] = {
             "NaN counts": _set_counts(_some(np.nan, rows=False)),
             "infinite counts": _set_counts(_some(np.inf, rows=False)),
             "complex counts": _set_counts(lambda x, rng: x + 1j),
-            "no known gene": lambda adata, rng: setattr(adata, "var_names", [f"g{i}" for i in range(adata.n_vars)]),
         },
     ),
     **_damaged(
