@@ -246,7 +246,7 @@ DAMAGES: dict[str, Damage] = {
         "refused", "warned", concerns="image", **{"an image of other size": _set_image(lambda x: x[: len(x) // 3])}
     ),
     **_damaged("refused", "warned", "same", concerns="image positions counts", **_SPATIAL, **_FACTORS),
-    **_damaged("same", concerns="none", **_FOREIGN, **_NESTED),
+    **_damaged("same", "refused", concerns="none", **_FOREIGN, **_NESTED),
     **_damaged(
         "same", concerns="none",
         **{

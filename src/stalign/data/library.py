@@ -270,7 +270,7 @@ class Library:
         """Images of the section by key: embedded ones, and the file that the metadata name."""
         embedded = {str(key): value for key, value in _part(self.entry, "images").items() if value is not None}
         path, key = self._file()
-        return {key: path, **embedded} if path is not None and path.is_file() and allowed(path) else embedded
+        return {key: path, **embedded} if path is not None and _is_file(path) and allowed(path) else embedded
 
     def _file(self) -> tuple[Path | None, str]:
         """Image file that the metadata name, or None, and the key that it stands for."""
@@ -282,7 +282,7 @@ class Library:
     def _say_what_is_missing(self) -> None:
         """Log why a section that names or should have an image has none."""
         path, _ = self._file()
-        if path is not None and path.is_file():
+        if path is not None and _is_file(path):
             logger.warning(
                 "The image file %s that section %r names is not opened, as no reader of stalign was pointed to it: "
                 "read the section with stalign.io, or set `stalign.settings.image_root` to a folder above the file.",
@@ -346,6 +346,14 @@ class Library:
         if not asked:
             raise ValueError(text)
         warn(text)
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is a file; not where the name is longer than names can be."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _size(source: Any, key: str, name: str) -> tuple[int, int]:
