@@ -117,6 +117,8 @@ def own_threads(number: int) -> Iterator[None]:
     number
         The number; the caller's is set again afterwards.
     """
+    import sklearn.cluster  # noqa: F401 (brings an OpenMP of its own, which has to be there to be limited)
+
     before = torch.get_num_threads()
     with threadpool_limits(number):
         torch.set_num_threads(number)
