@@ -96,7 +96,7 @@ def portable(reader: SpotReader) -> SpotReader:
     if reader.section.image is not None:
         light.section = replace(reader.section, image=_portable_image(reader.section.image))
     if reader.expression is not None and not reader.dense:
-        light.expression = replace(reader.expression, counts=None)
+        light.expression = replace(reader.expression, counts=None, graph=None)
     return light
 
 

@@ -242,4 +242,6 @@ def record_of(reader: SpotReader) -> dict[str, Any]:
     if reader.expression is not None:
         record["gene_coverage"] = float(reader.expression.coverage)
         record["n_genes"] = int(reader.expression.n_matched)
+        if np.isfinite(reader.expression.niche_sd_um):
+            record["niche_sd_um"] = float(reader.expression.niche_sd_um)
     return record
