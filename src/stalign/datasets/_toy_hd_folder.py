@@ -203,8 +203,8 @@ def _write_matrix(file: Path, adata: AnnData) -> None:
         features = matrix.create_group("features")
         features["name"] = adata.var_names.to_numpy().astype("S")
         features["id"] = np.array([f"TOY{number:08d}" for number in range(adata.n_vars)], dtype="S")
-        features["feature_type"] = np.full(adata.n_vars, "Gene Expression", dtype="S")
-        features["genome"] = np.full(adata.n_vars, "GRCh38", dtype="S")
+        features["feature_type"] = np.array([b"Gene Expression"] * adata.n_vars)
+        features["genome"] = np.array([b"GRCh38"] * adata.n_vars)
 
 
 def _write_slice(file: Path, tissue: Tissue) -> None:
