@@ -25,6 +25,7 @@ _PROGRAMMES = ("L1", "L2/3", "L4", "L5/6", "WM", "vessel")  # of the cells that 
 _SPACING = 10.0  # µm between cells
 _RADIUS = 4.6  # µm
 _SPREAD = 3.0  # µm, standard deviation of transcripts around the centre of their cell
+_OWN = 0.65  # share of the cells of a domain that are typical of it; the others are of any kind
 _GAP = 90.0  # µm, about the distance between gaps in the tissue
 _SQUARE = 8.0  # µm, the bins that the share of empty ones is meant for
 _TILT = np.deg2rad(0.5)  # of the array against the image
@@ -157,7 +158,7 @@ def simulate(side: float, seed: int, *, empty: float, depth: float, domain_um: f
     centres, domain = centres[domain >= 0], domain[domain >= 0]
     n = len(centres)
     other = rng.integers(len(DOMAINS), size=n)
-    kind = np.where(rng.random(n) < 0.5, domain, other)  # half of the cells are those typical of the domain
+    kind = np.where(rng.random(n) < _OWN, domain, other)
     weights, base = loadings(np.random.default_rng([seed, 1_000_003]), genes)
     programmes = list(_toy_genes.PROGRAMMES)
     activity = np.zeros((n, len(programmes)))
@@ -202,16 +203,17 @@ def toy_hd(
     seed: int = 0,
     empty: float = 0.3,
     depth: float = 60.0,
-    domain_um: float = 180.0,
+    domain_um: float = 240.0,
     image: bool = True,
     spatialdata: bool = False,
 ) -> Any:
     """Simulate a Visium HD section, in square bins or segmented cells, with an H&E-like image.
 
-    Cells lie about 10 µm apart. Six domains (`D1` to `D6`) form patches of tissue; they differ in the share of six kinds
-    of cells, half of the cells being of any kind, and in the look of the image. Each cell has some tens of transcripts,
-    scattered around it, and there are gaps without cells, so that many bins hold no transcript, most hold few, and a
-    single bin says little of its domain. One seed gives one section, whatever it is counted in.
+    Cells lie about 10 µm apart. Six domains (`D1` to `D6`) form patches of tissue; they differ in the look of the image
+    and in their cells, two in three of which are of the kind typical of the domain and the others of any. Each cell has
+    some tens of transcripts, scattered around it, and there are gaps without cells, so that many bins hold no
+    transcript, most hold few, and a single bin says little of its domain. One seed gives one section, whatever it is
+    counted in.
 
     Parameters
     ----------
@@ -242,8 +244,8 @@ def toy_hd(
     - `obs["domain"]`: the true domain, categorical. Of bins also `obs["array_row"]`, `obs["array_col"]`,
       `obs["in_tissue"]`, int64.
     - `obsm["spatial"]`: (n, 2) float64, x and y of the centres in px of the full-resolution image (0.5 µm per px).
-    - `uns["spatial"]["toy_hd"]`: `images["hires"]` (height, width, 3) uint8, `scalefactors` with `microns_per_pixel` and,
-      of bins, `bin_size_um`, and `metadata`.
+    - `uns["spatial"]["toy_hd"]`: `images["hires"]` (height, width, 3) uint8, `scalefactors` with `microns_per_pixel`
+      and, of bins, `bin_size_um`, and `metadata`.
 
     Raises
     ------

@@ -33,7 +33,7 @@ def write_toy_hd(
     seed: int = 0,
     empty: float = 0.3,
     depth: float = 60.0,
-    domain_um: float = 180.0,
+    domain_um: float = 240.0,
 ) -> Path:
     """Write the section of `toy_hd` as a folder in the layout of Space Ranger 4.
 

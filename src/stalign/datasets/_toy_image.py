@@ -156,7 +156,8 @@ def draw(
     stripes = np.sin(along(x, y).astype(np.float32) / 8.0 + 1.6 * _noise(rng, band.shape, 7.0))
     eosin = level * (1 + 0.14 * _noise(rng, band.shape, 12.0) + 0.55 * fibre * stripes) * np.float32(stain[0])
     eosin = _enlarge(eosin.astype(np.float32), shape) * (1 + np.float32(0.22) * _noise(rng, shape, 0.9))
-    nuclei = ndimage.gaussian_filter(_nuclei(rng, shape, mpp, domain, angle, textures, cells), 0.5) * np.float32(stain[1])
+    nuclei = ndimage.gaussian_filter(_nuclei(rng, shape, mpp, domain, angle, textures, cells), 0.5)
+    nuclei = nuclei * np.float32(stain[1])
     eosin = np.maximum(eosin, 0)
     grain = rng.standard_normal(shape, dtype=np.float32) * 1.5
     image = np.empty((*shape, 3), dtype=np.uint8)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from numbers import Integral
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +18,8 @@ from stalign.io._hd_images import read_images
 from stalign.io._visium import read_positions
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from anndata import AnnData
     from spatialdata import SpatialData
 
@@ -169,8 +170,8 @@ def _require(where: Path, files: tuple[str, ...], *, cells: bool) -> None:
 
 def _library(root: Path) -> str:
     """Name of the section by the feature slice file, or else the folder."""
-    prefixes = {file.name.removesuffix(_SLICE).rstrip("_") for file in root.glob(f"*_{_SLICE}")}
-    prefixes = {prefix for prefix in prefixes if prefix.strip("._")}  # `._` files are what macOS leaves behind
+    files = [file.name for file in root.glob(f"*_{_SLICE}") if not file.name.startswith(".")]  # `._` is macOS's
+    prefixes = {name.removesuffix(f"_{_SLICE}") for name in files}
     if len(prefixes) == 1:
         return prefixes.pop()
     return root.parent.name if root.name == "outs" else root.name
