@@ -113,7 +113,7 @@ def spread(mean: sparse.csr_matrix | GaussianMean, coords: NDArray[np.floating])
     >>> from stalign.core.gaussian import gaussian_mean, spread
     >>> coords = 8.0 * np.stack(np.mgrid[:90, :90], axis=-1).reshape(-1, 2)
     >>> round(spread(gaussian_mean(coords, 80.0), coords))
-    78
+    74
     """
     usable = np.isfinite(coords).all(axis=1)
     if not usable.any():
