@@ -175,7 +175,7 @@ class SpotReader:
                     parts[branch] = torch.from_numpy(patches).permute(0, 3, 1, 2)  # channels last, which is faster
         basis = gene_valid = None
         if self.expression is not None:
-            has_genes = np.diff(self.expression.graph.indptr)[rows] > 0
+            has_genes = self.expression.has_niche[rows]
             gene_valid = None if has_genes.all() else torch.from_numpy(has_genes)
             pair = self._dense(rows) if self.dense else self._scores(rows, keep, rng)
             parts |= {f"{name}_gene": torch.from_numpy(pair[_LEVELS.index(name)]) for name in levels}
@@ -197,7 +197,7 @@ class SpotReader:
 
     def _dense(self, rows: NDArray[np.intp]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         expression = self._expression()
-        members, own, local = _members(expression.graph, rows)
+        members, own, local = _members(expression.niches(rows), rows)
         values = expression.dense(members)
         return values[own], np.asarray(local @ values, np.float32)
 
@@ -210,18 +210,16 @@ class SpotReader:
     def _scores(
         self, rows: NDArray[np.intp], keep: float | None, rng: np.random.Generator | None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        # Means commute with the scores, as these are affine and the rows of the graph sum to 1.
         expression = self._expression()
         if keep is None or rng is None:
-            return expression.scores[rows], np.asarray(expression.graph[rows] @ expression.scores, np.float32)
-        members, own, local = _members(expression.graph, rows)
+            return expression.scores[rows], expression.niche_scores[rows]
+        members, own, local = _members(expression.niches(rows, rng), rows)
         scores = expression.thinned(members, keep, rng)
         return scores[own], np.asarray(local @ scores, np.float32)
 
 
 def _members(graph: sp.csr_matrix, rows: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp], sp.csr_matrix]:
-    """Spots of the niches of some spots (m,), where the spots are among them (b,), and the niches, CSR (b, m)."""
-    graph = graph[rows]
+    """Spots of niches (b, n) or their own spots (m,), where these own ones are (b,), and the niches, CSR (b, m)."""
     members, where = np.unique(np.concatenate([rows, graph.indices]), return_inverse=True)
     shape = len(rows), len(members)
     return members, where[: len(rows)], sp.csr_matrix((graph.data, where[len(rows) :], graph.indptr), shape=shape)
@@ -293,7 +291,7 @@ def read_section(
         else:
             logger.warning("Section %r has no counts: embedding from its image alone.", section.name)
     if expression is not None and windows is None:
-        valid &= np.diff(expression.graph.indptr) > 0
+        valid &= expression.has_niche
     if windows is None and expression is None and not arrays:
         why = "the image is too coarse or was left out" if section.image is not None else "there is no image"
         raise ValueError(

@@ -99,7 +99,7 @@ def portable(reader: SpotReader) -> SpotReader:
     if reader.image is not None:
         light.image = _portable_image(reader.image)
     if reader.expression is not None and not reader.dense:
-        light.expression = replace(reader.expression, counts=None)
+        light.expression = replace(reader.expression, counts=None, graph=None)
     return light
 
 

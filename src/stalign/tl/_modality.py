@@ -41,6 +41,7 @@ def facts_of(reader: SpotReader) -> dict[str, Any]:
         "image_mpp": np.nan if image is None else float(image.mpp),
         "gene_coverage": np.nan if expression is None else float(expression.coverage),
         "n_genes": 0 if expression is None else int(expression.n_matched),
+        "niche_sd_um": np.nan if expression is None else float(expression.niche_sd_um),
     }
 
 

@@ -20,6 +20,7 @@ from stalign._constants import Keys
 from stalign._settings import logger
 from stalign._validate import message
 from stalign.core.expression import LowRank
+from stalign.core.gaussian import GaussianMean
 from stalign.data.expression import Expression
 from stalign.data.images import SectionImage
 from stalign.data.spots import SpotReader
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from stalign.models.config import InputSpec
     from stalign.train.slides import Slide
 
-_CLASSES = {cls.__name__: cls for cls in (SectionImage, Expression, LowRank)}
+_CLASSES = {cls.__name__: cls for cls in (SectionImage, Expression, LowRank, GaussianMean)}
 _CSR = ("data", "indices", "indptr")
 _INDEX = "index.json"
 
