@@ -20,6 +20,7 @@ class Keys:
     # obs
     VALID: Final = "stalign_valid"  # bool
     DOMAIN: Final = "stalign_domain"  # categorical
+    ANNOTATION: Final = "stalign_annotation"  # categorical; also the prefix of its other slots, and its record in uns
     # uns
     UNS: Final = "stalign"  # {"patches": ..., "embed": ..., "domains": ...}
     UNS_NICHES: Final = "niches"
