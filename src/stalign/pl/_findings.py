@@ -98,6 +98,30 @@ def score_table(table: AnnData, views: Sequence[SectionView], truth: str) -> pd.
     return pd.DataFrame(rows)
 
 
+def annotation(table: AnnData, views: Sequence[SectionView], truth: str | None) -> dict[str, str]:
+    """How labels were given, and the share that is right where there is a truth."""
+    record = table.uns.get(Keys.ANNOTATION, {})
+    figures = record.get("figures", {})
+    given = table.obs.get(f"{Keys.ANNOTATION}_given")
+    facts = {"labels learned from": f"{int(figures.get('n_labelled', 0)):,} spots"}
+    if given is not None:
+        facts["spots that had a label"] = f"{int(given.sum()):,} of {table.n_obs:,}"
+    if np.isfinite(figures.get("accuracy", np.nan)):
+        facts["right, of labelled spots held out"] = f"{figures['accuracy']:.0%}"
+    sure = table.obs.get(f"{Keys.ANNOTATION}_confidence")
+    if sure is not None:
+        facts["spots with a confidence below .5"] = f"{int((sure < 0.5).sum()):,}"
+    if truth is not None and given is not None:
+        known = table.obs[truth].astype(object).where(table.obs[truth].notna(), "").astype(str)
+        found = table.obs[Keys.ANNOTATION].astype(object).where(table.obs[Keys.ANNOTATION].notna(), "").astype(str)
+        for view in views:
+            use = (~known.isin(IGNORE) & ~given & (found != "")).to_numpy()[view.rows]
+            if use.any():
+                right = (known.to_numpy()[view.rows] == found.to_numpy()[view.rows])[use].mean()
+                facts[f"{view.library}: right, of {int(use.sum()):,} spots without a label"] = f"{right:.0%}"
+    return facts
+
+
 def gene_table(predicted: AnnData) -> str:
     """List the genes that were predicted best, as HTML."""
     names = [column for column in ("pearson", "mse", "mse_mean", "mae", "n") if column in predicted.var]

@@ -13,6 +13,7 @@ from stalign._settings import logger
 from stalign.data import sections, table_of
 from stalign.pl import _findings as say
 from stalign.pl import _html as html
+from stalign.pl._annotate import annotate
 from stalign.pl._domains import domains
 from stalign.pl._embedding import embedding
 from stalign.pl._genes import genes
@@ -97,7 +98,7 @@ def report(
 
     Reads
     -----
-    - `obs["stalign_domain"]`, `obs[truth]`, `obs["stalign_valid"]`
+    - `obs["stalign_domain"]`, `obs["stalign_annotation"]`, `obs[truth]`, `obs["stalign_valid"]`
     - `obsm["X_stalign"]`, `obsm["spot_window"]`, `obsm["niche_window"]`, `obsp["niche_connectivities"]`
     - `obsm["spatial"]`, `uns["spatial"]`, `uns["stalign"]`
 
@@ -145,6 +146,14 @@ def report(
                 else "Each spot at its true size over the image, in the colour of its domain.",
             )
             job.add("domains", "Domains", say.size_table(table, Keys.DOMAIN if has_domains else str(truth)))
+        if Keys.ANNOTATION in table.obs:
+            job.draw(
+                lambda: annotate(data, truth=truth, return_fig=True, **common),  # type: ignore[arg-type]
+                "Labels of the annotation over the tissue, and their confidence.",
+                "Labels given to all spots from those of some, or from other sections, and how sure they are.",
+            )
+            facts = html.facts(say.annotation(table, views, truth), "How labels were given, and how many are right")
+            job.add("annotation", "Annotation", facts)
         if scores is not None:
             numbers = scores
             job.draw(lambda: draw_scores(numbers, return_fig=True), "Bars of the scores in the table below.", _SCORES)
