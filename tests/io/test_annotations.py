@@ -11,6 +11,10 @@ from anndata import AnnData
 
 from stalign.io import read_annotations, write_annotations
 
+_BROKEN = json.dumps(
+    [{"geometry": {"type": "Polygon", "coordinates": 3}, "properties": {"classification": {"name": "a"}}}]
+)
+
 
 @pytest.fixture
 def grid():
@@ -131,8 +135,13 @@ def test_px_of_an_image(grid, tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "error"),
-    [("{", "Expected GeoJSON in"), ('{"type": "Topology"}', "Topology"), ("3", "int"), ('[{"geometry": {"type": "Polygon", "coordinates": 3}, "properties": {"classification": {"name": "a"}}}]', "geometry of class 'a'")],
-)  # fmt: skip
+    [
+        ("{", "Expected GeoJSON in"),
+        ('{"type": "Topology"}', "Topology"),
+        ("3", "int"),
+        (_BROKEN, "geometry of class 'a'"),
+    ],
+)
 def test_files_that_are_no_geojson(grid, tmp_path, text, error):
     file = tmp_path / "a.geojson"
     file.write_text(text)

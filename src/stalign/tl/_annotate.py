@@ -141,7 +141,7 @@ def annotate(
     Features are centred in each section. Cross-validation holds out whole sections where labels are carried from
     several, and patches of neighbouring spots otherwise. It compares the embedding, its mean over the spots around, and
     principal components of expression of single spots and of the spots around; those that are as good as the best,
-    within one standard error, are averaged. What departs from the plain classifier has to be better by more than one
+    within two standard errors, are averaged. What departs from the plain classifier has to be better by more than one
     standard error. With fewer than 20 labelled spots nothing is chosen.
 
     Probabilities are calibrated on held-out labelled spots. In a section of another donor or platform they promise too
