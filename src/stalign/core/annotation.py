@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from stalign.core.annotation_features import SectionData
 
-_EVERY = 50_000  # spots that novelty is fitted to at most
+_CHOICE_SPOTS = 20_000  # labelled spots that cross-validation and distances use at most
 
 
 def fit_annotation(
@@ -75,6 +75,9 @@ def fit_annotation(
     labels = np.concatenate([part.labels for part in sections])
     usable = np.concatenate([part.usable for part in sections])
     rows = np.flatnonzero((labels >= 0) & usable)
+    number = np.repeat(np.arange(len(sections)), [len(part.labels) for part in sections])
+    coords = np.concatenate([part.coords for part in sections])
+    rows = rows[np.lexsort((*coords[rows].T, number[rows]))]  # so that the order of the spots does not matter
     if len(np.unique(labels[rows])) < 2:
         found = [names[label] for label in np.unique(labels[rows])]
         raise ValueError(
@@ -85,11 +88,14 @@ def fit_annotation(
     views = views_of(bases)[: None if choice else 1]
     parts = [view_features(section, bases, views) for section in sections]
     features = {view: np.concatenate([part[view] for part in parts]) for view in views}
-    groups = label_groups(sections, by_section=by_section, seed=seed)[rows]
-    split = split_groups(labels[rows], groups, seed=seed)
+    groups = label_groups(sections, by_section=by_section, seed=seed)
+    some = rows
+    if len(rows) > _CHOICE_SPOTS:
+        some = np.sort(np.random.default_rng(seed).choice(rows, _CHOICE_SPOTS, replace=False))
+    split = split_groups(labels[some], groups[some], seed=seed)
     graph = sparse.csr_matrix(sparse.block_diag([part.ring for part in sections]))
     graph = sparse.csr_matrix(graph.multiply(usable[:, None]).multiply(usable[None, :]))
-    folds = [(rows[fit], rows[held]) for fit, held in split]
+    folds = [(some[fit], some[held]) for fit, held in split]
     task = Task(features, labels, usable, graph, len(names), folds, classifier, seed)
     strengths = (0.0, *STRENGTHS) if spatial is True else (float(spatial),)
     chosen = choose(task, views, strengths)
@@ -100,10 +106,7 @@ def fit_annotation(
     heads = fit_heads(
         features, chosen.views, rows, labels[rows], task, self_training=chosen.self_training, usable=usable
     )
-    some = np.arange(len(rows))
-    if len(rows) > _EVERY:
-        some, split = np.sort(np.random.default_rng(seed).choice(len(rows), _EVERY, replace=False)), []
-    novelty = fit_novelty(task.features[views[0]][rows[some]], labels[rows[some]], len(names), split)
+    novelty = fit_novelty(task.features[views[0]][some], labels[some], len(names), split)
     figures = {
         "accuracy": chosen.accuracy, "plain_accuracy": chosen.plain_accuracy, "novelty_auc": novelty.auc,
         "calibration_error": chosen.calibration_error, "n_labelled": float(len(rows)),

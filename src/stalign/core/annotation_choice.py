@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 STRENGTHS = (0.5, 1.0, 2.0)
 CONFIDENT = 0.9  # probability from which a predicted label is fitted to in self-training
 LEAST_SPOTS = 20  # labelled spots below which nothing is chosen
-_CHOICE_SPOTS = 20_000  # labelled spots that views are compared on at most
 _TEMPERATURES = (0.2, 20.0)
 
 Folds = list[tuple[np.ndarray, np.ndarray]]
@@ -147,10 +146,9 @@ def choose(task: Task, views: Sequence[View], strengths: Sequence[float]) -> Cho
         chosen, joined = (views[0],), held[views[0]]
     base = (joined.argmax(axis=1) == truth).astype(np.float64)
     self_training = False
-    if len(rows) <= _CHOICE_SPOTS:
-        trained = _joined(task, chosen, self_training=True)
-        if _better((trained.argmax(axis=1) == truth).astype(np.float64), base):
-            self_training, joined = True, trained
+    trained = _joined(task, chosen, self_training=True)
+    if _better((trained.argmax(axis=1) == truth).astype(np.float64), base):
+        self_training, joined = True, trained
     temperature = fit_temperature(joined, truth)
     strength, probability = _strength(task, chosen, temperature, strengths, self_training=self_training)
     right_now = (probability.argmax(axis=1) == truth).astype(np.float64)

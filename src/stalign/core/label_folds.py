@@ -30,17 +30,20 @@ def label_groups(sections: Sequence[SectionData], *, by_section: bool, seed: int
     for section in sections:
         found = np.full(len(section.labels), -1, dtype=np.intp)
         rows = np.flatnonzero((section.labels >= 0) & section.usable)
+        rows = rows[np.lexsort(section.coords[rows].T)]  # so that the order of the spots does not matter
         if by_section or not len(rows):
             found[rows] = 0
         else:
             patches = connected_components(section.ring[rows][:, rows], directed=False)[1]
             limit = max(total / _PIECES, 1)
-            number = 0
-            for patch in range(patches.max() + 1):
+            sizes = np.bincount(patches)
+            found[rows] = patches
+            number = len(sizes)
+            for patch in np.flatnonzero(sizes > limit):
                 own = rows[patches == patch]
-                n = int(np.ceil(len(own) / limit)) if len(own) > limit else 1
-                found[own] = number + (spatial_blocks(section.coords[own], n, random_state=seed) if n > 1 else 0)
-                number += n
+                blocks = spatial_blocks(section.coords[own], int(np.ceil(len(own) / limit)), random_state=seed)
+                found[own] = np.where(blocks == 0, patch, number + blocks)
+                number += int(blocks.max()) + 1
         found[rows] += first
         first = int(found.max()) + 1 if len(rows) else first
         groups.append(found)
@@ -54,7 +57,7 @@ def split_groups(labels: np.ndarray, groups: np.ndarray, *, seed: int = 0) -> li
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
-    n = min(N_FOLDS, len(np.unique(groups)))
+    n = min(N_FOLDS, len(np.unique(groups)), int(np.unique(labels, return_counts=True)[1].max(initial=0)))
     if n < 2:
         return []
     splitter = StratifiedGroupKFold(n, shuffle=True, random_state=seed)

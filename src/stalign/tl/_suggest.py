@@ -112,7 +112,7 @@ def suggest(
         reasons = ["representative"] * len(taken)
     else:
         labelled = [part for part in sections if (part.labels >= 0).any()]
-        model = fit_annotation(labelled, names, names, use_rep=rep, seed=seed)
+        model = fit_annotation(labelled, names, names, use_rep=rep, choice=False, seed=seed)
         probability = np.concatenate([model.predict(part, given=part.labels).probability for part in sections])
         label[free] = np.array(names, dtype=object)[probability[free].argmax(axis=1)]
         confidence[free] = probability[free].max(axis=1)
