@@ -95,9 +95,9 @@ class SectionData:
 
 def most_variable(sections: Sequence[SectionData], n_genes: int = N_GENES) -> np.ndarray:
     """Find the genes that vary most within sections: their columns, ascending."""
-    total = np.zeros(sections[0].expression.shape[1])
-    for section in sections:
-        values = section.expression
+    parts = [section.expression for section in sections if section.expression is not None]
+    total = np.zeros(parts[0].shape[1])
+    for values in parts:
         mean = np.asarray(values.mean(axis=0, dtype=np.float64)).ravel()
         total += np.asarray(values.multiply(values).mean(axis=0, dtype=np.float64)).ravel() - mean**2
     return np.sort(np.argsort(-total, kind="stable")[:n_genes])

@@ -149,5 +149,7 @@ def averaged(
     features: Mapping[View, np.ndarray], views: Sequence[View], heads: Sequence[Head], rows: Any = slice(None)
 ) -> np.ndarray:
     """Log of the class probabilities, those of the views averaged, (n, k)."""
-    total = sum(head.log_probability(features[view][rows]) for view, head in zip(views, heads, strict=True))
+    total = heads[0].log_probability(features[views[0]][rows])
+    for view, head in zip(views[1:], heads[1:], strict=True):
+        total += head.log_probability(features[view][rows])
     return softmax_log(total / len(views))
