@@ -180,7 +180,7 @@ def annotate(
         ]
         _check_widths(rep, [part for object_ in parts for _, part in object_])
         every = [part for object_ in parts for _, part in object_]
-        learned = [part for part in every if (part.labels >= 0).any()]
+        learned = [part for part in every if (part.labels >= 0).any()] or every  # without labels, an error follows
         kept, columns = read.keep_variable(learned, shared)
         learned, own_parts = (
             [read.with_genes(part, columns) for part in some] for some in (learned, [part for _, part in parts[-1]])
