@@ -22,6 +22,7 @@ class Keys:
     DOMAIN: Final = "stalign_domain"  # categorical
     N_BINS: Final = "n_bins"  # int, smaller bins that were summed into a bin
     HAS_COUNTS: Final = "has_counts"  # bool, whether a bin has counts of its own
+    ANNOTATION: Final = "stalign_annotation"  # categorical; also the prefix of its other slots, and its record in uns
     # uns
     UNS: Final = "stalign"  # {"patches": ..., "embed": ..., "domains": ...}
     UNS_NICHES: Final = "niches"

@@ -94,6 +94,29 @@ def score_table(table: AnnData, views: Sequence[Section], truth: str) -> pd.Data
     return pd.DataFrame(rows)
 
 
+def annotation(table: AnnData, views: Sequence[Section], truth: str | None) -> dict[str, str]:
+    """How labels were given, and the share that is right where there is a truth."""
+    figures = record(table, Keys.ANNOTATION, "figures")
+    given = table.obs.get(f"{Keys.ANNOTATION}_given")
+    facts = {"labels learned from": f"{int(figures.get('n_labelled', 0)):,} spots"}
+    if given is not None:
+        facts["spots that had a label"] = f"{int(given.sum()):,} of {table.n_obs:,}"
+    if np.isfinite(figures.get("accuracy", np.nan)):
+        facts["right, of labelled spots held out"] = f"{figures['accuracy']:.0%}"
+    sure = table.obs.get(f"{Keys.ANNOTATION}_confidence")
+    if sure is not None:
+        facts["spots with a confidence below .5"] = f"{int((sure < 0.5).sum()):,}"
+    if truth is not None and given is not None:
+        known, found = as_labels(table.obs[truth]), as_labels(table.obs[Keys.ANNOTATION])
+        use = np.array([a is not None and b is not None for a, b in zip(known, found, strict=True)]) & ~given.to_numpy()
+        for view in views:
+            rows = view.rows[use[view.rows]]
+            if len(rows):
+                right = (known[rows] == found[rows]).mean()
+                facts[f"{view.name}: right, of {len(rows):,} spots without a label"] = f"{right:.0%}"
+    return facts
+
+
 def gene_table(predicted: AnnData) -> str:
     """List the genes that were predicted best, as HTML."""
     names = [column for column in ("pearson", "mse", "mse_mean", "mae", "n") if column in predicted.var]

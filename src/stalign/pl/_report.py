@@ -13,6 +13,7 @@ from stalign._settings import logger
 from stalign.data import open_sections, table_of
 from stalign.pl import _findings as say
 from stalign.pl import _html as html
+from stalign.pl._annotate import annotate
 from stalign.pl._domains import domains
 from stalign.pl._embedding import embedding
 from stalign.pl._genes import genes
@@ -101,7 +102,7 @@ def report(
 
     Reads
     -----
-    - `obs["stalign_domain"]`, `obs[truth]`, `obs["stalign_valid"]`
+    - `obs["stalign_domain"]`, `obs["stalign_annotation"]`, `obs[truth]`, `obs["stalign_valid"]`
     - `obsm["X_stalign"]`, `obsm["spot_window"]`, `obsm["niche_window"]`, `obsp["niche_connectivities"]`
     - `obsm["spatial"]`, `uns["spatial"]`, `uns["stalign"]`
 
@@ -159,6 +160,15 @@ def report(
                 f"{seen if has_domains and from_weights(table) else ''}",
             )
             job.add("domains", "Domains", lambda: say.size_table(table, shown))
+        if Keys.ANNOTATION in table.obs:
+            job.draw(
+                "the annotation",
+                lambda: annotate(data, truth=truth, return_fig=True, **common),
+                "Labels of the annotation over the tissue, and their confidence.",
+                "Labels given to all spots from those of some, or from other sections, and how sure they are.",
+            )
+            about = "How labels were given, and how many are right"
+            job.add("annotation", "Annotation", lambda: html.facts(say.annotation(table, views, truth), about))
         if scores is not None:
             numbers = scores
             job.draw(

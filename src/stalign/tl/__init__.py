@@ -1,4 +1,4 @@
-"""Tools: embed, cut into domains, score, predict genes and retrieve."""
+"""Tools: embed, cut into domains, annotate, score, predict genes and retrieve."""
 
 from __future__ import annotations
 
@@ -6,43 +6,57 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from stalign.core.annotation_model import AnnotationModel
     from stalign.core.clustering import GMM, KMeans, Leiden
     from stalign.core.domain_model import DomainModel
+    from stalign.tl._annotate import annotate, annotation_model
     from stalign.tl._domains import domain_model, domains
     from stalign.tl._embed import embed
     from stalign.tl._encode import encode
+    from stalign.tl._few_shot import few_shot
     from stalign.tl._predict_genes import predict_genes
     from stalign.tl._probe import probe
     from stalign.tl._retrieve import retrieve
     from stalign.tl._score import score
+    from stalign.tl._suggest import suggest
 
 _WHERE = {
+    "AnnotationModel": "stalign.core.annotation_model",
     "GMM": "stalign.core.clustering",
     "KMeans": "stalign.core.clustering",
     "Leiden": "stalign.core.clustering",
     "DomainModel": "stalign.core.domain_model",
+    "annotate": "stalign.tl._annotate",
+    "annotation_model": "stalign.tl._annotate",
     "domain_model": "stalign.tl._domains",
     "domains": "stalign.tl._domains",
     "embed": "stalign.tl._embed",
     "encode": "stalign.tl._encode",
+    "few_shot": "stalign.tl._few_shot",
     "predict_genes": "stalign.tl._predict_genes",
     "probe": "stalign.tl._probe",
     "retrieve": "stalign.tl._retrieve",
     "score": "stalign.tl._score",
+    "suggest": "stalign.tl._suggest",
 }
 __all__ = [
     "GMM",
+    "AnnotationModel",
     "DomainModel",
     "KMeans",
     "Leiden",
+    "annotate",
+    "annotation_model",
     "domain_model",
     "domains",
     "embed",
     "encode",
+    "few_shot",
     "predict_genes",
     "probe",
     "retrieve",
     "score",
+    "suggest",
 ]
 
 
