@@ -281,6 +281,11 @@ class Library:
 
     def _say_what_is_missing(self) -> None:
         """Log why a section that names or should have an image has none."""
+        spatial = self.table.uns.get(Keys.UNS_SPATIAL, {})
+        for what, found in (("uns['spatial']", spatial), ("its images", self.entry.get("images", {}))):
+            if not isinstance(found, Mapping):
+                kind = type(found).__name__
+                logger.warning("Section %r is used without an image, as %s is no mapping but %s.", self.name, what, kind)
         path, _ = self._file()
         if path is not None and _is_file(path):
             logger.warning(
