@@ -167,6 +167,8 @@ def match(
 
     Raises
     ------
+    TypeError
+        If `aliases` or `orthologs` is no mapping.
     ValueError
         If no gene matches, or the two lists of the vocabulary differ in length.
 
@@ -219,6 +221,8 @@ def _first(names: list[str], count: int = 0, *, positions: list[int] | None = No
 
 
 def _cleaned(table: Mapping[str, str] | None) -> dict[str, str]:
+    if table is not None and not isinstance(table, Mapping):
+        raise TypeError(message("Expected other names of genes as a mapping to symbols", found=type(table).__name__))
     return dict(zip(clean(table), clean(table.values()), strict=True)) if table else {}
 
 
