@@ -152,9 +152,7 @@ def opacity(value: object, *, name: str) -> float:
         If `value` is no number from 0 to 1.
     """
     if not isinstance(value, Real) or not 0 <= value <= 1:
-        raise ValueError(
-            message(f"Expected `{name}` to be True, False or an opacity from 0 to 1", found=repr(value))
-        )
+        raise ValueError(message(f"Expected `{name}` to be True, False or an opacity from 0 to 1", found=repr(value)))
     return float(value)
 
 

@@ -25,8 +25,8 @@ class Damage:
     """A change of a plain table, and the outcomes that are right for calls that read what was changed.
 
     `refused` is a documented error, `warned` a result with a warning or a line of that level in the log, `same` the
-    result of the undamaged table, and `said` the same with such a warning. Calls that do not read it give the same result, or refuse all the same; those that
-    are `quiet` may also go on without the rows concerned.
+    result of the undamaged table, and `said` the same with such a warning. Calls that do not read it give the same
+    result, or refuse all the same; those that are `quiet` may also go on without the rows concerned.
     """
 
     apply: Callable[[AnnData, np.random.Generator], Any]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 import warnings
 from collections import Counter
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from scipy import sparse
 from stalign._validate import message
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 

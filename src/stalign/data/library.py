@@ -284,8 +284,8 @@ class Library:
         spatial = self.table.uns.get(Keys.UNS_SPATIAL, {})
         for what, found in (("uns['spatial']", spatial), ("its images", self.entry.get("images", {}))):
             if not isinstance(found, Mapping):
-                kind = type(found).__name__
-                logger.warning("Section %r is used without an image, as %s is no mapping but %s.", self.name, what, kind)
+                no_mapping = "Section %r is used without an image: %s is no mapping but %s."
+                logger.warning(no_mapping, self.name, what, type(found).__name__)
         path, _ = self._file()
         if path is not None and _is_file(path):
             logger.warning(

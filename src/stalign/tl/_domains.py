@@ -245,9 +245,8 @@ def features_of(table: AnnData, use_rep: str) -> np.ndarray:
         If it is not a matrix of numbers.
     """
     if use_rep not in table.obsm:
-        hint = (
-            "Run `stalign.tl.embed` first, or pass `use_rep=`" if str(use_rep).startswith(Keys.EMBED) else "Pass `use_rep=`"
-        )
+        embedded = str(use_rep).startswith(Keys.EMBED)
+        hint = "Run `stalign.tl.embed` first, or pass `use_rep=`" if embedded else "Pass `use_rep=`"
         raise KeyError(
             message("Expected an embedding in obsm", found=repr(use_rep), available=table.obsm.keys(), hint=hint)
         )
