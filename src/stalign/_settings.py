@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stalign._validate import whole
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -102,6 +104,28 @@ if not logger.handlers:
     logger.addHandler(_handler)
     logger.propagate = False
 settings = Settings()
+
+
+def seed_of(random_state: int | None) -> int:
+    """Get the seed of a call.
+
+    Parameters
+    ----------
+    random_state
+        The seed given, or None.
+
+    Returns
+    -------
+    The seed given, or that of the settings.
+
+    Raises
+    ------
+    TypeError
+        If it is not a whole number.
+    ValueError
+        If it is negative.
+    """
+    return settings.seed if random_state is None else whole(random_state, name="random_state", least=0)
 
 
 def progress(items: Any, *, desc: str, total: int | None = None, unit: str = "batch") -> Any:

@@ -25,8 +25,8 @@ class Damage:
     """A change of a plain table, and the outcomes that are right for calls that read what was changed.
 
     `refused` is a documented error, `warned` a result with a warning or a line of that level in the log, `same` the
-    result of the undamaged table. Calls that do not read it give the same result, or refuse all the same; those that
-    are `quiet` may also go on without the rows concerned.
+    result of the undamaged table, and `said` the same with such a warning. Calls that do not read it give the same
+    result, or refuse all the same; those that are `quiet` may also go on without the rows concerned.
     """
 
     apply: Callable[[AnnData, np.random.Generator], Any]
@@ -209,10 +209,15 @@ DAMAGES: dict[str, Damage] = {
         "warned", "refused", concerns="counts",
         **{
             "counts that are not whole": _set_counts(lambda x, rng: x * 0.3),
-            "no counts in some spots": _set_counts(_some(0.0)),
             "no counts at all": lambda adata, rng: setattr(adata, "X", sparse.csr_matrix(adata.shape)),
-            "no matrix": lambda adata, rng: setattr(adata, "X", None),
-            "logical counts": _set_counts(lambda x, rng: x > 3),
+        },
+    ),
+    **_damaged(
+        "warned", "refused", concerns="counts", quiet="embed pca",
+        **{
+            "no counts in some spots": _set_counts(_some(0.0)),  # niches have those of their other spots
+            "no matrix": lambda adata, rng: setattr(adata, "X", None),  # the image alone, as the log says
+            "logical counts": _set_counts(lambda x, rng: x > 3),  # 0 and 1 are whole numbers
         },
     ),
     **_damaged(
@@ -248,7 +253,7 @@ DAMAGES: dict[str, Damage] = {
     **_damaged("refused", "warned", "same", concerns="image positions counts", **_SPATIAL, **_FACTORS),
     **_damaged("same", "refused", concerns="none", **_FOREIGN, **_NESTED),
     **_damaged(
-        "same", concerns="none",
+        "same", "said", concerns="none",
         **{
             f"a foreign graph, {kind}": _foreign_graph(kind)
             for kind in ("random", "dense", "nan", "empty", "distances")

@@ -92,9 +92,10 @@ def make(
 
 
 def _draw(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Draw blocks of pink and violet on a white ground, (height, width, 3) uint8."""
+    """Draw grainy blocks of pink and violet on a white ground, (height, width, 3) uint8."""
     blocks = rng.integers((170, 90, 140), (251, 211, 241), (height // _EDGE + 1, width // _EDGE + 1, 3), dtype=np.uint8)
-    pixels = blocks.repeat(_EDGE, axis=0).repeat(_EDGE, axis=1)[:height, :width].copy()
+    pixels = blocks.repeat(_EDGE, axis=0).repeat(_EDGE, axis=1)[:height, :width]
+    pixels = pixels + rng.integers(0, 4, pixels.shape, dtype=np.uint8)
     pixels[:6], pixels[-6:], pixels[:, :6], pixels[:, -6:] = 255, 255, 255, 255
     return pixels
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Integral
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -11,7 +10,7 @@ from scipy import sparse
 from scipy.spatial import KDTree
 
 from stalign._constants import N_NEIGHBORS
-from stalign._validate import message, one_of
+from stalign._validate import message, one_of, whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,12 +49,8 @@ class Niche:
     ties: str = "position"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.n_neighbors, Integral) or isinstance(self.n_neighbors, bool):
-            raise TypeError(message("Expected `n_neighbors` to be a whole number", found=repr(self.n_neighbors)))
-        if self.n_neighbors < 1:
-            raise ValueError(message("Expected `n_neighbors` to be at least 1", found=self.n_neighbors))
         one_of(self.ties, ("position", "all"), name="ties")
-        object.__setattr__(self, "n_neighbors", int(self.n_neighbors))
+        object.__setattr__(self, "n_neighbors", whole(self.n_neighbors, name="n_neighbors"))
 
     def graph(self, coords: NDArray[np.floating]) -> sparse.csr_matrix:
         """Find the niches of spots.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from stalign._settings import logger
 from stalign._validate import message, warn
@@ -105,7 +105,7 @@ def choose(candidates: Sequence[Candidate], section: str) -> SectionImage | None
     Raises
     ------
     ValueError
-        If two pictures remain.
+        If two pictures remain, after those that can be no H&E image by their channels or pixels.
 
     Warns
     -----
@@ -116,22 +116,26 @@ def choose(candidates: Sequence[Candidate], section: str) -> SectionImage | None
     for one in candidates if plain else ():
         if one.doubt:
             logger.info("Image %r of section %r is passed over: %s.", one.name, section, one.doubt)
+    left, first = list(plain or candidates), _finest(plain or candidates)
     passed: list[tuple[Candidate, SectionImage, str]] = []
-    left = list(plain or candidates)
     while left:
-        best = _best(left, section)
-        image = best.open()
-        doubt = best.doubt or _doubt(image)
-        if not doubt:
+        best = _finest(left)
+        looked = [(one, image, one.doubt or _doubt(image)) for one in best for image in [one.open()]]
+        good = [(one, image) for one, image, doubt in looked if not doubt]
+        if len(good) > 1:
+            _refuse([one for one, _ in good], section)
+        passed += [one for one in looked if one[2]]
+        if good:
             for other, _, why in passed:
                 logger.info("Image %r of section %r is passed over: %s.", other.name, section, why)
-            return image
-        passed.append((best, image, doubt))
-        left.remove(best)
+            return good[0][1]
+        left = [one for one in left if one not in best]
     if not passed:
         return None
-    first, image, doubt = passed[0]
-    _warn(first.name, section, doubt)
+    if len(first) > 1:
+        _refuse(first, section)
+    one, image, doubt = passed[0]
+    _warn(one.name, section, doubt)
     return image
 
 
@@ -171,21 +175,22 @@ def _warn(name: str, section: str, doubt: str) -> None:
     warn(message(f"Expected image {name!r} of section {section!r} to be an H&E image", found=doubt))
 
 
-def _best(candidates: Sequence[Candidate], section: str) -> Candidate:
-    """The candidate of the highest resolution, if they are all of one picture as far as their names tell."""
+def _finest(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates of the highest resolution, if they are all of one picture as far as their names tell."""
     known = [one for one in candidates if one.kind in _RANKS]
     if known and len({one.base for one in candidates}) == 1:
         rank = min(_RANKS[one.kind] for one in known)
-        best = [one for one in known if _RANKS[one.kind] == rank]
-    else:
-        best = list(candidates)
-    if len(best) > 1:
-        raise ValueError(
-            message(
-                f"Expected one image of section {section!r}",
-                found=f"{len(best)} that can be it",
-                available=[one.name for one in best],
-                hint="Pass `image_key=`, the name of the image or a mapping from each section to its image",
-            )
+        return [one for one in known if _RANKS[one.kind] == rank]
+    return list(candidates)
+
+
+def _refuse(candidates: Sequence[Candidate], section: str) -> NoReturn:
+    """Say that several images can be the section's."""
+    raise ValueError(
+        message(
+            f"Expected one image of section {section!r}",
+            found=f"{len(candidates)} that can be it",
+            available=[one.name for one in candidates],
+            hint="Pass `image_key=`, the name of the image or a mapping from each section to its image",
         )
-    return best[0]
+    )

@@ -11,7 +11,7 @@ from scipy import sparse
 from stalign._constants import N_NEIGHBORS, Keys
 from stalign._settings import logger
 from stalign.core.niches import Niche
-from stalign.data.records import record, section_table
+from stalign.data.records import record, section_table, window_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -138,7 +138,8 @@ def say_what_changes(table: AnnData, slots: Mapping[str, Mapping[str, Any]]) -> 
         if slot == "obsp":
             same = there.shape == new.shape and abs(sparse.csr_matrix(there) - new).max() < 1e-3
         else:
-            same = np.shape(there) == new.shape and np.allclose(there, new, rtol=1e-6, atol=0.05, equal_nan=True)
+            old = window_numbers(there)
+            same = old is not None and np.allclose(old, new, rtol=1e-6, atol=0.05, equal_nan=True)
         if not same:
             logger.warning(
                 "What is in %s[%r] was made for other spots, another scale or image, or other parameters: made again.",

@@ -281,6 +281,11 @@ class Library:
 
     def _say_what_is_missing(self) -> None:
         """Log why a section that names or should have an image has none."""
+        spatial = self.table.uns.get(Keys.UNS_SPATIAL, {})
+        for what, found in (("uns['spatial']", spatial), ("its images", self.entry.get("images", {}))):
+            if not isinstance(found, Mapping):
+                no_mapping = "Section %r is used without an image: %s is no mapping but %s."
+                logger.warning(no_mapping, self.name, what, type(found).__name__)
         path, _ = self._file()
         if path is not None and _is_file(path):
             logger.warning(

@@ -38,13 +38,15 @@ def full_scale(array: Any) -> float:
     Raises
     ------
     ValueError
-        If the values are no intensities: negative, NaN, or floats above 255.
+        If the values are no intensities: no numbers, complex, negative, NaN, or floats above 255.
     """
     kind = np.dtype(array.dtype)
     if kind == np.uint8:
         return 255.0
     if kind == np.bool_:
         return 1.0
+    if kind.kind not in "iuf":
+        raise ValueError(message("Expected an image to hold pixels", found=f"values of {kind}"))
     if array.shape and 0 in array.shape:
         return 255.0
     low, high = _range(array)

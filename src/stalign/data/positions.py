@@ -40,7 +40,7 @@ def positions(table: AnnData, rows: NDArray[np.intp], name: str) -> NDArray[np.f
     KeyError
         If there are no coordinates.
     ValueError
-        If they are not x and y, no numbers, or hold a third coordinate that varies in the section.
+        If they are not x and y, no real numbers, or hold a third coordinate that varies in the section.
     """
     if Keys.SPATIAL not in table.obsm:
         raise KeyError(
@@ -84,6 +84,9 @@ def _numbers(stored: Any) -> NDArray[np.float64]:
         stored = stored.toarray()
     elif hasattr(stored, "compute"):
         stored = stored.compute()
+    kind = np.asarray(stored).dtype
+    if kind.kind in "cmM":
+        raise ValueError(message(f"Expected numbers in obsm[{Keys.SPATIAL!r}]", found=f"values of {kind}"))
     try:
         return np.asarray(stored, dtype=np.float64)
     except (TypeError, ValueError) as error:

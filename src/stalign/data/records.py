@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from stalign._constants import Keys
@@ -12,6 +13,7 @@ from stalign._validate import message
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from numpy.typing import NDArray
 
 
 def record(table: AnnData, *path: str) -> Mapping[str, Any]:
@@ -75,6 +77,25 @@ def section_row(table: AnnData, entry: str, section: str) -> Mapping[str, Any]:
     return rows.iloc[0].to_dict() if len(rows) == 1 else {}
 
 
+def window_numbers(stored: Any) -> NDArray[np.float64] | None:
+    """Read windows, whatever else is in their place.
+
+    Parameters
+    ----------
+    stored
+        What obsm holds, of n rows.
+
+    Returns
+    -------
+    Windows (n, 4), x0 y0 x1 y1 in px of the image; None where these are none.
+    """
+    try:
+        windows = np.asarray(stored, dtype=np.float64)
+    except (TypeError, ValueError):
+        return None
+    return windows if windows.ndim == 2 and windows.shape[1] == 4 else None
+
+
 def check_writable(table: AnnData, *keys: str) -> None:
     """Check that entries of uns can take stalign's records, before any work.
 
@@ -114,9 +135,13 @@ def check_key(key: str, *, name: str) -> None:
 
     Raises
     ------
+    TypeError
+        If it is no text.
     ValueError
         If it is empty or holds a slash, which h5ad and zarr take for a folder.
     """
+    if not isinstance(key, str):
+        raise TypeError(message(f"Expected `{name}` to be a name", found=repr(key)))
     if not key or "/" in key or key in {".", ".."}:
         hint = f"Use another character, such as {key.replace('/', '_')!r}" if key.strip("/.") else ""
         raise ValueError(message(f"Expected `{name}` to be a name without a slash", found=repr(key), hint=hint))

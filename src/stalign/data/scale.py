@@ -10,7 +10,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from stalign._constants import ST_PITCH_UM, ST_SPOT_UM, VISIUM_PITCH_UM, VISIUM_SPOT_UM
-from stalign._validate import message, warn
+from stalign._validate import message, positive, warn
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -175,9 +175,9 @@ def resolve(
         If a given or stated scale and the pitch of the spots differ by more than 5 %, or the coordinates are in other
         px than the stated spot diameter.
     """
-    for name, value in (("mpp", mpp), ("spot_diameter", spot_diameter), ("um_per_px", stated.mpp)):
-        if value is not None and not (np.isfinite(value) and value > 0):
-            raise ValueError(message(f"Expected `{name}` to be a positive number of µm", found=repr(value)))
+    for name, given in (("mpp", mpp), ("spot_diameter", spot_diameter), ("um_per_px", stated.mpp)):
+        if given is not None:
+            positive(given, name=name, unit="µm")
     kind, pitch_px = lattice(coords)
     if kind == "unknown" and stated.array is not None:
         kind, pitch_px = array_lattice(coords, stated.array)
@@ -210,9 +210,8 @@ def resolve(
         )
     if not np.isfinite(pitch_um):
         pitch_um, spot_um, technology = _from_spot(value, stated.spot_px)
-    given = mpp is not None, spot_diameter is not None
     spot_um = spot_um if spot_diameter is None else float(spot_diameter)
-    return Scale(value, origin, pitch_um, spot_um, technology, *given)
+    return Scale(value, origin, pitch_um, spot_um, technology, mpp is not None, spot_diameter is not None)
 
 
 def _technology(kind: str, bin_um: float | None) -> tuple[str, float, float, str]:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from stalign._constants import Keys
-from stalign._validate import message
+from stalign._validate import message, warn
 from stalign.core.niches import Niche, members
 from stalign.core.patches import niche_windows_um, spot_windows_um
 from stalign.data.bounds import inside, warn_of_overlap
 from stalign.data.counts import CountKeys, Counts, match_counts
-from stalign.data.records import section_row
+from stalign.data.records import section_row, window_numbers
 from stalign.data.scale import resolve
 
 if TYPE_CHECKING:
@@ -110,6 +110,9 @@ class Section:
         if len(coords) and not np.isfinite(coords).all(axis=1).any():
             expected = f"Expected coordinates for section {self.name!r}"
             raise ValueError(message(expected, found=f"NaN for all of its {len(self)} spots"))
+        if len(coords) > 1 and (coords == coords[0]).all():
+            expected = f"Expected the spots of section {self.name!r} at different places"
+            warn(message(expected, found=f"all {len(self)} in one place"))
         return coords
 
     @cached_property
@@ -142,7 +145,10 @@ class Section:
         noted = section_row(self.table, "patches", self.name) if self.given.as_noted else {}
         if not noted or Keys.SPOT_WINDOW not in self.table.obsm:
             return {}
-        windows = np.asarray(self.table.obsm[Keys.SPOT_WINDOW], np.float64)[self.rows]
+        windows = window_numbers(self.table.obsm[Keys.SPOT_WINDOW])
+        if windows is None:
+            return {}
+        windows = windows[self.rows]
         both = np.isfinite(windows).all(axis=1) & np.isfinite(self.positions).all(axis=1)
         centres = (windows[both, :2] + windows[both, 2:]) / 2
         spread, now = (np.linalg.norm(part - part.mean(axis=0), axis=1) for part in (centres, self.positions[both]))

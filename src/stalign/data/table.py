@@ -261,7 +261,7 @@ def read_counts(
     KeyError
         If the layer or the column is not there.
     ValueError
-        If there are no counts, or they are negative, NaN or infinite, or the totals are.
+        If there are no counts, or they are complex, negative, NaN or infinite, or the totals are.
 
     Warns
     -----
@@ -282,6 +282,8 @@ def read_counts(
     matrix = table.X if layer is None else table.layers[layer]
     if hasattr(matrix, "compute"):
         matrix = matrix.compute()
+    if np.iscomplexobj(matrix):
+        raise ValueError(message(f"Expected raw counts in {where}", found=f"values of {matrix.dtype}"))
     counts = sparse.csr_matrix(matrix, dtype=np.float32)
     if not counts.has_canonical_format:
         counts = counts.copy()

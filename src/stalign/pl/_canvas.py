@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from stalign._validate import message
+from stalign._validate import message, whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,8 +54,7 @@ def canvas(
     """
     from matplotlib import pyplot as plt
 
-    if ncols < 1:
-        raise ValueError(message("Expected `ncols` to be at least 1", found=ncols))
+    whole(ncols, name="ncols")
     if ax is not None:
         axes: list[Axes] = list(np.ravel(np.asarray(ax, dtype=object)))
         if len(axes) != n:

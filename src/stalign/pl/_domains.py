@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stalign._validate import message, opacity
 from stalign.data import open_sections, table_of
 from stalign.pl._canvas import canvas, entitle, finish, short
 from stalign.pl._labels import NO_LABEL, Labels, default_key, resolve
@@ -122,8 +123,11 @@ def domains(
     >>> [text.get_text() for text in ax.get_legend().get_texts()]
     ['L1', 'L2/3', 'L4', 'L5/6', 'WM']
     """
+    image = opacity(image, name="image")
     table = table_of(data, table_key)
-    columns = [default_key(table)] if key is None else [key] if isinstance(key, str) else list(key)
+    columns = [default_key(table)] if key is None else list(key) if isinstance(key, list | tuple) else [key]
+    if not columns:
+        raise ValueError(message("Expected `key` to name a column of obs", found="an empty list"))
     shown = resolve(table, columns, truth, reference, palette)
     views = open_sections(
         data, table_key=table_key, image_key=image_key, library_key=library_key, mpp=mpp, image=image > 0, want_mpp=4.0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stalign._constants import Keys
-from stalign._settings import logger, settings
+from stalign._settings import logger, seed_of
 from stalign._validate import message
 from stalign.data import open_sections, table_of
 from stalign.pl._canvas import PANEL, canvas, entitle, finish, short
@@ -127,7 +127,7 @@ def embedding(
                 hint="Call `stalign.tl.embed(data)` first, or name another with `use_rep=`",
             )
         )
-    seed = settings.seed if random_state is None else random_state
+    seed = seed_of(random_state)
     columns = [] if key is None else [key] if isinstance(key, str) else list(key)
     if key is None and (truth is None or Keys.DOMAIN in table.obs):
         columns = [default_key(table)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stalign._validate import message
+from stalign._validate import message, opacity
 from stalign.core.scores import per_gene
 from stalign.data import open_sections, table_of
 from stalign.pl._canvas import canvas, entitle, finish, short
@@ -125,6 +125,7 @@ def genes(
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
+    image = opacity(image, name="image")
     table = table_of(data, table_key)
     if palette not in colormaps:
         raise ValueError(message("Expected `palette` to name a colour map", found=repr(palette)))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stalign._constants import Keys
-from stalign._validate import message
+from stalign._validate import message, opacity
 from stalign.data import niche_of, open_sections, table_of
 from stalign.pl._canvas import canvas, entitle, finish, short
 from stalign.pl._tissue import RASTER_FROM, Tissue, frame, panel_size, spots, tissue
@@ -113,6 +113,7 @@ def niches(
     >>> stalign.pp.niches(adata)
     >>> overview, closeup = stalign.pl.niches(adata, show=False)
     """
+    image = opacity(image, name="image")
     table = table_of(data, table_key)
     if Keys.NICHE_GRAPH not in table.obsp:
         raise KeyError(

@@ -9,7 +9,7 @@ import numpy as np
 
 from stalign._constants import Keys
 from stalign._settings import logger
-from stalign._validate import message
+from stalign._validate import message, whole
 from stalign.data import open_sections, section_row, table_of
 from stalign.pl._bar import draw_bar
 from stalign.pl._canvas import canvas, entitle, finish, short
@@ -126,8 +126,8 @@ def patches(
                     hint="Call `stalign.pp.patches(data)` first",
                 )
             )
-    if size is not None and size < 1:
-        raise ValueError(message("Expected `size` to be at least 1 px", found=size))
+    if size is not None:
+        whole(size, name="size")
     where: dict[str, Any] = {"table_key": table_key, "library_key": library_key, "mpp": mpp}
     if image_key is None:
         noted = {one.name: section_row(table, "patches", one.name) for one in open_sections(data, **where)}

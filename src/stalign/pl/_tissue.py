@@ -152,10 +152,8 @@ def frame(
     Raises
     ------
     ValueError
-        If no spot has a position, or `image` is no opacity.
+        If no spot has a position.
     """
-    if not 0 <= image <= 1:
-        raise ValueError(message("Expected `image` to be True, False or an opacity from 0 to 1", found=image))
     view = _view(place, bar=bar) if view is None else view
     dark = None
     if image and place.section.image is not None:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from stalign._constants import Keys
-from stalign._settings import logger, settings
+from stalign._settings import logger, seed_of
 from stalign._validate import message
 from stalign.core.domain_model import DomainModel
 from stalign.core.refine import majority_vote, ring_graph
@@ -100,7 +100,7 @@ def domains(
         If there are fewer usable spots than domains, the features do not fit `reference`, or an argument makes no
         sense.
     TypeError
-        If `clusterer` has no `fit_predict`.
+        If `clusterer` has no `fit_predict`, or `n_components` or `random_state` is not a whole number.
     FileNotFoundError
         If `reference` is a path to no file.
 
@@ -124,7 +124,7 @@ def domains(
     passes = _passes(refine)
     key = Keys.DOMAIN if key_added is None else key_added
     check_key(key, name="key_added")
-    seed = settings.seed if random_state is None else random_state
+    seed = seed_of(random_state)
     several = isinstance(data, list | tuple)
     parts: list[AnnData | SpatialData] = list(data) if several else [data]
     tables = [table_of(part, table_key) for part in parts]
@@ -245,9 +245,8 @@ def features_of(table: AnnData, use_rep: str) -> np.ndarray:
         If it is not a matrix of numbers.
     """
     if use_rep not in table.obsm:
-        hint = (
-            "Run `stalign.tl.embed` first, or pass `use_rep=`" if use_rep.startswith(Keys.EMBED) else "Pass `use_rep=`"
-        )
+        embedded = str(use_rep).startswith(Keys.EMBED)
+        hint = "Run `stalign.tl.embed` first, or pass `use_rep=`" if embedded else "Pass `use_rep=`"
         raise KeyError(
             message("Expected an embedding in obsm", found=repr(use_rep), available=table.obsm.keys(), hint=hint)
         )

@@ -6,8 +6,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from stalign._constants import VISIUM_SPOT_UM, Keys
-from stalign._settings import logger, settings
-from stalign._validate import message, warn
+from stalign._settings import logger, seed_of
+from stalign._validate import message, warn, whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -116,7 +116,7 @@ def embed(
     FileNotFoundError
         If the weights' folder does not exist.
     TypeError
-        If `data` is neither AnnData nor SpatialData.
+        If `data` is neither AnnData nor SpatialData, or `batch_size` or `random_state` is not a whole number.
 
     Warns
     -----
@@ -168,8 +168,8 @@ def embed(
 
     if not image and not genes:
         raise ValueError(message("Expected at least one of `image` and `genes` to be True", found="both False"))
-    if batch_size < 1:
-        raise ValueError(message("Expected `batch_size` to be at least 1", found=batch_size))
+    whole(batch_size, name="batch_size")
+    seed = seed_of(random_state)
     table = table_of(data, table_key)
     if table.n_obs == 0:
         raise ValueError(message("Expected at least one spot", found="an empty table"))
@@ -180,7 +180,6 @@ def embed(
     arrays = features_by_branch(table, features or {})
     vocabulary = Vocabulary(checkpoint.vocabulary, checkpoint.ensembl)
     keys = CountKeys(layer, total_counts, gene_key, orthologs)
-    seed = settings.seed if random_state is None else random_state
     sections = open_sections(
         data,
         table_key=table_key,

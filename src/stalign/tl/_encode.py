@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stalign._settings import logger
-from stalign._validate import message, one_of, warn
+from stalign._validate import message, one_of, warn, whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -120,7 +120,7 @@ def encode(
     FileNotFoundError, PermissionError, ConnectionError
         If the weights can't be had; the message says how to get them.
     TypeError
-        If `data` is neither AnnData nor SpatialData.
+        If `data` is neither AnnData nor SpatialData, or `batch_size` is not a whole number.
 
     Warns
     -----
@@ -145,8 +145,7 @@ def encode(
     one_of(level, LEVELS, name="level")
     if level == "native" and card.modality == "gene":
         raise ValueError(message("Expected `level` to be `spot` or `niche` for a gene encoder", found="'native'"))
-    if batch_size < 1:
-        raise ValueError(message("Expected `batch_size` to be at least 1", found=batch_size))
+    whole(batch_size, name="batch_size")
     key = f"X_{card.name}_{level}".replace("/", "_") if key_added is None else key_added
     check_key(key, name="key_added")
     table = table_of(data, table_key)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from stalign._constants import Keys
-from stalign._settings import logger, settings
+from stalign._settings import logger, seed_of
 from stalign._validate import message, one_of
 from stalign.core.scores import per_gene
 from stalign.core.standardise import STANDARDS
@@ -132,7 +132,7 @@ def predict_genes(
     one_of(standardise, STANDARDS, name="standardise")
     if reference is not None and split is not None:
         raise ValueError(message("Expected either `reference` or `split`", found="both"))
-    plan = Plan(as_fitter(model), standardise, settings.seed if random_state is None else random_state)
+    plan = Plan(as_fitter(model), standardise, seed_of(random_state))
     keys = [use_rep] if isinstance(use_rep, str) else list(use_rep)
     table = table_of(query, table_key)
     by_column = reference is None and split not in {None, "spot"}

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from stalign._constants import Keys
-from stalign._settings import logger, settings
+from stalign._settings import logger, seed_of
 from stalign._validate import message
 from stalign.core.labels import NO_LABEL, as_labels
 from stalign.core.scores import agreement, classification, compactness
@@ -96,7 +96,7 @@ def score(
     """
     table = table_of(data, table_key)
     key = Keys.DOMAIN if key is None else key
-    seed = settings.seed if random_state is None else random_state
+    seed = seed_of(random_state)
     parts = _libraries(data, table, library_key=library_key, table_key=table_key)
     labels = _column(table, truth, name="truth", ignore=ignore, hint="Pass the obs column of labels as `truth=`")
     found = _column(table, key, name="key", ignore=NO_LABEL, hint="Run `stalign.tl.domains` first, or pass `key=`")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
-from stalign._settings import logger, progress, settings
+from stalign._settings import logger, progress, seed_of, settings
 from stalign._validate import message, one_of
 from stalign.data import Vocabulary, table_of
 from stalign.models.checkpoint import Checkpoint, load, save
@@ -162,7 +162,7 @@ def finetune(
     one_of(modality, ("both", "gene", "image"), name="modality")
     if not 0 < held_out < 0.5:
         raise ValueError(message("Expected `held_out` between 0 and 0.5", found=held_out))
-    seed = int(settings.seed if random_state is None else random_state)
+    seed = seed_of(random_state)
     epochs, batch_size, lr = float(epochs), int(batch_size), float(lr)
     seconds = np.inf if max_seconds is None else float(max_seconds)
     for name, value, least in (
