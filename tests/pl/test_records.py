@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 from stalign.core.training_data import trained_on
+from stalign.data import record
 from stalign.datasets import toy as make_toy
-from stalign.pl._records import by_section, from_weights, seen_in_training, split_of, step
+from stalign.pl._records import by_section, from_weights, seen_in_training, split_of
 
 CARD = [
     {"section": "S1", "donor": "D1", "study": "Author 2020", "spots": 7},
@@ -37,7 +38,7 @@ def test_sections_of_a_dict_and_of_a_table():
 @pytest.mark.parametrize("value", [np.array(["a"]), "text", {"embed": 3}, None])
 def test_an_entry_of_another_tool_is_no_record(table, value):
     table.uns["stalign"] = value
-    assert step(table, "embed") == {} and split_of(table) == "" and from_weights(table)
+    assert record(table, "stalign", "embed") == {} and split_of(table) == "" and from_weights(table)
     assert seen_in_training(table, {"S1": np.arange(7)}) == []
 
 

@@ -60,8 +60,8 @@ def test_bins_without_counts_stay_and_are_marked(bins):
     larger = stalign.pp.rebin(bins, 16)
     totals = np.asarray(larger.X.sum(axis=1)).ravel()
     assert (totals == 0).any()
-    np.testing.assert_array_equal(larger.obs["has_counts"], totals > 0)
-    np.testing.assert_array_equal(stalign.pp.rebin(bins, 16, min_counts=20).obs["has_counts"], totals >= 20)
+    np.testing.assert_array_equal(larger.obs["bin_has_counts"], totals > 0)
+    np.testing.assert_array_equal(stalign.pp.rebin(bins, 16, min_counts=20).obs["bin_has_counts"], totals >= 20)
 
 
 def test_the_order_of_the_bins_does_not_matter(bins):
