@@ -126,7 +126,7 @@ def positive(value: object, *, name: str, unit: str = "") -> float:
     ValueError
         If `value` is no number, 0, negative, infinite or NaN.
     """
-    if not isinstance(value, Real) or isinstance(value, bool) or not 0 < value < float("inf"):
+    if not isinstance(value, Real) or isinstance(value, bool) or not 0 < float(value) < float("inf"):
         of = f" of {unit}" if unit else ""
         raise ValueError(message(f"Expected `{name}` to be a positive number{of}", found=repr(value)))
     return float(value)
@@ -151,7 +151,7 @@ def opacity(value: object, *, name: str) -> float:
     ValueError
         If `value` is no number from 0 to 1.
     """
-    if not isinstance(value, Real) or not 0 <= value <= 1:
+    if not isinstance(value, Real) or not 0 <= float(value) <= 1:
         raise ValueError(message(f"Expected `{name}` to be True, False or an opacity from 0 to 1", found=repr(value)))
     return float(value)
 

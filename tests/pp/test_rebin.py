@@ -21,7 +21,7 @@ def test_counts_are_those_of_the_larger_bins_of_the_same_transcripts(bins):
     larger, true = stalign.pp.rebin(bins, 16), stalign.datasets.toy_hd(16, side_um=320)
     assert larger.X.dtype == np.float32
     assert larger.X.sum() == bins.X.sum()
-    whole = larger.obs_names[larger.obs["n_bins"] == 4]
+    whole = larger.obs_names[larger.obs["bins_summed"] == 4]
     whole = whole[whole.isin(true.obs_names)]
     assert len(whole) > 200
     assert abs(larger[whole].X - true[whole].X).nnz == 0
@@ -34,7 +34,7 @@ def test_every_bin_knows_its_parent(bins):
     larger = stalign.pp.rebin(bins, 32)
     parent = bins.obs["square_032um"]
     assert parent.dtype == "category"
-    np.testing.assert_array_equal(parent.value_counts()[larger.obs_names], larger.obs["n_bins"])
+    np.testing.assert_array_equal(parent.value_counts()[larger.obs_names], larger.obs["bins_summed"])
     at = larger[parent.astype(str)].obsm["spatial"]
     assert np.abs(at - bins.obsm["spatial"]).max() < 32  # px: half of 32 µm, and a little for the turn of the array
     totals = np.asarray(bins.X.sum(axis=1)).ravel()

@@ -125,7 +125,7 @@ def domains(
     """
     image = opacity(image, name="image")
     table = table_of(data, table_key)
-    columns = [default_key(table)] if key is None else list(key) if isinstance(key, list | tuple) else [key]
+    columns: list[Any] = [default_key(table)] if key is None else list(key) if isinstance(key, list | tuple) else [key]
     if not columns:
         raise ValueError(message("Expected `key` to name a column of obs", found="an empty list"))
     shown = resolve(table, columns, truth, reference, palette)
