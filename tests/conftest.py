@@ -25,8 +25,10 @@ def _quiet(tmp_path_factory):
     """Show no progress bars, cache nothing for the user, and leave the other cores to other workers of pytest-xdist."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         import torch
+        from threadpoolctl import threadpool_limits
 
         torch.set_num_threads(1)
+        threadpool_limits(1)
     with stalign.settings.override(show_progress=False, cache_dir=tmp_path_factory.mktemp("cache")):
         yield
 
