@@ -126,13 +126,13 @@ def spread(mean: sparse.csr_matrix | GaussianMean, coords: NDArray[np.floating])
 
 
 def _checked(coords: NDArray[np.floating], sigma: float, members: NDArray[np.bool_] | None) -> GaussianMean:
-    coords = np.asarray(coords, dtype=np.float64)
-    if coords.ndim != 2 or coords.shape[1] != 2:
-        raise ValueError(message("Expected coordinates of shape (n, 2)", found=coords.shape))
+    points: NDArray[np.float64] = np.asarray(coords, dtype=np.float64)
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise ValueError(message("Expected coordinates of shape (n, 2)", found=points.shape))
     if not sigma > 0:
         raise ValueError(message("Expected `sigma` above 0", found=sigma))
-    usable = np.isfinite(coords).all(axis=1)
-    return GaussianMean(coords, float(sigma), usable if members is None else usable & members)
+    usable = np.isfinite(points).all(axis=1)
+    return GaussianMean(points, float(sigma), usable if members is None else usable & members)
 
 
 @dataclass(frozen=True)
