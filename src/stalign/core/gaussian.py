@@ -131,7 +131,7 @@ def _checked(coords: NDArray[np.floating], sigma: float, members: NDArray[np.boo
         raise ValueError(message("Expected coordinates of shape (n, 2)", found=points.shape))
     if not sigma > 0:
         raise ValueError(message("Expected `sigma` above 0", found=sigma))
-    usable = np.isfinite(points).all(axis=1)
+    usable: NDArray[np.bool_] = np.asarray(np.isfinite(points).all(axis=1))
     return GaussianMean(points, float(sigma), usable if members is None else usable & members)
 
 
