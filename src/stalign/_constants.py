@@ -20,8 +20,8 @@ class Keys:
     # obs
     VALID: Final = "stalign_valid"  # bool
     DOMAIN: Final = "stalign_domain"  # categorical
-    N_BINS: Final = "n_bins"  # int, smaller bins that were summed into a bin
-    HAS_COUNTS: Final = "has_counts"  # bool, whether a bin has counts of its own
+    N_BINS: Final = "summed_bins"  # int, smaller bins that were summed into a bin
+    HAS_COUNTS: Final = "own_counts"  # bool, whether a bin has counts of its own
     # uns
     UNS: Final = "stalign"  # {"patches": ..., "embed": ..., "domains": ...}
     UNS_NICHES: Final = "niches"

@@ -21,7 +21,7 @@ def test_counts_are_those_of_the_larger_bins_of_the_same_transcripts(bins):
     larger, true = stalign.pp.rebin(bins, 16), stalign.datasets.toy_hd(16, side_um=320)
     assert larger.X.dtype == np.float32
     assert larger.X.sum() == bins.X.sum()
-    whole = larger.obs_names[larger.obs["n_bins"] == 4]
+    whole = larger.obs_names[larger.obs["summed_bins"] == 4]
     whole = whole[whole.isin(true.obs_names)]
     assert len(whole) > 200
     assert abs(larger[whole].X - true[whole].X).nnz == 0
@@ -34,7 +34,7 @@ def test_every_bin_knows_its_parent(bins):
     larger = stalign.pp.rebin(bins, 32)
     parent = bins.obs["square_032um"]
     assert parent.dtype == "category"
-    np.testing.assert_array_equal(parent.value_counts()[larger.obs_names], larger.obs["n_bins"])
+    np.testing.assert_array_equal(parent.value_counts()[larger.obs_names], larger.obs["summed_bins"])
     at = larger[parent.astype(str)].obsm["spatial"]
     assert np.abs(at - bins.obsm["spatial"]).max() < 32  # px: half of 32 µm, and a little for the turn of the array
     totals = np.asarray(bins.X.sum(axis=1)).ravel()
@@ -60,8 +60,8 @@ def test_bins_without_counts_stay_and_are_marked(bins):
     larger = stalign.pp.rebin(bins, 16)
     totals = np.asarray(larger.X.sum(axis=1)).ravel()
     assert (totals == 0).any()
-    np.testing.assert_array_equal(larger.obs["has_counts"], totals > 0)
-    np.testing.assert_array_equal(stalign.pp.rebin(bins, 16, min_counts=20).obs["has_counts"], totals >= 20)
+    np.testing.assert_array_equal(larger.obs["own_counts"], totals > 0)
+    np.testing.assert_array_equal(stalign.pp.rebin(bins, 16, min_counts=20).obs["own_counts"], totals >= 20)
 
 
 def test_the_order_of_the_bins_does_not_matter(bins):

@@ -74,7 +74,7 @@ def rebin(
     In the new object:
 
     - `.X`, (n_bins, n_vars) CSR float32: the sums
-    - `obs["array_row"]`, `obs["array_col"]`, int64; `obs["n_bins"]`, int64: bins summed; `obs["has_counts"]`, bool
+    - `obs["array_row"]`, `obs["array_col"]`, int64; `obs["summed_bins"]`, int64: bins summed; `obs["own_counts"]`, bool
     - `obsm["spatial"]`, (n_bins, 2) float64: centres of the whole squares, also where some of their bins are missing
     - `uns["spatial"]`: as it was, with `bin_size_um` and `spot_diameter_fullres` of the new bins
 
@@ -93,7 +93,7 @@ def rebin(
     >>> import stalign
     >>> bins = stalign.datasets.toy_hd(8, side_um=320)
     >>> larger = stalign.pp.rebin(bins, 32)
-    >>> int(larger.obs["n_bins"].max()), larger.uns["spatial"]["toy_hd"]["scalefactors"]["bin_size_um"]
+    >>> int(larger.obs["summed_bins"].max()), larger.uns["spatial"]["toy_hd"]["scalefactors"]["bin_size_um"]
     (16, 32.0)
     >>> bins.obs_names[0], bins.obs["square_032um"].iloc[0]
     ('s_008um_00001_00005-1', 's_032um_00000_00001-1')
