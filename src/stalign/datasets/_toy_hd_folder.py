@@ -181,7 +181,7 @@ def _mappings(tissue: Tissue, *, cells: bool) -> Any:
     distance, nearest = KDTree(tissue.centres).query(np.column_stack([column, row]) * 2.0 + 1)
     radius = tissue.radius[nearest]
     inside = distance < radius
-    names = np.where(inside, [f"cellid_{number + 1:09d}-1" for number in nearest], None)
+    names = [f"cellid_{cell + 1:09d}-1" if own else None for cell, own in zip(nearest, inside, strict=True)]
     return pd.DataFrame({**table, "cell_id": names, "in_nucleus": distance < NUCLEUS * radius, "in_cell": inside})
 
 
