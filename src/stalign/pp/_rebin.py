@@ -74,7 +74,7 @@ def rebin(
     In the new object:
 
     - `.X`, (n_bins, n_vars) CSR float32: the sums
-    - `obs["array_row"]`, `obs["array_col"]`, int64; `obs["bins_summed"]`, int64: bins summed; `obs["bin_has_counts"]`, bool
+    - `obs["array_row"]`, `obs["array_col"]`, `obs["bins_summed"]`, int64; `obs["bin_has_counts"]`, bool
     - `obsm["spatial"]`, (n_bins, 2) float64: centres of the whole squares, also where some of their bins are missing
     - `uns["spatial"]`: as it was, with `bin_size_um` and `spot_diameter_fullres` of the new bins
 

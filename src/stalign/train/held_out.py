@@ -106,8 +106,12 @@ def _near(stored: StoredSection, held: NDArray[np.bool_]) -> NDArray[np.bool_]:
     niche = _members(reader.graph)
     near = niche @ (niche.T @ held) > 0  # their niches have a spot in common
     if reader.expression is not None:
-        wide = _members(reader.expression.graph)  # by a Gaussian, further than the niche
-        near |= (wide @ held > 0) | (wide.T @ held > 0)
+        wide = reader.expression.graph  # by a Gaussian, further than the niche
+        if sp.issparse(wide):
+            members = _members(wide)
+            near |= (members @ held > 0) | (members.T @ held > 0)
+        else:
+            near |= np.asarray(wide @ held[:, None].astype(np.float32))[:, 0] > 0
     return np.asarray(near)
 
 
