@@ -472,7 +472,7 @@ def test_labels_of_rasterized_bins_lie_where_the_bins_are(known):
     image = np.random.default_rng(0).integers(0, 255, (3, 480, 480), dtype=np.uint8)
     sdata = SpatialData(
         images={"image": Image2DModel.parse(image, dims="cyx")},
-        shapes={"x_square_016um": ShapesModel.parse(geopandas.GeoDataFrame(geometry=boxes, index=table.obs["spot_id"]))},
+        shapes={"x_square_016um": ShapesModel.parse(geopandas.GeoDataFrame(geometry=boxes))},
         tables={"table": table},
     )
     options = {"row_key": "array_row", "col_key": "array_col", "value_key": None, "return_region_as_labels": True}

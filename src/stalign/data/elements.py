@@ -137,7 +137,7 @@ class Region:
         return coords, np.eye(3)
 
     def _indices_are_centres(self, coords: NDArray[np.float64]) -> bool:
-        """Whether the matrix of labels takes the index of a px for its centre, as `spatialdata.rasterize_bins` writes it.
+        """Whether the matrix of labels takes the index of a px for its centre, as `spatialdata.rasterize_bins` does.
 
         The centre of px i lies at i + 0.5. Whether the matrix means that shows where the bins are known to be: by the
         table's own positions, or else by shapes of the same bins.
@@ -148,7 +148,9 @@ class Region:
         if self.element_name not in self.data.labels or not usable.any():
             return False
         for system, matrix in self._systems.items():
-            known = [np.asarray(self.table.obsm[Keys.SPATIAL])[self.rows, :2]] if Keys.SPATIAL in self.table.obsm else []
+            known = []
+            if Keys.SPATIAL in self.table.obsm:
+                known = [np.asarray(self.table.obsm[Keys.SPATIAL], dtype=np.float64)[self.rows, :2]]
             for shapes in () if known else self.data.shapes.values():
                 other = get_transformation(shapes, get_all=True).get(system)
                 if other is not None and len(shapes) >= len(coords):

@@ -276,4 +276,3 @@ def bin_size(name: str) -> float | None:
     """
     found = re.search(r"square_(\d{3})um", name)
     return float(found.group(1)) if found else None
-
