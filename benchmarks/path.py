@@ -1,7 +1,7 @@
 """How many modules a table meets between `tl.embed` and its result: what a reader has to follow.
 
-A stop is a call of a function of stalign, in another module than the stop before, that is handed the table, a section of it or a
-list of sections.
+A stop is a call of a function of stalign, in another module than the stop before, that is handed the table, a section of
+it or a list of sections; what an object asks of itself is none.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main() -> None:
         if event != "call" or not path.is_relative_to(ROOT) or frame.f_code.co_name.startswith("<"):
             return
         arguments = frame.f_code.co_varnames[: frame.f_code.co_argcount + frame.f_code.co_kwonlyargcount]
-        arguments = arguments[1:] if arguments[:1] == ("self",) else arguments  # what an object asks of itself is no stop
+        arguments = arguments[1:] if arguments[:1] == ("self",) else arguments
         module = str(path.relative_to(ROOT))
         if any(handed(frame.f_locals.get(name)) for name in arguments) and (not stops or stops[-1] != module):
             stops.append(module)
