@@ -34,7 +34,7 @@ def encode_images(
     data: AnnData | SpatialData,
     table: AnnData,
     *,
-    level: str,
+    level: str | float,
     image_key: str | Mapping[str, str] | None,
     mpp: float | Mapping[str, float] | None,
     spot_diameter: float | None,
@@ -51,7 +51,7 @@ def encode_images(
     table
         Its table; it is not changed.
     level
-        `spot`, `niche` or `native`.
+        `spot`, `niche`, `native` or a width in µm.
     image_key, mpp, spot_diameter
         As for `tl.encode`.
     where
@@ -102,16 +102,18 @@ def _encode_chunk(run: Run, image: SectionImage, windows: NDArray[np.floating], 
     return found
 
 
-def _field_um(card: Card) -> float:
-    """Width of a native patch in µm, with the rim that is cut off after resizing."""
+def _field_um(card: Card, level: str | float) -> float:
+    """Width of a patch in µm: as given, or the native one with the rim that is cut off after resizing."""
+    if not isinstance(level, str):
+        return float(level)
     return card.input_um * (card.resize_px or card.input_px) / card.input_px
 
 
-def _wanted(views: list[SectionView], card: Card, level: str) -> float | None:
+def _wanted(views: list[SectionView], card: Card, level: str | float) -> float | None:
     """µm per px at which a patch has the encoder's input size; None for the finest that there is."""
     px = card.resize_px or card.input_px
     diameters = [view.spot_diameter_um for view in views]
-    width = _field_um(card) if level == "native" else min(diameters, default=np.nan)
+    width = min(diameters, default=np.nan) if level in ("spot", "niche") else _field_um(card, level)
     return float(width / px) if np.isfinite(width) else None
 
 
@@ -120,18 +122,18 @@ def _windows(
     table: AnnData,
     views: list[SectionView],
     card: Card,
-    level: str,
+    level: str | float,
     where: Mapping[str, Any],
 ) -> NDArray[np.float32]:
     """Windows in px of each section's image, (n_obs, 4); NaN where there are none."""
-    if level != "native":
+    if level in ("spot", "niche"):
         graph = niche_graph_of(data, table, **where)
         spot, niche = window_slots(table, views, graph, into={})
         return spot if level == "spot" else niche
     windows = np.full((table.n_obs, 4), np.nan, dtype=np.float32)
     for view in views:
         if view.image is not None:
-            corners = spot_windows_um(view.coords_um, _field_um(card)).reshape(-1, 2) / view.coord_mpp
+            corners = spot_windows_um(view.coords_um, _field_um(card, level)).reshape(-1, 2) / view.coord_mpp
             windows[view.rows] = view.image.to_pixels(corners).reshape(-1, 4)
     return windows
 
