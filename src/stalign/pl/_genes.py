@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stalign._constants import Keys
 from stalign._validate import message
 from stalign.core.scores import per_gene
 from stalign.data import sections, table_of
@@ -52,7 +53,8 @@ def genes(
     data
         What `tl.predict_genes` returned. It is not changed.
     names
-        One gene or several; None for the `n` that were predicted best, or vary most where nothing was measured.
+        One gene or several; None for the `n` that can best be relied on by what the reference alone tells, or, in other
+        objects, that vary most.
     n
         How many genes, where `names` is None.
     image
@@ -90,6 +92,7 @@ def genes(
     -----
     - `.X`, (n_obs, n_genes) float: predicted expression
     - `layers["truth"]`, (n_obs, n_genes) float: measured expression, where there is some
+    - `var["reliability"]`, `var["reliable"]`, `uns["stalign"]["predict_genes"]`, where they are there
     - `obsm["spatial"]`, `uns["spatial"]`
 
     Raises
@@ -102,7 +105,8 @@ def genes(
     Notes
     -----
     The scale runs from the 1st to the 99th percentile of both panels of a pair. Pearson's r in the title is that of the
-    section shown. Spots without a value are grey.
+    section shown. Spots without a value are grey. A line under the figure says which genes are shown and why, and from
+    what their reliability is told; genes that are not reliable say so in their title.
 
     Examples
     --------
@@ -148,10 +152,14 @@ def genes(
                 frame(panel, place, image=image, bar=scale_bar)
                 spots(panel, place, rgba, size=size, alpha=alpha)
                 where = "" if len(views) == 1 else f"{view.library}: "
-                default = f"{where}{gene} {kind}{_correlation(values) if kind == 'predicted' else ''}"
+                more = f"{_correlation(values)}{_warning(table, gene)}" if kind == "predicted" else ""
+                default = f"{where}{gene} {kind}{more}"
                 entitle(panel, title, default, index, count)
                 pair.append(panel)
-            figure.colorbar(scale, ax=pair, shrink=0.8, label="log1p of counts per 10,000")
+            figure.colorbar(scale, ax=pair, shrink=0.8, label=_unit(table))
+    reason = _reason(table, chosen, named=names is not None)
+    if reason and ax is None:
+        figure.supxlabel(reason, fontsize="small", wrap=True, parse_math=False)
     return finish(figure, axes, show=show, return_fig=return_fig)
 
 
@@ -161,8 +169,8 @@ def _pick(table: AnnData, names: str | Sequence[str] | None, n: int) -> list[str
         unknown = [name for name in chosen if name not in table.var_names]
         if unknown:
             raise KeyError(message("Expected a gene", found=repr(unknown[0]), available=table.var_names))
-    elif "pearson" in table.var:
-        chosen = table.var["pearson"].sort_values(ascending=False, kind="stable").index[:n].tolist()
+    elif "reliability" in table.var:
+        chosen = table.var["reliability"].sort_values(ascending=False, kind="stable").index[:n].tolist()
     else:
         mean = np.asarray(table.X.mean(axis=0)).ravel()
         square = table.X.multiply(table.X) if hasattr(table.X, "multiply") else table.X**2
@@ -195,3 +203,30 @@ def _correlation(values: list[NDArray[np.float64]]) -> str:
         return ""
     pearson = float(per_gene(values[0][:, None], values[1][:, None])["pearson"][0])
     return f", r = {pearson:.2f}" if np.isfinite(pearson) else ", r undefined"
+
+
+def _record(table: AnnData) -> Mapping[str, Any]:
+    return table.uns.get(Keys.UNS, {}).get("predict_genes", {})
+
+
+def _unit(table: AnnData) -> str:
+    return "log1p of counts" if _record(table).get("target") == "counts" else "log1p of counts per 10,000"
+
+
+def _warning(table: AnnData, gene: str) -> str:
+    """Mark a gene that can't be relied on."""
+    if "reliable" not in table.var or bool(table.var["reliable"][gene]):
+        return ""
+    return " (not reliable)"
+
+
+def _reason(table: AnnData, chosen: Sequence[str], *, named: bool) -> str:
+    """Say which genes are shown, why, and what their reliability is told from."""
+    if "reliability" not in table.var:
+        return ""
+    record = _record(table)
+    values = ", ".join(f"{gene} {table.var['reliability'][gene]:.2f}" for gene in chosen)
+    why = "as asked for" if named else f"the most reliable of {table.n_vars}"
+    patients = " of one patient" if record.get("n_patients") == 1 else ""
+    told = f"held-out {record.get('held_out', 'part')}s of the reference{patients}"
+    return f"Genes {why}. Reliability, mean Pearson over {told}: {values}."

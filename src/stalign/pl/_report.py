@@ -174,8 +174,8 @@ def report(
             result = predicted
             job.draw(
                 lambda: genes(result, library_key=library_key, mpp=mpp, return_fig=True),
-                "Maps of measured and predicted expression of the genes predicted best.",
-                "Measured and predicted expression on one colour scale.",
+                "Maps of predicted expression, with the measured where there is some, of the most reliable genes.",
+                "Predicted expression, and the measured where there is some, on one colour scale.",
             )
             job.add("genes", "Predicted genes", say.gene_table(predicted))
         if metrics is not None:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from stalign.encoders.card import Card
 
 ENCODER = "efficientnet-lite0"
-WINDOWS_UM = (112.0, 224.0)  # µm, chosen on sections of the reference, see benchmarks/genes.py
+WINDOWS_UM = (112.0, 224.0)  # µm; these and the next chosen on her2st C2 to C5, each predicted from the other three
+CONTEXT_UM = 250.0
 _BATCH = 32
 
 
@@ -36,6 +37,9 @@ class ImageFeatures:
         A registered encoder or its card.
     windows
         Sides of the windows in µm, one or several, whose features are put side by side.
+    context
+        Sigma in µm of a Gaussian mean of these features over the spots around each spot, which is put beside them: what
+        surrounds a spot tells of it, too. None for none.
     weights
         File or folder of the encoder's weights; None for the published ones.
     mpp
@@ -54,15 +58,17 @@ class ImageFeatures:
 
     encoder: str | Card = ENCODER
     windows: tuple[float, ...] = WINDOWS_UM
+    context: float | None = CONTEXT_UM
     weights: str | Path | None = None
     mpp: float | Mapping[str, float] | None = None
     device: str | None = None
 
     @property
     def names(self) -> list[str]:
-        """The obsm keys that `tl.encode` would write them to."""
+        """The obsm keys that `tl.encode` would write them to, and the context."""
         name = self.encoder if isinstance(self.encoder, str) else self.encoder.name
-        return [f"X_{name}_{side:g}um" for side in self.windows]
+        around = [] if self.context is None else [f"mean over {self.context:g} µm"]
+        return [*(f"X_{name}_{side:g}um" for side in self.windows), *around]
 
     def of(
         self, data: AnnData | SpatialData, table: AnnData, *, library_key: str | None, table_key: str | None
@@ -87,12 +93,16 @@ class ImageFeatures:
         ValueError
             If no section has an image, or `windows` is empty.
         """
+        from stalign.core.surroundings import gaussian_mean
+        from stalign.data.sections import sections
         from stalign.encoders import get
         from stalign.tl._encode_images import encode_images
         from stalign.tl._encode_run import Run
 
         if not self.windows:
             raise ValueError(message("Expected at least one window in µm", found="none"))
+        if self.context is not None and not self.context > 0:
+            raise ValueError(message("Expected `context` above 0 µm, or None", found=repr(self.context)))
         card = get(self.encoder)
         run = Run.start(card, self.weights, device=self.device, precision="fp32", cache=True, batch_size=_BATCH)
         parts = [
@@ -102,4 +112,10 @@ class ImageFeatures:
             )[0]
             for side in self.windows
         ]  # fmt: skip
-        return np.concatenate(parts, axis=1, dtype=np.float64)
+        features = np.concatenate(parts, axis=1, dtype=np.float64)
+        if self.context is None:
+            return features
+        around = np.full_like(features, np.nan)
+        for view in sections(data, image=False, mpp=self.mpp, library_key=library_key, table_key=table_key):
+            around[view.rows] = gaussian_mean(features[view.rows], view.coords_um, self.context)
+        return np.concatenate([features, around], axis=1)

@@ -73,7 +73,7 @@ def predict_genes(
     use_rep
         The obsm key of the features, or several, whose columns are put side by side; or `tl.ImageFeatures`, to have
         them computed from the image. None for `ImageFeatures()`: EfficientNet-Lite0 with ImageNet weights on windows
-        of 112 and 224 µm. They stay in the feature cache.
+        of 112 and 224 µm, and their mean over what surrounds a spot. They stay in the feature cache.
     model
         `ridge`; `mlp`, a multilayer perceptron of scikit-learn with hidden layers of 256 and 128; `retrieval`, the mean
         of the 100 reference spots that look most alike, or `tl.Retrieval` with other numbers; or an object with
@@ -116,7 +116,7 @@ def predict_genes(
       for spots without counts;
     - obs of the query, and its obsm["spatial"] and uns["spatial"];
     - var, told from the reference alone: reliability, the mean Pearson over held-out parts of the reference, and
-      reliability_se, its standard error; reliable, whether the first less the second is at least 0.1; level, what
+      reliability_se, its standard error; reliable, whether the first less the second is at least 0.15; level, what
       predictions are centred on: the mean over sections or patients, weighted as a random-effects model does; level_sd,
       how far it differs between these (NaN where there is one); mean, the mean over spots; shrink, the factor (means
       over folds where there are several);
