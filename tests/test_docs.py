@@ -98,7 +98,7 @@ def test_every_slot_that_is_written_is_on_the_page_of_keys(small_weights):
     stalign.tl.domains(adata, stalign.tl.GMM(3, n_init=1), library_key="library")
     written = {name for slot, names in before.items() for name in set(getattr(adata, slot)) - names}
     written -= {"X_colour_niche", "X_pca_spot"}
-    predicted = stalign.tl.predict_genes(adata, genes=2, split="library")
+    predicted = stalign.tl.predict_genes(adata, genes=2, use_rep=Keys.EMBED_IMAGE, split="library")
     sections = {*adata.uns["spatial"], "X_colour_niche", "X_pca_spot"}
     written |= set(_entries(adata.uns["stalign"], sections)) | set(_entries(adata.uns["niches"]))
     written |= set(_entries(predicted.uns["stalign"])) | set(predicted.var) | {key for key in predicted.layers if key}
@@ -127,5 +127,5 @@ def test_tutorials_are_stored_without_outputs_and_are_in_the_contents(file):
     assert contents.count(f"tutorials/{file.stem}") >= 2  # the table and a table of contents
 
 
-def test_there_are_seven_tutorials():
-    assert len(list((ROOT / "tutorials").glob("*.ipynb"))) == 7
+def test_there_are_eight_tutorials():
+    assert len(list((ROOT / "tutorials").glob("*.ipynb"))) == 8
