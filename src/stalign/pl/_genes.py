@@ -53,8 +53,8 @@ def genes(
     data
         What `tl.predict_genes` returned. It is not changed.
     names
-        One gene or several; None for the `n` that can best be relied on by what the reference alone tells, or, in other
-        objects, that vary most.
+        One gene or several; None for the `n` that can best be relied on by what the reference alone tells, or, where that
+        is not known, that were predicted best or vary most.
     n
         How many genes, where `names` is None.
     image
@@ -169,8 +169,8 @@ def _pick(table: AnnData, names: str | Sequence[str] | None, n: int) -> list[str
         unknown = [name for name in chosen if name not in table.var_names]
         if unknown:
             raise KeyError(message("Expected a gene", found=repr(unknown[0]), available=table.var_names))
-    elif "reliability" in table.var:
-        chosen = table.var["reliability"].sort_values(ascending=False, kind="stable").index[:n].tolist()
+    elif order := next((name for name in ("reliability", "pearson") if name in table.var), None):
+        chosen = table.var[order].sort_values(ascending=False, kind="stable").index[:n].tolist()
     else:
         mean = np.asarray(table.X.mean(axis=0)).ravel()
         square = table.X.multiply(table.X) if hasattr(table.X, "multiply") else table.X**2
