@@ -52,7 +52,7 @@ def test_levels_count_units_alike_where_they_differ_and_spots_where_they_do_not(
     differ = rng.normal(0, 0.1, len(units)) + np.array([0.0, 3.0, 6.0])[units]
     same = rng.normal(0, 1.0, len(units))
     level, spread = levels(np.column_stack([differ, same]), units)
-    assert level[0] == pytest.approx(3.0, abs=0.05) and spread[0] == pytest.approx(3.0, abs=0.1)
+    assert level[0] == pytest.approx(3.0, abs=0.05) and spread[0] == pytest.approx(3.0, abs=0.4)
     assert level[1] == pytest.approx(same.mean(), abs=0.1) and spread[1] < 0.3
     one, unknown = levels(np.column_stack([differ]), np.zeros(len(units)))
     assert one[0] == pytest.approx(differ.mean()) and np.isnan(unknown).all()

@@ -53,8 +53,8 @@ def genes(
     data
         What `tl.predict_genes` returned. It is not changed.
     names
-        One gene or several; None for the `n` that can best be relied on by what the reference alone tells, or, where that
-        is not known, that were predicted best or vary most.
+        One gene or several; None for the `n` that can best be relied on by what the reference alone tells, or, if
+        that is not known, that were predicted best or vary most.
     n
         How many genes, where `names` is None.
     image
