@@ -39,6 +39,7 @@ WINDOWS_UM = (100.0, 250.0, 600.0)  # sides of the windows in µm
 PATCH_PX = 24
 COLOUR = "X_colour"
 MODELS = ("ridge", "retrieval")
+LITE0 = ["X_lite0_112um", "X_lite0_224um", "X_lite0_context"]
 
 
 @dataclass(frozen=True)
@@ -122,13 +123,12 @@ def plain_ridge(query: AnnData, reference: list[AnnData], genes: list[str]) -> p
 
 def image_methods(reps: dict[str, list[str]]) -> list[tuple[str, dict[str, object]]]:
     """Name every image encoder that is compared, with ridge and with retrieval."""
-    features = stalign.tl.ImageFeatures
-    found: dict[str, object] = {
+    found = {
         **{name: keys for name, keys in reps.items() if "+" not in name},
-        "Lite0, 112 µm": features(windows=(112.0,), context=None),
-        "Lite0, 224 µm": features(windows=(224.0,), context=None),
-        "Lite0, both": features(context=None),
-        "Lite0, both, and context (default)": features(),
+        "Lite0, 112 µm": LITE0[:1],
+        "Lite0, 224 µm": LITE0[1:2],
+        "Lite0, both": LITE0[:2],
+        "Lite0, both, and context (default)": LITE0,
     }
     return [(f"{name}, {model}", {"use_rep": rep, "model": model}) for name, rep in found.items() for model in MODELS]
 
@@ -176,6 +176,10 @@ def main() -> None:
     reps = {"colours": [COLOUR]}
     for name, adata in slides.items():
         adata.obsm[COLOUR] = colours(adata)
+        if args.images:  # once for all settings
+            features = stalign.tl.ImageFeatures().of(adata, adata, library_key=None, table_key=None)
+            width = features.shape[1] // 4
+            adata.obsm.update(dict(zip(LITE0, np.split(features, [width, 2 * width], axis=1), strict=True)))
         if args.sections:
             import anndata
 
@@ -200,7 +204,7 @@ def main() -> None:
             rows.append(row(task, method, found.var))
         shown = pd.DataFrame([r for r in rows if r["task"] == task.name]).drop(columns=["task", "genes"])
         print(task.name, shown.round(3).to_string(index=False), sep="\n", flush=True)
-    write(pd.DataFrame(rows), args.out, args.name)
+        write(pd.DataFrame(rows), args.out, args.name)
 
 
 def write(table: pd.DataFrame, out: Path, stem: str) -> None:

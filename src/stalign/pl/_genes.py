@@ -227,6 +227,6 @@ def _reason(table: AnnData, chosen: Sequence[str], *, named: bool) -> str:
     record = _record(table)
     values = ", ".join(f"{gene} {table.var['reliability'][gene]:.2f}" for gene in chosen)
     why = "as asked for" if named else f"the most reliable of {table.n_vars}"
-    patients = " of one patient" if record.get("n_patients") == 1 else ""
+    patients = {0: ", patients unknown", 1: " of one patient"}.get(record.get("n_patients", -1), "")
     told = f"held-out {record.get('held_out', 'part')}s of the reference{patients}"
     return f"Genes {why}. Reliability, mean Pearson over {told}: {values}."
