@@ -332,7 +332,7 @@ def test_reliable_genes_are_the_default_and_the_others_are_marked(first, second)
     every = predict_genes(second, first, genes=None)
     assert set(every.var_names[every.var["reliable"]]) == set(found.var_names) and not every.var["reliable"].all()
     kept, left = every.var[every.var["reliable"]], every.var[~every.var["reliable"]]
-    assert kept["pearson"].mean() > 0.3 > 0.15 > left["pearson"].mean()
+    assert kept["pearson"].mean() > 0.2 > 0.1 > left["pearson"].mean()
 
 
 def test_reliability_does_not_see_the_query(first, second):
