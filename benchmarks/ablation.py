@@ -23,10 +23,11 @@ from stalign.models import STAlign
 from stalign.models.checkpoint import Checkpoint
 from stalign.train.model import model_config
 from stalign.train.parse import load_config
-from stalign.train.run import split, wire
+from stalign.train.run import wire
 from stalign.train.slides import as_slides
 from stalign.train.store import open_store
 from stalign.train.trainer import make_trainer, own_randomness
+from stalign.train.validation import split
 
 VARIANTS = {
     "full": {},
@@ -85,7 +86,7 @@ def main() -> None:
                 shape = replace(base, **{k: replace(base.loss, **v) if k == "loss" else v for k, v in changes.items()})
                 torch.manual_seed(seed)
                 network = STAlign(shape, len(store.vocabulary.symbols))
-                train, _ = split(store.sections, ())
+                train, _ = split(store, ())
                 run = wire(replace(config, seed=seed), store, network.train(), train, None)
                 make_trainer(run, callbacks=[], loggers=[], out=args.out).fit(run.module, datamodule=run.data)
                 checkpoint = Checkpoint(network.eval(), store.vocabulary.symbols, store.vocabulary.ensembl)

@@ -9,7 +9,7 @@ from sklearn.decomposition import PCA
 from stalign.core.expression import normalise
 from stalign.core.gaussian import gaussian_graph
 from stalign.core.niches import nearest, niche_graph
-from stalign.data.sections import sections
+from stalign.data import open_sections as sections
 from stalign.data.table import read_counts
 from stalign.models.config import MINI
 

@@ -29,7 +29,7 @@ from stalign._constants import Keys
 from stalign.core.colour import colour_features
 from stalign.core.patches import spot_windows_um
 from stalign.core.scores import per_gene
-from stalign.data.sections import sections
+from stalign.data import open_sections as sections
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -177,7 +177,7 @@ def main() -> None:
     for name, adata in slides.items():
         adata.obsm[COLOUR] = colours(adata)
         if args.images:  # once for all settings
-            features = stalign.tl.ImageFeatures().of(adata, adata, library_key=None, table_key=None)
+            features = stalign.tl.ImageFeatures().of(adata, library_key=None, table_key=None)
             width = features.shape[1] // 4
             adata.obsm.update(dict(zip(LITE0, np.split(features, [width, 2 * width], axis=1), strict=True)))
         if args.sections:

@@ -26,7 +26,7 @@ import stalign
 from stalign.core.clustering import GMM
 from stalign.core.gaussian import gaussian_graph
 from stalign.core.refine import ring_graph
-from stalign.data.sections import sections
+from stalign.data import open_sections as sections
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -36,7 +36,7 @@ def calls(name: str) -> tuple[int, Meter, str]:
         adata = real.read(data_root())
     with meter.step("`pp.niches`"):
         stalign.pp.niches(adata)
-    if any(view.image is not None for view in stalign.data.sections(adata)):
+    if any(view.image is not None for view in stalign.data.open_sections(adata)):
         with meter.step("`pp.patches`"):
             stalign.pp.patches(adata)
     with meter.step("`tl.embed`"):

@@ -75,7 +75,8 @@ def domains(section: Real, root: Path) -> AnnData:
         runs[key] = float(st.tl.score(adata, "labels", key=key)["ARI"].iloc[0])
     key = sorted(runs, key=runs.__getitem__)[SEEDS // 2]
     title = [f"{section.name}: labels", f"stalign-mini, ARI {runs[key]:.2f}"]
-    save(st.pl.domains(adata, key, truth="labels", title=title, return_fig=True), f"real-{section.name}")
+    drawn = st.pl.domains(adata, key, truth="labels", reference="labels", title=title, return_fig=True)
+    save(drawn, f"real-{section.name}")
     return adata
 
 

@@ -15,17 +15,21 @@ from scipy import sparse
 import stalign
 from stalign._constants import Keys
 
+os.environ.setdefault("MPLBACKEND", "Agg")  # before matplotlib is imported: figures open no windows
+
 _ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _quiet():
-    """Show no progress bars, and leave the other cores to the other workers of pytest-xdist."""
+def _quiet(tmp_path_factory):
+    """Show no progress bars, cache nothing for the user, and leave the other cores to other workers of pytest-xdist."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         import torch
+        from threadpoolctl import threadpool_limits
 
         torch.set_num_threads(1)
-    with stalign.settings.override(show_progress=False):
+        threadpool_limits(1)
+    with stalign.settings.override(show_progress=False, cache_dir=tmp_path_factory.mktemp("cache")):
         yield
 
 

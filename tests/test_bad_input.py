@@ -14,7 +14,8 @@ from scipy import sparse
 
 import stalign
 from stalign._constants import Keys
-from stalign.data.sections import sections
+from stalign.data import open_sections as sections
+from stalign.data import section_row
 from stalign.models import save
 
 ALL = (Keys.EMBED, Keys.EMBED_IMAGE, Keys.EMBED_GENE)
@@ -50,7 +51,7 @@ def refused(snapshot):
 
 
 def modality(adata):
-    return {name: item["modality"] for name, item in adata.uns[Keys.UNS]["embed"]["sections"].items()}
+    return dict(adata.uns[Keys.UNS]["embed"]["sections"][["section", "modality"]].to_numpy())
 
 
 def set_counts(adata, rows, value):
@@ -214,7 +215,7 @@ class TestGenes:
         slide.var_names = [*names, *names]
         stalign.tl.embed(slide, weights)
         np.testing.assert_allclose(slide.obsm[Keys.EMBED], expected.obsm[Keys.EMBED], atol=1e-4)
-        assert slide.uns[Keys.UNS]["embed"]["sections"]["toy"]["n_genes"] == 2 * len(names)
+        assert section_row(slide, "embed", "toy")["n_genes"] == 2 * len(names)
 
     def test_no_known_gene(self, slide, weights, refused):
         slide.var_names = [f"gene_{i}" for i in range(slide.n_vars)]
@@ -225,14 +226,14 @@ class TestGenes:
         slide.var_names = [str(i) for i in range(slide.n_vars)]
         refused(stalign.tl.embed, slide, ValueError, "These are numbers.*`gene_key=`", weights)
         stalign.tl.embed(slide, weights, gene_key="symbol")
-        assert slide.uns[Keys.UNS]["embed"]["sections"]["toy"]["gene_coverage"] == 1
+        assert section_row(slide, "embed", "toy")["gene_coverage"] == 1
 
     def test_few_known_genes_warn(self, slide, weights):
         names = [name if i < 50 else f"gene_{i}" for i, name in enumerate(slide.var_names)]
         slide.var_names = names
         with pytest.warns(UserWarning, match=r"50 of 870 \(6%\).*gene_50"):
             stalign.tl.embed(slide, weights)
-        assert slide.uns[Keys.UNS]["embed"]["sections"]["toy"]["n_genes"] == 50
+        assert section_row(slide, "embed", "toy")["n_genes"] == 50
 
     def test_an_unknown_column_of_names(self, slide, weights, refused):
         slide.var["gene_name"] = slide.var_names

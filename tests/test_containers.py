@@ -7,6 +7,7 @@ import pytest
 
 import stalign
 from stalign._constants import Keys
+from stalign.data import section_row
 
 ALL = (Keys.EMBED, Keys.EMBED_IMAGE, Keys.EMBED_GENE)
 
@@ -53,8 +54,8 @@ def test_embeddings(pair, weights):
     for key in ALL:
         np.testing.assert_allclose(table(sdata).obsm[key], adata.obsm[key], atol=1e-6, err_msg=key)
     np.testing.assert_array_equal(table(sdata).obs[Keys.VALID], adata.obs[Keys.VALID])
-    for name, record in adata.uns[Keys.UNS]["embed"]["sections"].items():
-        other = table(sdata).uns[Keys.UNS]["embed"]["sections"][name]
+    for name in adata.uns[Keys.UNS]["embed"]["sections"]["section"]:
+        record, other = section_row(adata, "embed", name), section_row(table(sdata), "embed", name)
         assert other == {**record, "image_key": f"{name}_hires_image", "image_mpp": pytest.approx(record["image_mpp"])}
 
 
@@ -141,9 +142,8 @@ class TestPyramids:
         for spot_px, step in ((8, 8), (28, 2), (110, 1)):
             read.clear()
             data = stalign.tl.embed(sdata, small_weights(spot_px=spot_px), copy=True)
-            record = table(data).uns[Keys.UNS]
             # 55 µm in `spot_px` px: the coarsest of 0.5, 1, 2 and 4 µm per px that is fine enough
-            assert record["embed"]["sections"]["toy"]["image_mpp"] == pytest.approx(0.5 * step, rel=0.01)
+            assert section_row(table(data), "embed", "toy")["image_mpp"] == pytest.approx(0.5 * step, rel=0.01)
             assert {shape[2] for shape in read} in ({-(-edge // step)}, {edge // step})  # strips of its whole width
             width = np.ptp(table(data).obsm[Keys.SPOT_WINDOW][0, ::2])
             assert width == pytest.approx(110 / step, rel=0.01)

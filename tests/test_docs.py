@@ -101,7 +101,11 @@ def test_every_slot_that_is_written_is_on_the_page_of_keys(small_weights):
     predicted = stalign.tl.predict_genes(adata, genes=2, use_rep=Keys.EMBED_IMAGE, split="library")
     sections = {*adata.uns["spatial"], "X_colour_niche", "X_pca_spot"}
     written |= set(_entries(adata.uns["stalign"], sections)) | set(_entries(adata.uns["niches"]))
-    written |= set(_entries(predicted.uns["stalign"])) | set(predicted.var) | {key for key in predicted.layers if key}
+    written |= (
+        set(_entries(predicted.uns["stalign"], sections))
+        | set(predicted.var)
+        | {key for key in predicted.layers if key}
+    )
     page = (ROOT / "docs" / "keys.md").read_text(encoding="utf-8")
     explained = set(re.findall(r"`([^`]+)`", page))
     beside_the_clusterer = {"n_init", "choose"}

@@ -13,6 +13,7 @@ import pytest
 
 import stalign
 from stalign._constants import Keys
+from stalign.data import section_row
 
 NAMES = ("toy_1", "toy_2")
 ALL = (Keys.EMBED, Keys.EMBED_IMAGE, Keys.EMBED_GENE)
@@ -71,19 +72,19 @@ def test_windows(joined, parts):
         stalign.pp.patches(alone)
         for slot in (Keys.SPOT_WINDOW, Keys.NICHE_WINDOW):
             np.testing.assert_array_equal(joined.obsm[slot][rows], alone.obsm[slot])
-        records = (data.uns[Keys.UNS]["patches"]["sections"][name] for data in (joined, alone))
+        records = (section_row(data, "patches", name) for data in (joined, alone))
         assert next(records) == next(records)
 
 
 def test_embeddings(joined, parts, weights):
     stalign.tl.embed(joined, weights, library_key="library")
-    assert set(joined.uns[Keys.UNS]["embed"]["sections"]) == set(NAMES)
+    assert set(joined.uns[Keys.UNS]["embed"]["sections"]["section"]) == set(NAMES)
     for name in NAMES:
         alone, rows = parts[name].copy(), rows_of(joined, name)
         stalign.tl.embed(alone, weights)
         for key in ALL:
             np.testing.assert_allclose(joined.obsm[key][rows], alone.obsm[key], atol=1e-5, err_msg=key)
-        records = [data.uns[Keys.UNS]["embed"]["sections"][name] for data in (joined, alone)]
+        records = [section_row(data, "embed", name) for data in (joined, alone)]
         assert records[0] == records[1]
 
 
@@ -137,7 +138,7 @@ def test_a_third_section_does_not_change_the_others(parts, weights):
     table = anndata.concat([parts["toy_1"].copy(), third, parts["toy_2"].copy()])
     table.uns[Keys.UNS_SPATIAL] = {name: parts[name].uns[Keys.UNS_SPATIAL][name] for name in NAMES}
     stalign.tl.embed(table, weights, library_key="library")
-    modality = {name: item["modality"] for name, item in table.uns[Keys.UNS]["embed"]["sections"].items()}
+    modality = dict(table.uns[Keys.UNS]["embed"]["sections"][["section", "modality"]].to_numpy())
     assert modality == {"toy_1": "both", "toy_2": "both", "toy_3": "gene"}
     assert np.isnan(table.obsm[Keys.EMBED_IMAGE][rows_of(table, "toy_3")]).all()
     for name in NAMES:
@@ -157,9 +158,8 @@ def test_counts_are_read_once_for_all_sections(joined, weights, monkeypatch):
 
 def test_a_scale_for_each_section(joined, weights):
     stalign.tl.embed(joined, weights, library_key="library", mpp={"toy_1": 0.5, "toy_2": 0.49})
-    record = joined.uns[Keys.UNS]["patches"]["sections"]
-    assert record["toy_1"]["coord_mpp"] == 0.5
-    assert record["toy_2"]["coord_mpp"] == 0.49
+    assert section_row(joined, "patches", "toy_1")["coord_mpp"] == 0.5
+    assert section_row(joined, "patches", "toy_2")["coord_mpp"] == 0.49
 
 
 def test_an_error_in_the_last_section_leaves_nothing_behind(joined, weights, snapshot):

@@ -218,14 +218,13 @@ def _n_labels(adata: AnnData, truth: str | None) -> int | None:
     if truth is None:
         return None
     from stalign._validate import message
-    from stalign.core.scores import IGNORE
+    from stalign.core.labels import as_labels
 
     if truth not in adata.obs:
         raise KeyError(
             message("Expected `--truth` to name an obs column", found=repr(truth), available=adata.obs.columns)
         )
-    labels = adata.obs[truth].dropna().astype(str)
-    return int(labels[~labels.isin(IGNORE)].nunique())
+    return len({label for label in as_labels(adata.obs[truth]) if label is not None})
 
 
 def _draw(

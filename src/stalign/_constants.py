@@ -20,6 +20,9 @@ class Keys:
     # obs
     VALID: Final = "stalign_valid"  # bool
     DOMAIN: Final = "stalign_domain"  # categorical
+    N_BINS: Final = "bins_summed"  # int, smaller bins that were summed into a bin
+    HAS_COUNTS: Final = "bin_has_counts"  # bool, whether a bin has counts of its own
+    ANNOTATION: Final = "stalign_annotation"  # categorical; also the prefix of its other slots, and its record in uns
     # uns
     UNS: Final = "stalign"  # {"patches": ..., "embed": ..., "domains": ...}
     UNS_NICHES: Final = "niches"

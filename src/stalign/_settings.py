@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stalign._validate import whole
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -33,6 +35,9 @@ class Settings:
     ----------
     cache_dir
         Folder for downloaded files and cached features; `STALIGN_CACHE` overrides the default of the platform.
+    image_root
+        Folder below which image files that an object names (`metadata["source_image_path"]`) may be opened, beside the
+        current folder and files that were named to a reader in this process; None adds no folder.
     device
         Torch device, or None for CUDA where there is one and the CPU elsewhere. Apple's MPS is used only if asked for.
     offline
@@ -53,6 +58,7 @@ class Settings:
     """
 
     cache_dir: Path = field(default_factory=_default_cache)
+    image_root: Path | None = None
     device: str | None = None
     offline: bool = False
     seed: int = 0
@@ -69,7 +75,7 @@ class Settings:
                 msg = f"Expected `verbosity` to be one of {', '.join(_LEVELS)}. Found: {value!r}."
                 raise ValueError(msg)
             logger.setLevel(_LEVELS[value])
-        if name == "cache_dir":
+        if name == "cache_dir" or (name == "image_root" and value is not None):
             value = Path(value)
         super().__setattr__(name, value)
 
@@ -98,6 +104,28 @@ if not logger.handlers:
     logger.addHandler(_handler)
     logger.propagate = False
 settings = Settings()
+
+
+def seed_of(random_state: int | None) -> int:
+    """Get the seed of a call.
+
+    Parameters
+    ----------
+    random_state
+        The seed given, or None.
+
+    Returns
+    -------
+    The seed given, or that of the settings.
+
+    Raises
+    ------
+    TypeError
+        If it is not a whole number.
+    ValueError
+        If it is negative.
+    """
+    return settings.seed if random_state is None else whole(random_state, name="random_state", least=0)
 
 
 def progress(items: Any, *, desc: str, total: int | None = None, unit: str = "batch") -> Any:

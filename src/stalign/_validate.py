@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
+from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from types import FrameType
 
 
 def message(expected: str, *, found: object = None, available: Iterable[object] | None = None, hint: str = "") -> str:
@@ -69,3 +73,106 @@ def one_of(value: object, allowed: Iterable[object], *, name: str, hint: str = "
         raise ValueError(
             message(f"Expected `{name}` to be one of those available", found=repr(value), available=allowed, hint=hint)
         )
+
+
+def whole(value: object, *, name: str, least: int = 1) -> int:
+    """Check a whole number.
+
+    Parameters
+    ----------
+    value
+        The value given.
+    name
+        The parameter's name, for the message.
+    least
+        The smallest value that is right.
+
+    Returns
+    -------
+    The number.
+
+    Raises
+    ------
+    TypeError
+        If `value` is not a whole number.
+    ValueError
+        If it is below `least`.
+    """
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise TypeError(message(f"Expected `{name}` to be a whole number", found=repr(value)))
+    if value < least:
+        raise ValueError(message(f"Expected `{name}` to be at least {least}", found=value))
+    return int(value)
+
+
+def positive(value: object, *, name: str, unit: str = "") -> float:
+    """Check a positive number.
+
+    Parameters
+    ----------
+    value
+        The value given.
+    name
+        The parameter's name, for the message.
+    unit
+        Unit of the number, for the message.
+
+    Returns
+    -------
+    The number.
+
+    Raises
+    ------
+    ValueError
+        If `value` is no number, 0, negative, infinite or NaN.
+    """
+    if not isinstance(value, Real) or isinstance(value, bool) or not 0 < float(value) < float("inf"):
+        of = f" of {unit}" if unit else ""
+        raise ValueError(message(f"Expected `{name}` to be a positive number{of}", found=repr(value)))
+    return float(value)
+
+
+def opacity(value: object, *, name: str) -> float:
+    """Check an opacity.
+
+    Parameters
+    ----------
+    value
+        The value given.
+    name
+        The parameter's name, for the message.
+
+    Returns
+    -------
+    The opacity; 1 for True and 0 for False.
+
+    Raises
+    ------
+    ValueError
+        If `value` is no number from 0 to 1.
+    """
+    if not isinstance(value, Real) or not 0 <= float(value) <= 1:
+        raise ValueError(message(f"Expected `{name}` to be True, False or an opacity from 0 to 1", found=repr(value)))
+    return float(value)
+
+
+def warn(text: str) -> None:
+    """Warn the user, at the line outside of stalign that led here.
+
+    Parameters
+    ----------
+    text
+        The warning.
+
+    Warns
+    -----
+    UserWarning
+        Always.
+    """
+    level, outermost = 2, 1
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if str(frame.f_globals.get("__name__", "")).split(".")[0] == "stalign":
+            outermost = level
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, UserWarning, stacklevel=outermost + 1)

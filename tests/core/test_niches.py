@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from stalign.core.niches import members, nearest, niche_graph, niche_mean
+from stalign.core.niches import Niche, members, nearest, niche_graph, niche_mean
 
 
 def brute(coords, k):
-    """All distances, sorted by distance and then by index."""
+    """All distances, sorted by distance, then from top to bottom, from left to right, and by index."""
     x, y = coords.T
-    distance = np.sqrt((x[:, None] - x) ** 2 + (y[:, None] - y) ** 2)
+    distance = np.sqrt((x[:, None] - x) ** 2 + (y[:, None] - y) ** 2).round(6)
     np.fill_diagonal(distance, np.inf)
     index = np.arange(len(coords))
-    return np.stack([np.lexsort([index, row])[:k] for row in distance])
+    return np.stack([np.lexsort([index, x.round(6), y.round(6), row])[:k] for row in distance])
 
 
 def hexagonal(rows, columns, *, pitch=100.0):
@@ -52,9 +52,41 @@ def test_nearest_resolves_ties_that_reach_past_the_first_query():
     circle = [[x, y] for x in range(-65, 66) for y in range(-65, 66) if x * x + y * y == 65**2]
     assert len(circle) > 30
     coords = np.array([*circle, [0, 0]], dtype=float)
-    np.testing.assert_array_equal(nearest(coords, 3)[-1], [0, 1, 2])
-    np.testing.assert_array_equal(nearest(coords[::-1], 3)[0], [1, 2, 3])
+    topmost = np.lexsort(coords[:-1].T)[:3]
+    np.testing.assert_array_equal(nearest(coords, 3)[-1], topmost)
+    np.testing.assert_array_equal(nearest(coords[::-1], 3)[0], len(coords) - 1 - topmost)
     np.testing.assert_array_equal(nearest(coords, 3), brute(coords, 3))
+
+
+@pytest.mark.parametrize("layout", [name for name in _LAYOUTS if "place" not in name])
+@pytest.mark.parametrize("ties", ["position", "all"])
+def test_the_order_of_the_spots_makes_no_difference(layout, ties):
+    coords = _LAYOUTS[layout]
+    order = np.random.default_rng(1).permutation(len(coords))
+    for shift in (0.0, 1e-9):  # as after a coordinate transformation and back
+        moved = coords[order] * (1 + shift) + shift
+        found, plain = Niche(3, ties=ties).graph(moved), Niche(3, ties=ties).graph(coords)
+        assert abs(found - plain[order][:, order]).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("coords", "inner"), [(hexagonal(7, 7), 6), (square(7, 7), 4), (np.round(hexagonal(7, 7, pitch=137)), 6)]
+)
+def test_all_that_are_as_near_make_niches_symmetric(coords, inner):
+    graph = Niche(3, ties="all").graph(coords)
+    members = np.diff(graph.indptr)
+    middle = np.abs(coords - np.median(coords, axis=0)).sum(axis=1).argmin()
+    assert members[middle] == inner + 1
+    neighbours = coords[graph[middle].indices]
+    np.testing.assert_allclose(neighbours.mean(axis=0), coords[middle], atol=1)
+    np.testing.assert_allclose(graph.sum(axis=1), 1, rtol=1e-6)
+
+
+def test_niche_checks_its_parameters():
+    with pytest.raises(ValueError, match="`ties` to be one of.*'position', 'all'"):
+        Niche(ties="first")
+    with pytest.raises(TypeError, match="whole number"):
+        Niche(2.5)
 
 
 def test_nearest_leaves_out_spots_without_coordinates():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from functools import cache
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 
 import stalign
 from stalign.core.patches import cut
-from stalign.data import levels, sections
+from stalign.data import open_sections
+from stalign.data.levels import open_level
 from stalign.datasets._toy_spatialdata import to_spatialdata
 
 spatialdata = pytest.importorskip("spatialdata")
@@ -25,6 +27,15 @@ from spatialdata.transformations import (  # noqa: E402
     get_transformation,
     set_transformation,
 )
+
+
+def sections(data, **given):
+    """Open sections, and read of them what an embedding reads."""
+    found = open_sections(data, **given)
+    for section in found:
+        assert len(section.coords) == len(section.rows)
+        assert section.scale.technology
+    return found
 
 
 @cache
@@ -56,7 +67,7 @@ def link(table, region):
 
 def test_the_same_slide_in_either_container(both):
     (first,), (second,) = (sections(data) for data in both)
-    assert first.library == second.library
+    assert first.name == second.name
     for name in ("rows", "coords", "coords_um"):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
     for name in ("coord_mpp", "mpp_origin", "pitch_um", "spot_diameter_um", "technology"):
@@ -149,50 +160,247 @@ def test_uneven_levels_keep_their_whole_factor(both):
     pixels = adata.uns["spatial"]["toy"]["images"]["hires"][:501, :401]
     del sdata.images["toy_hires_image"]
     add_image(sdata, "many", pixels, {"toy": Scale([4.0, 4.0], axes=("x", "y"))}, scale_factors=[2, 2])
-    image = levels.image(sdata, "many", "toy", mpp=0.5, want_mpp=99)
+    image = open_level(sdata.images["many"], "many", 0.25, np.eye(2), np.zeros(2), mpp=0.5, want_mpp=99)
     assert image.shape == (125, 100)
     assert image.scale == 0.25 / 4
 
 
-def test_the_finest_image_under_the_spots_is_used(both):
+def test_an_image_named_after_the_spots_is_theirs_at_its_highest_resolution(both):
     adata, sdata = both
     pixels = adata.uns["spatial"]["toy"]["images"]["hires"]
-    identity = {"toy": Scale([4.0, 4.0], axes=("x", "y"))}
-    add_image(sdata, "lowres", pixels[::4, ::4], {"toy": Scale([16.0, 16.0], axes=("x", "y"))})
-    add_image(sdata, "elsewhere", pixels, {"toy": Sequence([Identity(), Translation([1e6, 0], axes=("x", "y"))])})
-    add_image(sdata, "counts", np.zeros((*pixels.shape[:2], 7), np.uint8), identity, c_coords=list("abcdefg"))
-    add_image(sdata, "turned", pixels, {"toy": Affine([[0, 1, 0], [-1, 0, 0], [0, 0, 1]], ("x", "y"), ("x", "y"))})
+    add_image(sdata, "toy_lowres_image", pixels[::4, ::4], {"toy": Scale([16.0, 16.0], axes=("x", "y"))})
+    add_image(sdata, "finer", np.repeat(np.repeat(pixels, 2, 0), 2, 1), {"toy": Scale([2.0, 2.0], axes=("x", "y"))})
     assert sections(sdata)[0].image.key == "toy_hires_image"
-    assert sections(sdata, image_key="lowres")[0].image.key == "lowres"
-    assert sections(sdata, image_key={"toy": "lowres"})[0].image.key == "lowres"
-    with pytest.raises(ValueError, match="'turned' to be placed in 'toy' by scale and translation"):
-        sections(sdata, image_key="turned")
+    assert sections(sdata, image_key="toy_lowres_image")[0].image.key == "toy_lowres_image"
+    assert sections(sdata, image_key={"toy": "finer"})[0].image.key == "finer"
     with pytest.raises(KeyError, match="'nope'.*'toy_hires_image'"):
         sections(sdata, image_key="nope")
+    with pytest.raises(KeyError, match="`image_key` to name sections.*'other'.*'toy'"):
+        sections(sdata, image_key={"other": "finer"})
+    add_image(sdata, "toy_full_image", np.repeat(np.repeat(pixels, 4, 0), 4, 1), {"toy": Identity()})
+    assert sections(sdata)[0].image.key == "toy_full_image"  # of one picture the finest, by its name
+
+
+def test_full_image_and_hires_of_one_resolution_are_told_apart(both):
+    _, sdata = both
+    sdata.images["toy_full_image"] = sdata.images["toy_hires_image"].copy()
+    assert sections(sdata)[0].image.key == "toy_full_image"
+
+
+def test_between_two_pictures_of_other_names_nothing_is_guessed(both):
+    adata, sdata = both
+    pixels = adata.uns["spatial"]["toy"]["images"]["hires"]
     sdata.images["a"] = sdata.images.pop("toy_hires_image")
-    add_image(sdata, "b", pixels, identity)
-    with pytest.raises(ValueError, match="2 of the same resolution.*'a', 'b'.*image_key"):
+    add_image(sdata, "elsewhere", pixels, {"toy": Sequence([Identity(), Translation([1e6, 0], axes=("x", "y"))])})
+    assert sections(sdata)[0].image.key == "a"
+    add_image(sdata, "b", np.repeat(np.repeat(pixels, 2, 0), 2, 1), {"toy": Scale([2.0, 2.0], axes=("x", "y"))})
+    with pytest.raises(ValueError, match="one image of section 'toy'.*2 that can be it.*'a', 'b'.*image_key"):
         sections(sdata)
+    del sdata.images["b"]
+    add_image(sdata, "b_lowres_image", pixels[::4, ::4], {"toy": Scale([16.0, 16.0], axes=("x", "y"))})
+    with pytest.raises(ValueError, match="'a', 'b_lowres_image'"):
+        sections(sdata)
+    sdata.images["b_hires_image"] = sdata.images.pop("a")
+    assert sections(sdata)[0].image.key == "b_hires_image"  # resolutions of one picture
+    assert sections(sdata, image=False)[0].image is None
 
 
-def test_coordinate_systems(both):
+@pytest.mark.parametrize(
+    ("regions", "images", "chosen"),
+    [
+        (("S1", "S10"), ("S1_hires_image", "S10_hires_image"), ("S1_hires_image", "S10_hires_image")),
+        (("S10", "S1"), ("S10_hires_image", "S1_hires_image"), ("S10_hires_image", "S1_hires_image")),
+        (("S1", "S2"), ("S1_hires_image", "he"), ("S1_hires_image", "he")),
+        (("S1", "S2"), ("he", "S2_full_image"), ("he", "S2_full_image")),
+        (
+            ("S1_square_008um", "S10_square_008um"),
+            ("S1_full_image", "S10_hires_image"),
+            ("S1_full_image", "S10_hires_image"),
+        ),
+        (("a", "b"), ("he_a", "he_b"), None),
+    ],
+)
+def test_sections_that_share_a_coordinate_system_keep_to_their_own_image(regions, images, chosen):
+    parts = []
+    for region, image, shrink in zip(regions, images, (1, 2), strict=True):
+        one = to_spatialdata([made().copy()], ["toy"])
+        pixels = np.moveaxis(one.images["toy_hires_image"].values, 0, -1)[::shrink, ::shrink]
+        table = made().copy()
+        table.uns, table.obs_names = {}, [f"{region}-{name}" for name in table.obs_names]
+        parts.append(
+            SpatialData(
+                images={
+                    image: Image2DModel.parse(
+                        np.moveaxis(pixels, -1, 0),
+                        dims="cyx",
+                        transformations={"global": Scale([4.0 * shrink] * 2, axes=("x", "y"))},
+                    )
+                },
+                shapes={
+                    region: ShapesModel.parse(
+                        made().obsm["spatial"],
+                        geometry=0,
+                        radius=65.0,
+                        index=np.arange(len(made())),
+                        transformations={"global": Identity()},
+                    )
+                },
+                tables={"table": link(table, region)},
+            )
+        )
+    joined = spatialdata.concatenate(parts, concatenate_tables=True)
+    if chosen is None:
+        with pytest.raises(ValueError, match="one image of section 'a'.*'he_a', 'he_b'"):
+            sections(joined)
+        found = sections(joined, image_key={"a": "he_a", "b": "he_b"})
+        assert [section.image.key for section in found] == ["he_a", "he_b"]
+        return
+    assert {section.name: section.image.key for section in sections(joined)} == dict(zip(regions, chosen, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["seven channels", "mask", "fluorescence", "one channel", "stains"])
+def test_what_is_no_he_image_is_passed_over_or_warned_of(both, log, kind):
+    _, sdata = both
+    he = np.moveaxis(sdata.images["toy_hires_image"].values, 0, -1)
+    options = (
+        {"c_coords": list("abcdefg")}
+        if kind == "seven channels"
+        else {"c_coords": ["dapi", "cd3", "cd20"]}
+        if kind == "stains"
+        else {}
+    )
+    pixels = {
+        "seven channels": np.zeros((*he.shape[:2], 7), np.uint8),
+        "mask": np.repeat((he.mean(axis=-1, keepdims=True) < 200).astype(np.uint8) * 255, 3, axis=-1),
+        "fluorescence": np.where(he < 200, (255 - he) // 2, 0).astype(np.uint8),
+        "one channel": he[..., :1],
+        "stains": he,
+    }[kind]
+    sdata.images["he"] = sdata.images.pop("toy_hires_image")
+    add_image(sdata, "other", pixels, {"toy": Scale([4.0, 4.0], axes=("x", "y"))}, **options)
+    if kind in ("mask", "fluorescence"):  # told by the pixels, once images are compared
+        sdata.images["toy_hires_image"], sdata.images["toy_full_image"] = (
+            sdata.images.pop("he"),
+            sdata.images.pop("other"),
+        )
+    wanted = "toy_hires_image" if kind in ("mask", "fluorescence") else "he"
+    name = "toy_full_image" if kind in ("mask", "fluorescence") else "other"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert sections(sdata)[0].image.key == wanted
+    assert f"Image {name!r} of section 'toy' is passed over" in log.text
+    if kind != "seven channels":
+        with pytest.warns(UserWarning, match=f"Expected image {name!r} of section 'toy' to be an H&E image"):
+            sections(sdata, image_key=name)
+        del sdata.images[wanted]
+        with pytest.warns(UserWarning, match="to be an H&E image"):
+            assert sections(sdata)[0].image.key == name
+
+
+def test_names_of_channels_decide_their_order(both):
+    _, sdata = both
+    expected = sections(sdata)[0].image.pixels()
+    for order, names in ((slice(None, None, -1), ["Blue", "green", "R"]), ([1, 2, 0], ["g", "b", "r"])):
+        pixels = expected[..., order]
+        add_image(sdata, "toy_hires_image", pixels, {"toy": Scale([4.0, 4.0], axes=("x", "y"))}, c_coords=names)
+        np.testing.assert_array_equal(sections(sdata)[0].image.pixels(), expected)
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        [[0, -1, 3000], [1, 0, 10]],
+        [[1, 0, 0], [0, -1, 3000]],
+        [[0.8, -0.6, 5], [0.6, 0.8, 7]],
+        [[2, 0, 0], [0, 0.5, 0]],
+        [[1, 0.2, 3], [0, 1.1, 4]],
+    ],
+    ids=["quarter turn", "flip", "turn", "stretch", "shear"],
+)
+def test_the_same_transformation_of_spots_and_image_changes_nothing(both, matrix):
+    adata, sdata = both
+    for element in (sdata.shapes["toy"], sdata.images["toy_hires_image"]):
+        own = get_transformation(element, "toy")
+        set_transformation(element, Sequence([own, Affine([*matrix, [0, 0, 1]], ("x", "y"), ("x", "y"))]), "toy")
+    (first,), (second,) = (sections(data) for data in (adata, sdata))
+    np.testing.assert_allclose(second.coords, first.coords, atol=1e-9)
+    np.testing.assert_allclose(windows(second), windows(first), atol=1e-6)
+    assert second.scale == first.scale
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+@pytest.mark.parametrize("flip", [False, True])
+def test_windows_lie_along_the_axes_of_an_image_that_is_turned(both, turns, flip):
+    adata, sdata = both
+    pixels = adata.uns["spatial"]["toy"]["images"]["hires"]
+    height, width = pixels.shape[:2]
+    turned = np.rot90(pixels[:, ::-1] if flip else pixels, turns)
+    y, x = np.mgrid[:height, :width]
+    where = np.dstack([x, y])
+    where = np.rot90(where[:, ::-1] if flip else where, turns)  # of each px of the turned image, its place before
+    (a, b), (c, d) = where[0, 1] - where[0, 0], where[1, 0] - where[0, 0]
+    back = np.array([[a, c], [b, d]]).astype(float)
+    corner = where[0, 0] + 0.5 - back @ [0.5, 0.5]
+    matrix = [[*(4 * back[0]), 4 * corner[0]], [*(4 * back[1]), 4 * corner[1]], [0, 0, 1]]
+    add_image(sdata, "toy_hires_image", turned, {"toy": Affine(matrix, ("x", "y"), ("x", "y"))})
+    (plain,), (found,) = (sections(data) for data in (adata, sdata))
+    row = len(found) // 2
+    patch = found.image.patches(found.windows("spot")[[row]], 16)[0]
+    expected = plain.image.patches(plain.windows("spot")[[row]], 16)[0]
+    expected = np.rot90(expected[:, ::-1] if flip else expected, turns).astype(int)
+    assert np.abs(patch - expected).max() <= 1  # rounding in single precision
+
+
+def test_a_turn_that_is_left_is_named(both):
+    _, sdata = both
+    angle = np.radians(10)
+    matrix = [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
+    image = sdata.images["toy_hires_image"]
+    set_transformation(
+        image, Sequence([get_transformation(image, "toy"), Affine(matrix, ("x", "y"), ("x", "y"))]), "toy"
+    )
+    with pytest.raises(ValueError, match="along the axes of the spots of section 'toy'.*a turn of -10°.*spatialdata"):
+        sections(sdata)
+    assert len(sections(sdata, image=False)[0].coords)
+
+
+def test_positions_are_those_of_the_element_in_whatever_systems_it_is(both):
     _, sdata = both
     shapes, image = sdata.shapes["toy"], sdata.images["toy_hires_image"]
+    default = sections(sdata)[0]
     half = Scale([0.5, 0.5], axes=("x", "y"))
-    set_transformation(shapes, half, "small")
-    set_transformation(image, Sequence([get_transformation(image, "toy"), half]), "small")
-    set_transformation(shapes, half, "shapes only")
-    set_transformation(image, Identity(), "image only")
-    default, small = sections(sdata)[0], sections(sdata, coordinate_system="small")[0]
-    np.testing.assert_allclose(small.coords * 2, default.coords)
-    assert small.coord_mpp == pytest.approx(2 * default.coord_mpp)
-    assert small.image.mpp == pytest.approx(default.image.mpp)
+    set_transformation(shapes, {"small": half, "shapes only": half}, set_all=True)
+    set_transformation(
+        image, {"small": Sequence([get_transformation(image, "toy"), half]), "image only": Identity()}, set_all=True
+    )
+    small = sections(sdata)[0]
+    np.testing.assert_array_equal(small.coords, default.coords)
+    assert small.coord_mpp == default.coord_mpp
     np.testing.assert_allclose(windows(small), windows(default))
-    assert sections(sdata, coordinate_system="shapes only")[0].image is None
-    with pytest.raises(KeyError, match="'nope'.*'toy', 'small'"):
-        sections(sdata, coordinate_system="nope")
-    with pytest.raises(KeyError, match="'shapes only'"):
-        sections(sdata, coordinate_system="shapes only", image_key="toy_hires_image")
+
+
+def test_array_steps_that_a_transformation_places(both):
+    adata, sdata = both
+    steps = adata.obs[["array_col", "array_row"]].to_numpy(dtype=float)
+    sdata.shapes["toy"] = ShapesModel.parse(
+        steps, geometry=0, radius=0.3, index=np.arange(len(adata)),
+        transformations={"toy": Scale([50.0, 50 * np.sqrt(3)], axes=("x", "y"))},
+    )  # fmt: skip
+    del sdata.images["toy_hires_image"]
+    del sdata.tables["table"].uns["spatial"]
+    found = sections(sdata)[0]
+    assert found.technology == "visium"
+    np.testing.assert_allclose(found.coords, steps * [50, 50 * np.sqrt(3)])
+
+
+def test_instance_ids_of_another_type(both):
+    adata, sdata = both
+    table = sdata.tables["table"]
+    table.obs["spot_id"] = table.obs["spot_id"].astype(str)
+    np.testing.assert_array_equal(sections(sdata)[0].coords, adata.obsm["spatial"])
+    table.obs["spot_id"] = [f"spot-{i}" for i in range(table.n_obs)]
+    with pytest.raises(ValueError, match=r"ids such as 'spot-0' \(object\), and an index such as '0' \(int64\)"):
+        sections(sdata)
 
 
 def test_no_shared_coordinate_system(both):
@@ -207,8 +415,10 @@ def test_a_stated_scale_holds_in_the_elements_own_frame(both):
     _, sdata = both
     sdata.tables["table"].uns["spatial"]["toy"]["metadata"]["um_per_px"] = 0.505
     assert sections(sdata)[0].coord_mpp == 0.505
-    set_transformation(sdata.shapes["toy"], Scale([0.5, 0.5], axes=("x", "y")), "small")
-    assert sections(sdata, coordinate_system="small")[0].coord_mpp == pytest.approx(1.01)
+    for element in (sdata.shapes["toy"], sdata.images["toy_hires_image"]):
+        own = get_transformation(element, "toy")
+        set_transformation(element, Sequence([own, Scale([0.5, 0.5], axes=("x", "y"))]), "toy")
+    assert sections(sdata)[0].coord_mpp == 0.505
 
 
 def test_squares_and_labels_can_carry_the_spots():

@@ -8,13 +8,14 @@ from scipy import sparse
 
 import stalign
 from stalign._constants import Keys
-from stalign.core.expression import normalise
-from stalign.core.gaussian import gaussian_graph
+from stalign.core.expression import fit_low_rank, normalise
+from stalign.core.gaussian import GaussianMean, gaussian_graph
 from stalign.core.niches import nearest, niche_graph
+from stalign.data import Vocabulary
 from stalign.data import expression as module
-from stalign.data import sections
-from stalign.data.counts import match_counts
-from stalign.data.expression import Vocabulary, read_expression
+from stalign.data import open_sections as sections
+from stalign.data.counts import CountKeys, match_counts
+from stalign.data.expression import read_expression
 from stalign.models.config import InputSpec
 
 SPEC = InputSpec(rank=8)
@@ -34,7 +35,7 @@ def read(adata, spec=SPEC, *, genes=None, seed=0, **options):
     """The expression of a section, and its niches."""
     view = sections(adata, image=False)[0]
     graph = niche_graph(nearest(view.coords, 3))
-    counts = match_counts(adata, Vocabulary(tuple(genes or adata.var_names)), **options)
+    counts = match_counts(adata, Vocabulary(tuple(genes or adata.var_names)), CountKeys(**options))
     return read_expression(counts, view, graph, view.valid, spec, random_state=seed), graph
 
 
@@ -136,11 +137,12 @@ def test_totals_of_all_genes_are_used_for_a_table_of_some(small):
 def test_niches_are_weighed_by_distance_where_there_is_a_scale(small, caplog):
     view = sections(small, image=False)[0]
     niches = niche_graph(nearest(view.coords, 3))
-    counts, spec = match_counts(small, Vocabulary(tuple(small.var_names))), replace(SPEC, niche_sigma=80.0)
+    counts, spec = match_counts(small, Vocabulary(tuple(small.var_names)), CountKeys()), replace(SPEC, niche_sigma=80.0)
     weighed = read_expression(counts, view, niches, view.valid, spec).graph
     np.testing.assert_allclose(weighed.toarray(), gaussian_graph(view.coords_um, 80.0).toarray(), atol=1e-6)
     assert "physical scale" not in caplog.text
-    plain = read_expression(counts, replace(view, coord_mpp=np.nan), niches, view.valid, spec).graph
+    view.scale = replace(view.scale, mpp=np.nan)
+    plain = read_expression(counts, view, niches, view.valid, spec).graph
     np.testing.assert_array_equal(plain.toarray(), niches.toarray())
     assert "no physical scale" in caplog.text
 
@@ -191,7 +193,10 @@ def test_genes_of_one_target_are_summed(small):
     twice.var_names = [genes[0], *genes]
     twice.X = sparse.hstack([half[:, :1], half]).tocsr()
     small.X = sparse.hstack([2 * half[:, :1], half[:, 1:]]).tocsr()
-    plain, doubled = match_counts(small, Vocabulary(tuple(genes))), match_counts(twice, Vocabulary(tuple(genes)))
+    plain, doubled = (
+        match_counts(small, Vocabulary(tuple(genes)), CountKeys()),
+        match_counts(twice, Vocabulary(tuple(genes)), CountKeys()),
+    )
     np.testing.assert_allclose(doubled.matrix.toarray(), plain.matrix.toarray())
     assert doubled.n_matched == plain.n_matched + 1
 
@@ -263,18 +268,19 @@ def test_counts_are_normalised_as_the_weights_expect(small, target, log1p):
 
 
 def test_counts_of_all_spots_are_not_copied(small):
-    counts = match_counts(small, Vocabulary(tuple(small.var_names)))
-    matrix, totals = counts.of(np.arange(small.n_obs))
+    counts = match_counts(small, Vocabulary(tuple(small.var_names)), CountKeys())
+    whole = counts.of(np.arange(small.n_obs))
+    matrix, totals = whole.matrix, whole.totals
     assert matrix is counts.matrix
     assert totals is counts.totals
-    some, of_some = counts.of(np.array([2, 5]))
-    np.testing.assert_array_equal(some.toarray(), counts.matrix[[2, 5]].toarray())
-    np.testing.assert_array_equal(of_some, counts.totals[[2, 5]])
+    some = counts.of(np.array([2, 5]))
+    np.testing.assert_array_equal(some.matrix.toarray(), counts.matrix[[2, 5]].toarray())
+    np.testing.assert_array_equal(some.totals, counts.totals[[2, 5]])
 
 
 @pytest.mark.parametrize("form", ["dense", "csc", "float64", "int64", "zeros"])
 def test_the_storage_of_the_counts_does_not_matter(small, form):
-    expected = match_counts(small, Vocabulary(tuple(small.var_names))).matrix.toarray()
+    expected = match_counts(small, Vocabulary(tuple(small.var_names)), CountKeys()).matrix.toarray()
     matrix = small.X
     if form == "zeros":
         matrix = matrix.copy()
@@ -287,6 +293,69 @@ def test_the_storage_of_the_counts_does_not_matter(small, form):
         "int64": lambda: matrix.astype(np.int64),
         "zeros": lambda: matrix,
     }[form]()
-    found = match_counts(small, Vocabulary(tuple(small.var_names)))
+    found = match_counts(small, Vocabulary(tuple(small.var_names)), CountKeys())
     np.testing.assert_array_equal(found.matrix.toarray(), expected)
     assert found.matrix.dtype == np.float32
+
+
+@pytest.fixture(scope="module")
+def _bins():
+    return stalign.datasets.toy_hd(8, side_um=400, image=False)
+
+
+@pytest.fixture
+def bins(_bins):
+    return _bins.copy()
+
+
+GAUSSIAN = replace(SPEC, niche_sigma=40.0)
+
+
+def exact(expression, view):
+    return gaussian_graph(view.coords_um, 40.0, members=expression.totals > 0)
+
+
+def test_niches_of_bins_are_means_over_all_bins_with_counts_in_reach(bins):
+    expression, _ = read(bins, GAUSSIAN)
+    view = sections(bins, image=False)[0]
+    assert isinstance(expression.graph, GaussianMean)
+    graph = exact(expression, view)
+    expected = graph @ expression.scores
+    error = np.abs(expression.niche_scores - expected) / expected.std(axis=0)
+    assert np.sqrt(np.square(error).mean()) < 0.005
+    assert (expression.totals == 0).mean() > 0.2
+    np.testing.assert_array_equal(expression.has_niche, np.diff(graph.indptr) > 0)
+    assert 0.85 * 40 < expression.niche_sd_um < 40
+
+
+def test_the_basis_of_bins_is_that_of_their_niches(bins, monkeypatch):
+    expression, _ = read(bins, GAUSSIAN)
+    values = exact(expression, sections(bins, image=False)[0]) @ expression.values
+    whole = fit_low_rank(values[expression.totals > 0], rank=len(expression.low_rank.basis))
+    np.testing.assert_allclose(expression.low_rank.mean, whole.mean, atol=1e-4)
+    assert expression.low_rank.scale == pytest.approx(whole.scale, rel=1e-3)
+    monkeypatch.setattr(module, "_FIT_NICHES", 300)  # a sample over the section gives nearly the same axes
+    some, _ = read(bins, GAUSSIAN)
+    shared = np.linalg.svd(some.low_rank.basis[:4] @ whole.basis.T, compute_uv=False)
+    assert shared.min() > 0.9
+    mixed, _ = read(bins[np.random.default_rng(0).permutation(bins.n_obs)].copy(), GAUSSIAN)
+    np.testing.assert_allclose(mixed.low_rank.mean, some.low_rank.mean, atol=1e-5)
+
+
+def test_thinned_niches_of_bins_stand_for_all_their_bins(bins):
+    expression, _ = read(bins, replace(GAUSSIAN, log1p=False))
+    rows, rng = np.array([400, 401, 900]), np.random.default_rng(0)
+    drawn = [expression.niches(rows, rng) for _ in range(60)]
+    assert max(np.diff(graph.indptr).max() for graph in drawn) <= 64
+    means = np.mean([graph @ expression.scores for graph in drawn], axis=0)
+    spread_of = np.std([graph @ expression.scores for graph in drawn], axis=0) / np.sqrt(60)
+    assert (np.abs(means - expression.niche_scores[rows]) < 5 * spread_of + 0.01).all()
+
+
+def test_niches_that_fall_short_of_their_gaussian_are_warned_of(bins):
+    coords = bins.obsm["spatial"]
+    island = np.abs(coords - np.median(coords, axis=0)).max(axis=1) < 24 / 0.5  # 48 µm across
+    bins = bins[island].copy()
+    with pytest.warns(UserWarning, match="Gaussian of 40 µm.*in effect.*larger bins"):
+        expression, _ = read(bins, GAUSSIAN)
+    assert expression.niche_sd_um < 0.7 * 40

@@ -212,3 +212,48 @@ def test_windows_must_be_finite_and_coordinates_become_pixels():
     np.testing.assert_array_equal(image.to_pixels(np.array([[10.0, 20.0]])), [[8.0, 9.0]])
     with pytest.raises(ValueError, match="1 of 2"):
         image.patches(np.array([[0.0, 0, 1, 1], [np.nan] * 4]), 4)
+
+
+TURNS = [((a, 0), (0, b)) for a in (1, -1) for b in (1, -1)] + [((0, a), (b, 0)) for a in (1, -1) for b in (1, -1)]
+
+
+@pytest.mark.parametrize("turn", TURNS)
+def test_a_turned_image_gives_the_turned_patches(turn):
+    upright = section(PIXELS)
+    linear = np.array(turn)
+    turned = PIXELS if turn[0][0] else PIXELS.swapaxes(0, 1)
+    turned = np.ascontiguousarray(turned[:: linear[1].sum(), :: linear[0].sum()])
+    height, width = turned.shape[:2]
+    offset = np.where(linear.sum(axis=1) < 0, [width, height], 0).astype(float)
+    image = SectionImage("a", turned, 1.0, tuple(offset), 1.0, (height, width), turn=turn)
+    boxes = np.array([[3.0, 5.0, 31.0, 33.0], [60.5, 40.25, 88.5, 68.25], [np.nan] * 4])
+    windows = image.to_windows(boxes)
+    assert np.isnan(windows[2]).all()
+    assert (windows[:2, 2:] > windows[:2, :2]).all()
+    patches = image.patches(windows[:2], 28)
+    for found, expected in zip(patches, upright.patches(boxes[:2], 28), strict=True):
+        assert np.abs(image.along_coords(found).astype(int) - expected).max() <= 1
+    np.testing.assert_array_equal(image.along_coords(image.pixels()), PIXELS)
+    points = np.array([[10.0, 20.0], [0.5, 0.5]])
+    np.testing.assert_allclose(image.to_coords(image.to_pixels(points)), points)
+    x, y = np.floor(image.to_pixels(points[1:])[0]).astype(int)
+    np.testing.assert_array_equal(turned[y, x], PIXELS[0, 0])
+
+
+def test_scale_and_offset_of_a_turned_image():
+    image = SectionImage("a", PIXELS, 0.5, (3.0, -1.0), 2.0, (90, 120), turn=np.array([[0.0, -1.0], [1.0, 0.0]]))
+    assert image.turn == ((0, -1), (1, 0))
+    np.testing.assert_array_equal(image.to_pixels(np.array([[10.0, 20.0]])), [[-7.0, 4.0]])
+    np.testing.assert_array_equal(image.to_windows(np.array([[10.0, 20.0, 12.0, 26.0]])), [[-10.0, 4.0, -7.0, 5.0]])
+    for bad in (((1, 1), (0, 1)), ((1, 0), (1, 0)), ((0.7, -0.7), (0.7, 0.7)), (1, 0), ((2, 0), (0, 2))):
+        with pytest.raises(ValueError, match="turn by a multiple of 90"):
+            section(PIXELS, turn=bad)
+
+
+def test_channels_are_read_in_their_order():
+    image = section(np.moveaxis(PIXELS[..., ::-1], -1, 0), channels_first=True, rgb=(2, 1, 0))
+    np.testing.assert_array_equal(image.patches(WINDOWS, 14), reference())
+    held = image.in_memory()
+    np.testing.assert_array_equal(held.patches(WINDOWS, 14), reference())
+    deep = section(PIXELS.astype(np.uint16) * 257).in_memory()
+    np.testing.assert_array_equal(deep.patches(WINDOWS, 14), reference())

@@ -10,7 +10,17 @@ import pytest
 from PIL import Image
 
 import stalign
-from stalign.data import groups, library_names, sections
+from stalign.data import open_sections
+from stalign.data.files import allow
+
+
+def sections(data, **given):
+    """Open sections, and read of them what an embedding reads."""
+    found = open_sections(data, **given)
+    for section in found:
+        assert len(section.coords) == len(section.rows)
+        assert section.scale.technology
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +47,7 @@ def entry(adata, library="toy"):
 
 def test_a_visium_section(toy):
     (view,) = sections(toy)
-    assert view.library == "toy"
+    assert view.name == "toy"
     np.testing.assert_array_equal(view.rows, np.arange(toy.n_obs))
     np.testing.assert_array_equal(view.coords, toy.obsm["spatial"])
     assert view.coord_mpp == pytest.approx(0.5, rel=1e-3)
@@ -62,9 +72,9 @@ def test_reading_changes_nothing(toy):
 
 def test_two_libraries_give_what_each_gives_alone(pair):
     views = sections(pair, library_key="library")
-    assert [view.library for view in views] == ["toy_1", "toy_2"] == library_names(pair, library_key="library")
+    assert [view.name for view in views] == ["toy_1", "toy_2"]
     for view in views:
-        own = pair[pair.obs["library"] == view.library].copy()
+        own = pair[pair.obs["library"] == view.name].copy()
         (alone,) = sections(own, library_key="library")
         np.testing.assert_array_equal(view.coords, alone.coords)
         np.testing.assert_array_equal(pair.obs_names[view.rows], own.obs_names)
@@ -93,7 +103,7 @@ def test_several_libraries_without_a_key_name_the_column(pair):
 def test_a_subset_of_one_library_finds_its_own_entry(pair):
     part = pair[pair.obs["library"] == "toy_2"]
     (view,) = sections(part)
-    assert view.library == "toy_2"
+    assert view.name == "toy_2"
     np.testing.assert_array_equal(view.image.pixels(), entry(pair, "toy_2")["images"]["hires"])
 
 
@@ -101,7 +111,7 @@ def test_the_only_entry_serves_the_only_library_whatever_its_name(toy):
     adata = toy.copy()
     adata.obs["sample"] = "patient 1"
     (view,) = sections(adata, library_key="sample")
-    assert view.library == "patient 1"
+    assert view.name == "patient 1"
     assert view.image is not None
 
 
@@ -121,7 +131,7 @@ def test_no_uns_at_all(toy):
     adata = toy.copy()
     del adata.uns["spatial"]
     (view,) = sections(adata)
-    assert view.library == "section"
+    assert view.name == "section"
     assert view.image is None
     assert view.coord_mpp == pytest.approx(0.5, rel=1e-3)
 
@@ -153,6 +163,9 @@ def test_an_image_on_disk(toy, tmp_path, log):
     hires = entry(adata)["images"].pop("hires")
     Image.fromarray(hires).resize((hires.shape[1] * 4, hires.shape[0] * 4)).save(tmp_path / "full.png")
     entry(adata)["metadata"]["source_image_path"] = str(tmp_path / "full.png")
+    assert sections(adata)[0].image is None
+    assert "full.png that section 'toy' names is not opened" in log.text
+    allow(tmp_path / "full.png")  # as the readers do
     view = sections(adata)[0]
     assert (view.image.key, view.image.scale) == ("fullres", 1.0)
     assert view.image.shape == (hires.shape[0] * 4, hires.shape[1] * 4)
@@ -173,6 +186,7 @@ def test_a_pyramid_on_disk_is_read_at_the_wanted_resolution(toy, tmp_path):
     pages = [hires.resize((hires.width * 4 // n, hires.height * 4 // n)) for n in (1, 2, 4)]
     pages[0].save(tmp_path / "full.tif", save_all=True, append_images=pages[1:])
     entry(adata)["metadata"]["source_image_path"] = str(tmp_path / "full.tif")
+    allow(tmp_path / "full.tif")
     found = {want: sections(adata, want_mpp=want)[0].image for want in (None, 0.4, 1.0, 1.9, 9.0)}
     assert {want: round(image.scale, 2) for want, image in found.items()} == {
         None: 1,
@@ -334,8 +348,8 @@ def test_hardly_any_spots(toy, n):
     assert (n < 2) == bool(np.isnan(view.coord_mpp))
 
 
-def test_groups_cover_every_row_once(pair):
-    rows = np.concatenate([rows for _, rows in groups(pair, library_key="library")])
+def test_sections_cover_every_row_once(pair):
+    rows = np.concatenate([section.rows for section in open_sections(pair, library_key="library")])
     np.testing.assert_array_equal(np.sort(rows), np.arange(pair.n_obs))
 
 

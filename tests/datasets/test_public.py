@@ -123,7 +123,7 @@ def test_dlpfc(mirror, known):
     assert adata.obs["layer"].iloc[2] == "WM" and set(adata.obs["donor"]) == {"Br8100"}
     np.testing.assert_allclose(adata.obsm["spatial"][9], [200 + 3 * 69, 319])
     assert adata.uns["spatial"]["151673"]["images"]["hires"].shape == (240, 240, 3)
-    (view,) = stalign.data.sections(adata)
+    (view,) = stalign.data.open_sections(adata)
     assert view.technology == "visium" and view.coord_mpp == pytest.approx(100 / 138, rel=0.01)
 
 
@@ -179,7 +179,7 @@ def test_her2st(mirror, known):
     expected = np.where(spots["x"] < 5, "invasive cancer", "adipose tissue")[::-1]
     found = adata.obs["label"][:36]
     assert found.isna().sum() == 1 and (found.dropna().to_numpy() == expected[found.notna().to_numpy()]).all()
-    (view,) = stalign.data.sections(adata)
+    (view,) = stalign.data.open_sections(adata)
     assert view.technology == "st" and view.coord_mpp == pytest.approx(200 / 290, rel=0.01)
     assert view.spot_diameter_um == pytest.approx(100, rel=0.01) and view.image.shape == (2700, 2600)
 

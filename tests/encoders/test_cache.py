@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import errno
+import os
+
 import numpy as np
 import pytest
 
@@ -47,6 +50,22 @@ def test_damaged_files_are_made_anew(tmp_path, features):
     cache.put("abcd", features)
     assert cache.get("abcd", (5, 3)) is not None
     assert cache.get("abcd", (5, 4)) is None
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES, errno.EIO])
+def test_files_that_cannot_be_read_are_left_alone(tmp_path, features, monkeypatch, log, number):
+    cache = FeatureCache(tmp_path, "uni")
+    cache.put("abcd", features)
+    with monkeypatch.context() as patch:
+
+        def fails(*_, **__):
+            raise OSError(number, os.strerror(number))
+
+        patch.setattr(np, "load", fails)
+        assert cache.get("abcd", (5, 3)) is None
+        cache.put("abcd", features + 1)
+    assert os.strerror(number) in log.text and "damaged" not in log.text
+    np.testing.assert_array_equal(cache.get("abcd", (5, 3)), features)
 
 
 def test_objects_are_never_unpickled(tmp_path):

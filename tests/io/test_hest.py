@@ -5,20 +5,20 @@ import numpy as np
 import pytest
 
 import stalign
-from stalign.data import sections
+from stalign.data import open_sections as sections
 
 
 @pytest.mark.parametrize("embed", [True, False])
 def test_a_sample_with_its_whole_slide_image(tmp_path, embed, monkeypatch):
     if not embed:
-        monkeypatch.setattr("stalign.io._hest.SMALL_PX", 100)
+        monkeypatch.setattr("stalign.io._files.SMALL_PX", 100)
     made, sample = folders.write_hest(tmp_path)
     adata = stalign.io.read_hest(tmp_path, sample)
     np.testing.assert_array_equal(adata.X.toarray(), made.X.toarray())
     np.testing.assert_allclose(adata.obsm["spatial"], made.obsm["spatial"])
     assert adata.var_names.is_unique
     view = sections(adata, want_mpp=None if embed else 2.0)[0]
-    assert view.library == sample
+    assert view.name == sample
     assert view.image.key == "fullres"
     assert view.coord_mpp == 0.5
     assert view.mpp_origin == "pixel_size_um_estimated of HEST"

@@ -12,7 +12,7 @@ from PIL import Image
 
 import stalign
 from stalign._constants import Keys
-from stalign.data.sections import sections
+from stalign.data import open_sections
 from stalign.io import read_slide
 from stalign.io._resolution import file_mpp
 
@@ -37,7 +37,7 @@ def test_spots_of_a_visium_grid_on_the_tissue(file, tmp_path):
     x, y = adata.obsm[Keys.SPATIAL].T
     assert x.min() >= 75 and x.max() <= 285 and y.min() >= 55 and y.max() <= 245
     assert 55 < adata.n_obs < 80  # 0.8 x 0.72 mm, 67 spots of a hexagonal grid
-    (view,) = sections(adata)
+    (view,) = open_sections(adata)
     assert (view.technology, view.coord_mpp, view.pitch_um, view.spot_diameter_um) == ("visium", 4.0, 100.0, 55.0)
     assert view.image.shape == (300, 400)
     assert (adata.obs["tissue_fraction"] >= 0.5).all()
@@ -49,15 +49,15 @@ def test_spots_of_a_visium_grid_on_the_tissue(file, tmp_path):
 
 def test_squares_of_any_side(file):
     adata = read_slide(file, 4.0, grid=40, name="own")
-    (view,) = sections(adata)
-    assert (view.library, view.technology, view.pitch_um) == ("own", "hd", 40.0)
+    (view,) = open_sections(adata)
+    assert (view.name, view.technology, view.pitch_um) == ("own", "hd", 40.0)
     assert adata.n_obs == pytest.approx(800 * 720 / 40**2, rel=0.1)
     stricter = read_slide(file, 4.0, grid=40, min_tissue=1.0)
     assert stricter.n_obs < adata.n_obs
 
 
 def test_a_large_file_stays_on_disk(file, monkeypatch):
-    monkeypatch.setattr("stalign.io._h5ad.SMALL_PX", 1000)
+    monkeypatch.setattr("stalign.io._files.SMALL_PX", 1000)
     entry = read_slide(file, 4.0).uns["spatial"]["case 1"]
     assert entry["images"] == {} and entry["metadata"]["source_image_path"] == str(file)
 
@@ -106,7 +106,7 @@ def test_a_grid_between_measured_spots(container):
     adata = stalign.datasets.toy(12)
     given = adata if container == "anndata" else stalign.datasets.toy(12, spatialdata=True)
     fine = read_slide(given, grid=25)
-    (view,), (old,) = sections(fine), sections(adata)
+    (view,), (old,) = open_sections(fine), open_sections(adata)
     assert fine.n_vars == 0 and view.technology == "hd" and view.image is not None
     assert 10 * adata.n_obs < fine.n_obs < 18 * adata.n_obs
     from scipy.spatial import cKDTree

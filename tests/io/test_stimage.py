@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 import stalign
-from stalign.data import sections
+from stalign.data import open_sections as sections
 
 
 @pytest.mark.parametrize(("tab", "bom"), [(False, True), (True, True), (False, False)])
@@ -19,7 +19,7 @@ def test_a_slide_with_all_its_quirks(tmp_path, tab, bom):
     assert list(adata.var["gene_name"]) == list(made.var_names)
     assert adata.var_names.is_unique
     view = sections(adata)[0]
-    assert view.library == slide
+    assert view.name == slide
     assert (view.image.key, view.image.scale) == ("fullres", 1.0)
     assert view.image.mpp == pytest.approx(2.0, rel=1e-3)
     np.testing.assert_array_equal(view.image.pixels(), made.uns["spatial"]["toy"]["images"]["hires"])

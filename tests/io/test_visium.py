@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import stalign
-from stalign.data import sections
+from stalign.data import open_sections as sections
 
 
 @pytest.mark.parametrize("version", ["1", "2", "txt", "parquet"])
@@ -102,7 +102,7 @@ def test_a_full_resolution_image(tmp_path, small, monkeypatch):
     made = folders.write_visium(tmp_path)
     folders.full_image(made).save(tmp_path / "full.tif")
     if not small:
-        monkeypatch.setattr("stalign.io._visium.SMALL_PX", 100)
+        monkeypatch.setattr("stalign.io._files.SMALL_PX", 100)
     adata = stalign.io.read_visium(tmp_path, image=tmp_path / "full.tif")
     assert ("fullres" in adata.uns["spatial"]["V1_Toy"]["images"]) == small
     view = sections(adata)[0]
@@ -190,4 +190,4 @@ def test_the_embryo(shared_data, log):
     assert view.image.key == "lowres"
     assert view.image.mpp == pytest.approx(23.4, rel=0.01)
     factors = json.loads((shared_data / "visium-mouse-embryo/spatial/scalefactors_json.json").read_text())
-    assert adata.uns["spatial"][view.library]["scalefactors"] == factors
+    assert adata.uns["spatial"][view.name]["scalefactors"] == factors

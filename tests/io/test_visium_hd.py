@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import folders
 import numpy as np
 import pytest
+from PIL import Image
 
 import stalign
-from stalign.data import sections
+from stalign.data import open_sections as sections
 
 pytest.importorskip("spatialdata_io")
 
@@ -38,3 +42,150 @@ def test_missing_bins(tmp_path):
     (tmp_path / "b").mkdir()
     with pytest.raises(FileNotFoundError, match="binned outputs"):
         stalign.io.read_visium_hd(tmp_path / "b")
+
+
+@pytest.fixture(scope="module")
+def outs(tmp_path_factory):
+    return stalign.datasets.write_toy_hd(tmp_path_factory.mktemp("hd") / "outs", bins=(8, 16), side_um=240)
+
+
+@pytest.fixture
+def own(outs, tmp_path):
+    return shutil.copytree(outs, tmp_path / "S 1" / "outs")
+
+
+def test_bins_of_a_space_ranger_4_folder(outs):
+    sdata, true = stalign.io.read_visium_hd(outs), stalign.datasets.toy_hd(8, side_um=240)
+    table, library = sdata.tables["square_008um"], outs.parent.name
+    assert set(sdata.images) == {f"{library}_{kind}_image" for kind in ("full", "hires", "lowres")}
+    assert list(sdata.shapes) == [f"{library}_square_008um"]
+    assert abs(table.X - true.X).nnz == 0
+    np.testing.assert_allclose(table.obsm["spatial"], true.obsm["spatial"], atol=1e-9)
+    np.testing.assert_array_equal(table.obs["array_row"], true.obs["array_row"])
+    assert table.uns["spatial"][f"{library}_square_008um"]["scalefactors"]["microns_per_pixel"] == 0.5
+    squares = sdata.shapes[f"{library}_square_008um"]
+    np.testing.assert_allclose(squares.area, 16.0**2, rtol=1e-6)
+    np.testing.assert_allclose(np.c_[squares.centroid.x, squares.centroid.y], true.obsm["spatial"], atol=1e-6)
+    assert squares.union_all().area == pytest.approx(squares.area.sum(), rel=1e-6)  # turned as the array, side by side
+
+
+def test_cells_keep_their_table_outlines_and_scale(outs):
+    sdata, true = stalign.io.read_visium_hd(outs, cells=True), stalign.datasets.toy_hd(cells=True, side_um=240)
+    table = sdata.tables["cell_segmentations"]
+    assert abs(table.X - true.X).nnz == 0
+    np.testing.assert_allclose(table.obsm["spatial"], true.obsm["spatial"], atol=0.02)
+    view = sections(sdata)[0]
+    assert view.coord_mpp == 0.5
+    assert "microns_per_pixel" in view.mpp_origin
+    assert 8 < view.spot_diameter_um < 11
+    np.testing.assert_allclose(view.coords, true.obsm["spatial"], atol=0.02)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_objects_of_spatialdata_io_give_the_same_sections(outs):
+    import spatialdata_io
+
+    theirs = spatialdata_io.visium_hd(outs, dataset_id="S", bin_size=8, load_segmentations_only=False)
+    ours = stalign.io.read_visium_hd(outs, library_id="S")
+    one, other = (sections(sdata, table_key="square_008um")[0] for sdata in (theirs, ours))
+    np.testing.assert_allclose(one.coords, other.coords, atol=1e-6)
+    assert one.technology == other.technology == "hd"
+    assert set(ours.images) == set(theirs.images)
+    assert set(ours.coordinate_systems) == set(theirs.coordinate_systems)
+    theirs_table, table = theirs.tables["square_008um"], ours.tables["square_008um"]
+    assert abs(theirs_table.X - table.X).nnz == 0
+    assert set(theirs_table.obs) == set(table.obs)
+
+
+@pytest.mark.parametrize("bin_size", ["8", [8], (8, 16), 8.5, True, None])
+def test_a_bin_size_is_one_whole_number(outs, bin_size):
+    with pytest.raises(ValueError, match="`bin_size` to be one whole number.*`bin_size=8`"):
+        stalign.io.read_visium_hd(outs, bin_size=bin_size)
+
+
+def test_folders_of_other_kinds_say_what_to_call(outs):
+    with pytest.raises(FileNotFoundError, match=rf"Pass {outs} with `bin_size=8`; `stalign.io.read_visium` reads"):
+        stalign.io.read_visium_hd(outs / "binned_outputs" / "square_008um")
+    assert stalign.io.read_visium(outs / "binned_outputs" / "square_008um").n_obs > 500
+    with pytest.raises(ValueError, match="bins of 2 µm.*'square_008um', 'square_016um'.*rebin"):
+        stalign.io.read_visium_hd(outs, bin_size=2)
+    assert stalign.io.read_visium_hd(outs.parent, bin_size=16).tables["square_016um"].n_obs > 100
+
+
+def test_all_missing_files_are_listed(own):
+    folder = own / "binned_outputs" / "square_008um"
+    (folder / "spatial" / "tissue_positions.parquet").unlink()
+    (folder / "filtered_feature_bc_matrix.h5").rename(folder / "old.h5")
+    with pytest.raises(
+        FileNotFoundError, match="no filtered_feature_bc_matrix.h5 and no spatial/tissue_positions.parquet.*'old.h5'"
+    ):
+        stalign.io.read_visium_hd(own)
+    shutil.rmtree(own / "segmented_outputs")
+    with pytest.raises(FileNotFoundError, match="cell_segmentations.geojson.*Space Ranger 4"):
+        stalign.io.read_visium_hd(own, cells=True)
+
+
+@pytest.mark.parametrize(
+    ("file", "what", "cells"),
+    [
+        ("binned_outputs/square_008um/filtered_feature_bc_matrix.h5", "counts", False),
+        ("binned_outputs/square_008um/spatial/tissue_positions.parquet", "parquet", False),
+        ("binned_outputs/square_008um/spatial/scalefactors_json.json", "scale factors", False),
+        ("segmented_outputs/cell_segmentations.geojson", "outlines", True),
+        ("microscope_image/toy_hd.tif", "TIFF", False),
+    ],
+)
+def test_a_damaged_file_is_named(own, file, what, cells):
+    whole = (own / file).read_bytes()
+    (own / file).write_bytes(whole[: len(whole) // 2] if file.endswith(("json", "h5")) else b"no such thing")
+    with pytest.raises(ValueError, match=rf"Expected.*{what}.*{Path(file).name}"):
+        stalign.io.read_visium_hd(own, cells=cells)
+
+
+def test_counts_of_another_bin_size_are_refused(own):
+    folder = own / "binned_outputs"
+    shutil.copy(folder / "square_016um/filtered_feature_bc_matrix.h5", folder / "square_008um")
+    with pytest.raises(ValueError, match="counts with 's_016um.*positions with 's_008um.*one size of bins"):
+        stalign.io.read_visium_hd(own)
+    shutil.copytree(folder / "square_016um", folder / "square_008um", dirs_exist_ok=True)
+    with pytest.raises(ValueError, match="bins of 8 µm by the scale factors.*16"):
+        stalign.io.read_visium_hd(own)
+
+
+def test_flat_bins_beside_their_archive_and_what_macos_leaves(own):
+    for folder in (own / "binned_outputs").iterdir():
+        folder.rename(own / folder.name)
+    (own / "binned_outputs").rmdir()
+    (own / "binned_outputs.tar.gz").write_bytes(b"archive")
+    (own / "microscope_image" / "._toy_hd.tif").write_bytes(b"")
+    (own / "._x_feature_slice.h5").write_bytes(b"")
+    sdata = stalign.io.read_visium_hd(own)
+    assert sdata.tables["square_008um"].n_obs > 500
+    names = [*sdata.images, *sdata.shapes]
+    assert all(name.startswith("S_1_") for name in names)  # the folder's name, as SpatialData takes it
+    sdata.write(own / "written.zarr")
+    assert list(stalign.io.read_visium_hd(own, library_id="_a/b").shapes) == ["a_b_square_008um"]
+
+
+@pytest.mark.parametrize("suffix", [".btf", ".tif"])
+def test_a_large_tiff_is_read_by_region(own, suffix, monkeypatch):
+    import tifffile
+
+    monkeypatch.setattr("stalign.io._hd_images._CHUNK", 256)
+
+    pixels = np.asarray(Image.open(own / "microscope_image" / "toy_hd.tif"))
+    (own / "microscope_image" / "toy_hd.tif").unlink()
+    file = own / f"image{suffix}"
+    tifffile.imwrite(file, pixels, tile=(128, 128), bigtiff=True, photometric="rgb", compression="deflate")
+    sdata = stalign.io.read_visium_hd(own, image=file, library_id="S")
+    full = sdata.images["S_full_image"]["scale0"]["image"].data
+    file.write_bytes(file.read_bytes()[:-50_000])  # the last tiles are gone, which only matters to who reads them
+    np.testing.assert_array_equal(full[:, :100, :90].compute(), pixels[:100, :90].transpose(2, 0, 1))
+    with pytest.raises(FileNotFoundError, match="image file.*toy.tif"):
+        stalign.io.read_visium_hd(own, image=own / "toy.tif")
+
+
+def test_two_full_resolution_images_are_not_guessed_between(own):
+    shutil.copy(own / "microscope_image" / "toy_hd.tif", own / "microscope_image" / "b.tif")
+    with pytest.raises(ValueError, match="one full-resolution image.*'b.tif', 'toy_hd.tif'.*`image=`"):
+        stalign.io.read_visium_hd(own)

@@ -1,6 +1,12 @@
+import copy
+import errno
+import fcntl
 import json
+import os
 import stat
+import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -204,18 +210,93 @@ def test_changed_weights(folder):
         load(folder)
 
 
-def test_a_save_that_was_killed_between_its_two_moves_is_made_up_for(folder, network):
-    before = {name: (folder / name).read_bytes() for name in (WEIGHTS_FILE, CONFIG_FILE)}
+@pytest.mark.parametrize(("move", "holds"), [(1, "first"), (2, "second"), (3, "second")])
+def test_a_save_that_is_killed_at_a_move(folder, network, monkeypatch, move, holds):
+    save(folder, network, vocabulary=GENES, meta={"name": "first"})
     with torch.no_grad():
         network.gene_table.weight += 1
-    save(folder, network, vocabulary=[f"G{i}" for i in range(network.n_genes)], meta={"name": "second"})
-    (folder / CONFIG_FILE).rename(folder / f".{CONFIG_FILE}.1")
-    (folder / CONFIG_FILE).write_bytes(before[CONFIG_FILE])
-    assert load(folder).meta["name"] == "second"
+    child = os.fork()
+    if not child:
+        replace, moves = Path.replace, []
+
+        def killed(path, target):
+            moves.append(path)
+            if len(moves) == move:
+                os._exit(0)
+            return replace(path, target)
+
+        monkeypatch.setattr(Path, "replace", killed)
+        save(folder, network, vocabulary=GENES, meta={"name": "second"})
+        os._exit(0)
+    os.waitpid(child, 0)
+    left = sorted(folder.rglob("*"))
+    assert load(folder).meta["name"] == load(folder).meta["name"] == holds
+    assert sorted(folder.rglob("*")) == left  # loading moves nothing
+    save(folder, network, vocabulary=GENES, meta={"name": "third"})
+    assert load(folder).meta["name"] == "third"
+
+
+def test_loading_while_another_saves_gives_one_or_the_other(folder, network):
+    networks = [copy.deepcopy(network) for _ in range(2)]
+    with torch.no_grad():
+        networks[1].gene_table.weight += 1
+    sums = [float(net.gene_table.weight.detach().half().float().sum()) for net in networks]
+    done = threading.Event()
+
+    def saves():
+        for i in range(40):
+            save(folder, networks[i % 2], vocabulary=GENES, meta={"sum": sums[i % 2]})
+        done.set()
+
+    save(folder, networks[1], vocabulary=GENES, meta={"sum": sums[1]})
+    thread = threading.Thread(target=saves)
+    thread.start()
+    while not done.is_set():
+        loaded = load(folder)
+        assert loaded.meta["sum"] == float(loaded.network.gene_table.weight.detach().sum())
+        assert loaded.sha256
+    thread.join()
     assert sorted(path.name for path in folder.iterdir()) == [CONFIG_FILE, WEIGHTS_FILE]
-    # killed before the first move: what was there before holds
-    (folder / f".{CONFIG_FILE}.2").write_bytes(before[CONFIG_FILE])
-    assert load(folder).meta["name"] == "second"
+
+
+def test_a_file_is_flushed_through_a_handle_that_may_write(tmp_path, network, monkeypatch):
+    fsync, flushed = os.fsync, []
+
+    def of_windows(handle):
+        if fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        flushed.append(handle)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", of_windows)
+    load(save(tmp_path / "net", network, vocabulary=GENES))
+    assert len(flushed) == 2
+
+
+def test_a_compiled_or_wrapped_network_is_saved_as_itself(folder, network, tmp_path):
+    parts = copy.deepcopy(network)
+    parts.heads["spot_gene"] = torch.compile(parts.heads["spot_gene"])
+    parts.fusions["niche"] = torch.nn.DataParallel(parts.fusions["niche"])
+    for i, wrapped in enumerate((torch.compile(network), torch.nn.DataParallel(torch.compile(network)), parts)):
+        again = save(tmp_path / str(i), wrapped, vocabulary=GENES, meta=META)
+        assert (again / WEIGHTS_FILE).read_bytes() == (folder / WEIGHTS_FILE).read_bytes()
+        assert load(again).config == network.config
+
+
+def test_a_network_that_is_not_that_of_its_configuration_is_not_saved(network, tmp_path):
+    del network.heads["spot_gene"]
+    with pytest.raises(ValueError, match=r"weights of the network to fit the configuration.*missing \(heads.spot_gene"):
+        save(tmp_path / "net", network, vocabulary=GENES)
+    with pytest.raises(TypeError, match="Expected an `STAlign` network.*Found: Linear"):
+        save(tmp_path / "net", torch.nn.Linear(2, 2), vocabulary=GENES)
+    assert not (tmp_path / "net").exists()
+
+
+def test_the_home_of_the_user(network, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert save("~/net", network, vocabulary=GENES) == tmp_path / "net"
+    assert load("~/net").vocabulary == tuple(GENES)
 
 
 def test_a_pickle_in_the_place_of_the_weights_is_not_opened(folder):

@@ -2,6 +2,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from stalign.models import MINI, REGISTRY, load, load_weights, save, weights
 
@@ -37,6 +38,20 @@ def test_a_path_as_text_or_object(folder, monkeypatch):
 def test_a_checkpoint_passes_through(folder):
     checkpoint = load(folder)
     assert load_weights(checkpoint) is checkpoint
+    assert load_weights(checkpoint, device=torch.device("cpu")) is checkpoint
+
+
+def test_a_checkpoint_of_the_user_is_not_changed(folder):
+    checkpoint = load(folder)
+    network = checkpoint.network.train()
+    other = load_weights(checkpoint)
+    assert not any(module.training for module in other.network.modules()) and network.training
+    elsewhere = load_weights(checkpoint, device="meta").network
+    assert all(p.is_meta for p in elsewhere.parameters())
+    assert checkpoint.network is network and not any(p.is_meta for p in network.parameters())
+    with torch.no_grad():
+        other.network.gene_table.weight.zero_()
+    assert network.gene_table.weight.any()
 
 
 def test_an_unknown_name_lists_those_known():

@@ -15,7 +15,7 @@ from matplotlib.colors import to_hex
 import stalign
 from stalign.core.palette import palette
 from stalign.datasets import toy as make_toy
-from stalign.pl import domains
+from stalign.pl import domains, embedding, patches
 
 
 def spot_colors(ax):
@@ -82,8 +82,52 @@ def test_scale_bar_is_as_long_as_it_says(toy):
 def test_truth_and_prediction_side_by_side_with_matched_colours(predicted):
     truth, found = domains(predicted, truth="domain", show=False)
     assert list(legend_of(truth)) == ["L1", "L2/3", "L4", "L5/6", "WM"]
-    assert list(legend_of(found)) == ["3", "10", "1", "2", "4"]  # in the order of the layers
+    assert list(legend_of(found)) == ["1", "2", "3", "4", "10"]  # in the order of their numbers
     assert spot_colors(truth) == spot_colors(found)
+
+
+def test_a_domain_has_one_colour_in_every_figure(predicted):
+    predicted.uns["stalign_domain_colors"] = ["#111111", "#222222", "#333333", "#444444", "#555555"]
+    predicted.obsm["X_map"] = np.asarray(predicted.obsm["spatial"], float)
+    alone = legend_of(domains(predicted, show=False))
+    assert alone == dict(zip(["1", "10", "2", "3", "4"], predicted.uns["stalign_domain_colors"], strict=True))
+    assert list(alone) == ["1", "2", "3", "4", "10"]
+    predicted.obs["other"] = predicted.obs["array_row"] // 8
+    for truth in ("domain", "other"):
+        for axes in (
+            domains(predicted, truth=truth, show=False),
+            domains(predicted, [truth, "stalign_domain"], show=False),
+            embedding(predicted, truth=truth, basis="X_map", show=False),
+        ):
+            assert legend_of(axes[1]) == alone and list(legend_of(axes[1])) == list(alone)
+    stalign.pp.patches(predicted)
+    drawn = patches(predicted, by="stalign_domain", show=False)[:5]
+    assert {ax.get_title(): ax.title.get_color() for ax in drawn} == alone
+
+
+def test_labels_with_colours_of_their_own_keep_them(predicted):
+    predicted.uns["domain_colors"] = ["red", "green", "blue", "black", "white"]
+    truth, found = domains(predicted, truth="domain", show=False)
+    assert list(legend_of(truth).values()) == ["#FF0000", "#008000", "#0000FF", "#000000", "#FFFFFF"]
+    assert list(legend_of(found).values()) == palette(5)
+    truth, found = domains(predicted, truth="domain", palette=palette(9)[4:], show=False)  # a palette is the domains'
+    assert list(legend_of(found).values()) == palette(9)[4:] and spot_colors(truth) == spot_colors(found)
+    mine = dict(zip(["L1", "L2/3", "L4", "L5/6", "WM"], palette(9)[4:], strict=True))
+    truth, found = domains(predicted, truth="domain", palette=mine, show=False)
+    assert legend_of(truth) == mine and set(legend_of(found).values()) == set(palette(5))
+
+
+def test_labels_without_a_partner_have_colours_that_nobody_else_has(predicted):
+    predicted.obs["stalign_domain"] = pd.Categorical(np.where(predicted.obs["domain"] == "WM", "2", "1"))
+    truth, found = domains(predicted, truth="domain", show=False)
+    colors = list(legend_of(truth).values())
+    assert len(set(colors)) == 5 and set(legend_of(found).values()) < set(colors)
+    assert legend_of(truth)["WM"] == legend_of(found)["2"]
+    predicted.obs["domain"] = predicted.obs["domain"].astype(object).where(predicted.obs["stalign_domain"] == "3")
+    predicted.obs["domain"] = "L1"
+    predicted.obs["stalign_domain"] = predicted.obs["stalign_domain"].astype(object).where(predicted.obs_names == "")
+    truth, found = domains(predicted, truth="domain", show=False)  # no spot has both
+    assert list(legend_of(truth)) == ["L1"] and len(legend_of(found)) == 1
 
 
 def test_unmatched_domains_get_colours_of_their_own(predicted):
@@ -96,8 +140,16 @@ def test_unmatched_domains_get_colours_of_their_own(predicted):
 
 
 def test_reference_gives_colours_without_being_drawn(predicted):
+    predicted.uns["stalign_domain_colors"] = ["#111111", "#222222", "#333333", "#444444", "#555555"]
     ax = domains(predicted, reference="domain", show=False)
-    assert list(legend_of(ax)) == ["3", "10", "1", "2", "4"]
+    layers = legend_of(domains(predicted, "domain", show=False))
+    names = {"L1": "3", "L2/3": "10", "L4": "1", "L5/6": "2", "WM": "4"}
+    assert legend_of(ax) == {names[layer]: color for layer, color in layers.items()}
+    assert list(legend_of(ax)) == ["1", "2", "3", "4", "10"]
+    truth, found = domains(predicted, truth="domain", reference="domain", show=False)
+    assert legend_of(truth) == layers and legend_of(found) == legend_of(ax)
+    axes = domains(predicted, ["domain", "stalign_domain"], reference="domain", palette="viridis", show=False)
+    assert spot_colors(axes[0]) == spot_colors(axes[1]) and legend_of(axes[0]) != layers
 
 
 def test_stored_colours_are_used_and_a_palette_wins(toy):
@@ -243,6 +295,56 @@ def test_missing_domains_say_what_to_call(toy):
         domains(toy, "nothing")
 
 
+def odd_columns(n):
+    """Labels as other tools leave them."""
+    number = np.arange(n) % 7
+    return {
+        "unused categories": (pd.Categorical(number.astype(str), categories=[str(i) for i in range(20)]), 7),
+        "ordered": (pd.Categorical(np.array(list("cab"))[number % 3], categories=list("cab"), ordered=True), 3),
+        "categories that are numbers": (pd.Categorical(number.astype(float)), 7),
+        "categories of two types": (pd.Categorical([1 if i % 2 else "1" for i in range(n)], categories=[1, "1"]), 1),
+        "bool": (number > 3, 2),
+        "int": (number, 7),
+        "float with NaN": (np.where(number == 2, np.nan, number), 6),
+        "nullable": (pd.array(np.where(number == 2, None, number), dtype="Int64"), 6),
+        "string": (pd.array(np.where(number == 2, None, number.astype(str)), dtype="string"), 6),
+        "text with NaN and empty": (np.array(["a", "", np.nan, None, "NA", "b", "<NA>"], dtype=object)[number], 2),
+        "bytes": (np.array([b"x", b"y"], dtype=object)[number % 2], 2),
+        "one": (["a"] * n, 1),
+        "none": ([np.nan] * n, 0),
+        "sixty": ([f"label {i % 60}" for i in range(n)], 60),
+        "superscripts": (np.array(["x²", "x³", "²"])[number % 3], 3),
+        "unicode": (np.array(["Schädel", "µ-opioid", "_hidden", "$x$"])[number % 4], 4),
+        "very long": (np.array(["a" * 300, "many words " * 40])[number % 2], 2),
+    }
+
+
+@pytest.mark.parametrize("kind", odd_columns(1))
+def test_labels_as_other_tools_leave_them(toy, kind, pixels):
+    column, count = odd_columns(toy.n_obs)[kind]
+    toy.obs["odd"], toy.obs["stalign_domain"] = column, toy.obs["domain"]
+    toy.obsm["X_map"] = np.asarray(toy.obsm["spatial"], float)
+    truth, found = domains(toy, truth="odd", show=False)
+    listed = legend_of(truth)
+    assert sum(not name.startswith("no label") for name in listed) == count
+    assert len({color for name, color in listed.items() if not name.startswith("no label")}) == count
+    assert list(legend_of(found)) == ["L1", "L2/3", "L4", "L5/6", "WM"]
+    pixels(truth.figure)
+    embedding(toy, "odd", basis="X_map", show=False)
+    domains(toy, ["odd", "stalign_domain"], reference="odd", show=False)
+
+
+def test_long_lists_of_labels_end(toy):
+    toy.obs["each"] = [f"spot {i}" for i in range(toy.n_obs)]
+    listed = list(legend_of(domains(toy, "each", show=False)))
+    assert len(listed) == 96 and listed[-1] == f"… and {toy.n_obs - 95:,} more"
+
+
+def test_very_long_names_of_columns_and_sections_are_cut_in_titles(toy):
+    toy.obs["k" * 200] = "a"
+    assert domains(toy, "k" * 200, show=False).get_title() == "k" * 19 + "…" + "k" * 19
+
+
 def test_measurements_are_refused(toy):
     toy.obs["umi"] = np.linspace(0, 1, toy.n_obs)
     with pytest.raises(ValueError, match="different numbers"):
@@ -262,3 +364,40 @@ def test_data_are_not_changed(predicted):
     domains(predicted, truth="domain", show=False)
     assert set(predicted.uns) == set(before.uns) and list(predicted.obs) == list(before.obs)
     pd.testing.assert_frame_equal(predicted.obs, before.obs)
+
+
+@pytest.mark.parametrize("close", [False, True])
+@pytest.mark.parametrize("turn", [((0, -1), (1, 0)), ((-1, 0), (0, -1)), ((1, 0), (0, -1)), ((0, 1), (1, 0))])
+def test_a_turned_image_is_drawn_as_the_upright_one(pixels, turn, close):
+    from dataclasses import replace
+
+    from matplotlib import pyplot as plt
+
+    from stalign.data.images import SectionImage
+    from stalign.pl._tissue import Tissue, frame
+
+    side = 120
+    upright = np.zeros((side, side, 3), np.uint8)
+    upright[: side // 2, : side // 2] = [250, 0, 0]
+    upright[: side // 2, side // 2 :] = [0, 250, 0]
+    upright[side // 2 :, : side // 2] = [0, 0, 250]
+    linear = np.array(turn)
+    turned = upright if turn[0][0] else upright.swapaxes(0, 1)
+    turned = np.ascontiguousarray(turned[:: linear[1].sum(), :: linear[0].sum()])
+    offset = tuple(np.where(linear.sum(axis=1) < 0, side, 0).astype(float))
+
+    class Section:
+        coord_mpp = 2.0
+        image = SectionImage("a", upright, 1.0, (0.0, 0.0), 2.0, (side, side))
+
+    figures = []
+    for image in (Section.image, replace(Section.image, source=turned, offset=offset, turn=turn)):
+        section = Section()
+        section.image = image
+        figure, ax = plt.subplots()
+        view = (100.0, 90.0, 150.0, 130.0) if close else (-10.0, 20.0, 200.0, 240.0)
+        frame(ax, Tissue(section, 2.0, np.zeros((1, 2)), 5.0), image=True, view=view, bar=False)
+        figures.append(pixels(figure).astype(int))
+    assert (figures[0].max(axis=-1) > 200).mean() > 0.2
+    assert np.abs(figures[0] - figures[1]).max() <= 12
+    assert np.abs(figures[0] - figures[1]).mean() < 0.5

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
+from anndata import AnnData
 from matplotlib.colors import to_hex
 
 from stalign.core.palette import palette
@@ -47,6 +49,36 @@ def test_own_basis_truth_and_section_panels(embedded):
     np.testing.assert_allclose(first, second)
     drawn = np.asarray(axes[0].collections[0].get_offsets())
     np.testing.assert_allclose(np.sort(drawn, axis=0), np.sort(embedded.obsm["X_two"], axis=0), rtol=1e-6)
+
+
+def test_of_many_spots_a_sample_is_drawn_and_the_title_says_so(embedded, monkeypatch):
+    monkeypatch.setattr("stalign.pl._embedding._MOST", 60)
+    embedded.obsm["X_two"] = embedded.obsm["X_stalign"][:, :2]
+    embedded.obsm["X_two"][:3] = np.nan
+    first, again = (embedding(embedded, "domain", basis="X_two", show=False) for _ in range(2))
+    assert first.get_title() == f"domain\n60 of {embedded.n_obs - 3} spots, at random"
+    points, others = (np.asarray(ax.collections[0].get_offsets()) for ax in (first, again))
+    assert len(points) == 60
+    np.testing.assert_array_equal(points, others)
+    assert embedding(embedded, "domain", basis="X_two", title="mine", show=False).get_title() == "mine"
+
+
+def test_neighbours_are_exact_however_many_rows_there_are(monkeypatch):
+    import scanpy
+
+    asked = {}
+
+    def stop(own, **options):
+        asked.update(options, n=own.n_obs)
+        raise RuntimeError("enough")
+
+    monkeypatch.setattr(scanpy.pp, "neighbors", stop)
+    adata = AnnData(obs=pd.DataFrame({"domain": pd.Categorical(["a"] * 9000)}, index=[f"s{i}" for i in range(9000)]))
+    adata.obsm["X_stalign"] = np.random.default_rng(0).normal(size=(9000, 4)).astype(np.float32)
+    with pytest.raises(RuntimeError, match="enough"):
+        embedding(adata, "domain", show=False)
+    assert asked["n"] == 9000
+    assert asked["transformer"] == "sklearn"  # not pynndescent, as scanpy takes by itself for as many
 
 
 def test_errors_say_what_to_do(embedded):

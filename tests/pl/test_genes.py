@@ -93,3 +93,21 @@ def test_the_most_reliable_genes_are_shown_and_the_figure_says_why(predicted):
     figure = genes(predicted, ["MOBP"], show=False, return_fig=True)
     assert figure.axes[0].get_title() == "MOBP predicted (not reliable)"
     assert "as asked for" in figure.get_supxlabel()
+
+
+def test_what_a_prediction_was_fitted_to_stands_under_it(predicted, pixels):
+    predicted.uns["stalign"] = {"predict_genes": {"split": "spot"}, "embed": {"weights": "stalign-mini"}}
+    for options in ({}, {"title": "mine"}):
+        measured, found = genes(predicted, "MOBP", show=False, **options)
+        assert "Held-out spots of the same section" in found.get_xlabel().replace("\n", " ")
+        assert not measured.get_xlabel() and "training" not in found.get_xlabel()
+    predicted.uns["spatial"] = {"A1": predicted.uns["spatial"]["toy"]}
+    predicted.uns["stalign"]["predict_genes"] = {"split": "patient", "split_key": "$x$"}
+    measured, found = genes(predicted, "MOBP", show=False)
+    said = found.get_xlabel().replace("\n", " ")
+    assert "Fitted to other patients, each value of obs['$x$'] held out" in said
+    assert "A section named A1 was in the training of stalign-mini" in said
+    pixels(found.figure)
+    inside = found.figure.bbox.get_points()
+    box = found.xaxis.label.get_window_extent()
+    assert box.y0 >= inside[0, 1] and box.x0 >= inside[0, 0] and box.x1 <= inside[1, 0]

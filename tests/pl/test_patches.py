@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import stalign
-from stalign.data import sections
+from stalign.data import open_sections as sections
 from stalign.datasets import toy as make_toy
 from stalign.pl import patches
 

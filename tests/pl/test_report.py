@@ -28,6 +28,7 @@ class Page(HTMLParser):
     def __init__(self, source):
         super().__init__(convert_charrefs=True)
         self.open, self.tags, self.words, self.errors = [], [], [], []
+        self.source = source
         self.feed(source)
         self.close()
 
@@ -193,6 +194,93 @@ def test_a_figure_that_cannot_be_drawn_is_named(section, page):
     found = page(data=adata, predicted=predicted)
     assert "A figure was left out" in found.text and "Expected coordinates" in found.text
     assert "Predicted genes" in found.text
+
+
+@pytest.mark.parametrize(
+    ("name", "heading"),
+    [("domains", "Domains"), ("draw_scores", "Scores"), ("niches", "Parameters"), ("patches", "Parameters"),
+     ("embedding", "Sections"), ("genes", "Predicted genes"), ("training", "Versions")],
+)  # fmt: skip
+def test_no_figure_takes_the_report_with_it(section, tmp_path, monkeypatch, log, name, heading):
+    from matplotlib import pyplot as plt
+
+    def fail(*args, **kwargs):
+        plt.figure()
+        raise AttributeError("module 'pynndescent' has no attribute 'x'")
+
+    adata, predicted = section.copy(), section[:, :2].copy()
+    adata.obsm["X_stalign"] = np.asarray(adata.obsm["spatial"], np.float32)
+    for other in ("domains", "draw_scores", "niches", "patches", "embedding", "genes", "training"):
+        monkeypatch.setattr(f"stalign.pl._report.{other}", fail if other == name else lambda *a, **k: plt.figure())
+    path = report(adata, tmp_path / "r.html", truth="domain", predicted=predicted, metrics=pd.DataFrame({"a": [1]}))
+    found = Page(path.read_text(encoding="utf-8"))
+    assert "A figure was left out" in found.text and "AttributeError: module 'pynndescent'" in found.text
+    assert heading in found.text and len(found.all("img")) == 6 and not found.errors
+    assert not plt.get_fignums() and "pynndescent" in log.text and "Traceback" not in log.text
+
+
+@pytest.mark.parametrize("name", ["section_table", "size_table", "score_table", "findings", "parameters", "versions",
+                                  "map_text", "card"])  # fmt: skip
+def test_no_table_takes_the_report_with_it(section, page, monkeypatch, name):
+    def fail(*args, **kwargs):
+        raise TypeError("no such luck")
+
+    monkeypatch.setattr(f"stalign.pl._findings.{name}", fail)
+    found = page(truth="domain")
+    assert "left out" in found.text and "TypeError: no such luck" in found.text and not found.errors
+
+
+def test_tracebacks_are_logged_for_those_who_ask(section, page, monkeypatch, log):
+    def fail(*args, **kwargs):
+        raise RuntimeError
+
+    monkeypatch.setattr("stalign.pl._report.domains", fail)
+    with stalign.settings.override(verbosity="debug"):
+        log.set_level("DEBUG", logger="stalign")
+        page()
+    assert "Traceback" in log.text and "RuntimeError" in log.text
+
+
+def test_training_and_split_are_said_under_the_figures(section, page):
+    adata, predicted = section.copy(), section[:, :2].copy()
+    adata.uns["spatial"] = {"A1": adata.uns["spatial"]["toy"]}
+    adata.uns["stalign"]["embed"] = {"weights": "stalign-mini"}
+    predicted.uns["stalign"] = {"predict_genes": {"split": "spot"}}
+
+    def captions(found):
+        return re.findall(r"<figcaption>(.*?)</figcaption>", found.source)
+
+    said = "A section named A1 was in the training of stalign-mini (Andersson 2021, donor A, 346 spots; here"
+    found = page(data=adata, predicted=predicted, truth="domain")
+    listed = captions(found)
+    assert said in listed[0] and said in listed[1] and said in listed[-1] and said not in listed[2]
+    assert "Held-out spots of the same section" in listed[-1]
+    assert found.text.count(said) == 4  # and among the warnings
+    adata.uns["stalign"]["domains"] = {"use_rep": "X_uni_niche"}
+    listed = captions(page(data=adata, predicted=predicted, truth="domain"))
+    assert said not in listed[0] and said not in listed[1] and said in listed[-1]
+
+
+def test_records_of_other_forms(section, page):
+    adata = section.copy()
+    row = {"section": ["toy"], "modality": ["gene"], "n_valid": [12345], "gene_coverage": [0.31]}
+    adata.uns["stalign"]["embed"]["sections"] = pd.DataFrame(row)
+    adata.uns["neighbors"] = {"params": {"n_neighbors": 17}}
+    adata.uns["stalign_domain"] = {"params": {"use_rep": "X_stalign"}}
+    found = page(data=adata)
+    for text in ("genes alone", "31% of its genes", "sections.toy.n_valid 12,345", "n_neighbors 17"):
+        assert text in found.text, text
+    adata.uns["stalign"] = np.array(["of another tool"])
+    assert not page(data=adata).errors
+
+
+def test_patches_have_the_colours_of_the_map(section, tmp_path, monkeypatch):
+    adata, given = section.copy(), {}
+    adata.uns["stalign_domain_colors"] = ["#111111", "#222222", "#333333", "#444444", "#555555"]
+    monkeypatch.setattr("stalign.pl._report.patches", lambda *args, **options: given.update(options))
+    report(adata, tmp_path / "r.html", truth="domain", umap=False)
+    assert given["by"] == "domain"
+    assert list(given["palette"].values()) == adata.uns["stalign_domain_colors"]
 
 
 def test_card_of_a_checkpoint(section, page, tmp_path):

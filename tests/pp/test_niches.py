@@ -33,7 +33,7 @@ def test_niches_write_graph_and_record(toy):
     assert (graph.diagonal() == 0.25).all()
     assert toy.uns[Keys.UNS_NICHES] == {
         "connectivities_key": Keys.NICHE_GRAPH,
-        "params": {"n_neighbors": 3, "include_self": True},
+        "params": {"n_neighbors": 3, "include_self": True, "ties": "position"},
     }
     assert set(toy.obsp) - set(before.obsp) == {Keys.NICHE_GRAPH}
     assert set(toy.uns) - set(before.uns) == {Keys.UNS_NICHES}
@@ -149,7 +149,7 @@ def test_running_again_replaces_what_was_there(toy):
     stalign.pp.niches(toy, 6, include_self=False)
     stalign.pp.niches(toy)
     assert toy.obsp[Keys.NICHE_GRAPH].nnz == 4 * toy.n_obs
-    assert toy.uns[Keys.UNS_NICHES]["params"] == {"n_neighbors": 3, "include_self": True}
+    assert toy.uns[Keys.UNS_NICHES]["params"] == {"n_neighbors": 3, "include_self": True, "ties": "position"}
 
 
 @pytest.mark.filterwarnings("ignore:Writing zarr")

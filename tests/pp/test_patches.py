@@ -6,7 +6,8 @@ from anndata import concat, read_h5ad, read_zarr
 
 import stalign
 from stalign._constants import Keys
-from stalign.data.sections import sections
+from stalign.data import open_sections as sections
+from stalign.data import section_row
 
 
 def windows_of(adata):
@@ -51,17 +52,21 @@ def test_what_is_written(toy):
     assert toy.obs[Keys.VALID].all()
     assert Keys.NICHE_GRAPH in toy.obsp
     view = sections(toy)[0]
-    assert toy.uns[Keys.UNS]["patches"]["sections"] == {
-        "toy": {
+    noted = toy.uns[Keys.UNS]["patches"]
+    assert noted["params"] == {"n_neighbors": 3, "include_self": True, "ties": "position"}
+    assert noted["sections"].to_dict("records") == [
+        {
+            "section": "toy",
             "image_key": "hires",
             "mpp": pytest.approx(view.image.mpp),
             "mpp_origin": view.mpp_origin,
             "coord_mpp": pytest.approx(view.coord_mpp),
             "scale": pytest.approx(view.image.scale),
             "spot_diameter_um": 55.0,
-            "n_neighbors": 3,
+            "mpp_given": False,
+            "spot_diameter_given": False,
         }
-    }
+    ]
 
 
 def test_the_patch_of_a_window_is_the_place_of_the_spot(toy):
@@ -93,18 +98,18 @@ def test_diameter_scales_the_windows(toy):
     stalign.pp.patches(toy, spot_diameter=110)
     wide = toy.obsm[Keys.SPOT_WINDOW].astype(float)
     np.testing.assert_allclose(wide[:, 2:] - wide[:, :2], 2 * (narrow[:, 2:] - narrow[:, :2]), rtol=1e-3)
-    assert toy.uns[Keys.UNS]["patches"]["sections"]["toy"]["spot_diameter_um"] == 110
+    assert section_row(toy, "patches", "toy")["spot_diameter_um"] == 110
 
 
 def test_mpp_given_scales_the_windows(toy):
     stalign.pp.patches(toy)
     derived = toy.obsm[Keys.SPOT_WINDOW].astype(float)
-    mpp = toy.uns[Keys.UNS]["patches"]["sections"]["toy"]["coord_mpp"]
+    mpp = section_row(toy, "patches", "toy")["coord_mpp"]
     with pytest.warns(UserWarning, match="pitch"):
         stalign.pp.patches(toy, mpp=2 * mpp)
     given = toy.obsm[Keys.SPOT_WINDOW].astype(float)
     np.testing.assert_allclose(given[:, 2:] - given[:, :2], (derived[:, 2:] - derived[:, :2]) / 2, rtol=1e-3)
-    record = toy.uns[Keys.UNS]["patches"]["sections"]["toy"]
+    record = section_row(toy, "patches", "toy")
     assert record["coord_mpp"] == pytest.approx(2 * mpp)
     assert record["mpp_origin"] != "unknown"
 
@@ -114,7 +119,7 @@ def test_niches_that_are_there_are_taken(toy):
     graph = toy.obsp[Keys.NICHE_GRAPH].copy()
     stalign.pp.patches(toy)
     assert abs(toy.obsp[Keys.NICHE_GRAPH] - graph).nnz == 0
-    assert toy.uns[Keys.UNS]["patches"]["sections"]["toy"]["n_neighbors"] == 6
+    assert toy.uns[Keys.UNS]["patches"]["params"]["n_neighbors"] == 6
     six = toy.obsm[Keys.NICHE_WINDOW]
     stalign.pp.patches(toy, n_neighbors=3)
     assert toy.uns[Keys.UNS_NICHES]["params"]["n_neighbors"] == 3
@@ -133,7 +138,7 @@ def test_include_self_does_not_change_windows(toy):
 
 def test_sections_are_on_their_own(pair):
     stalign.pp.patches(pair, library_key="library")
-    assert set(pair.uns[Keys.UNS]["patches"]["sections"]) == set(pair.obs["library"])
+    assert set(pair.uns[Keys.UNS]["patches"]["sections"]["section"]) == set(pair.obs["library"])
     for name in pair.obs["library"].unique():
         rows = (pair.obs["library"] == name).to_numpy()
         alone = pair[rows].copy()
@@ -157,14 +162,16 @@ def test_order_of_sections_does_not_matter(pair):
         np.testing.assert_array_equal(first, second)
 
 
-def test_niches_that_cross_sections_are_refused(pair):
+def test_niches_never_cross_sections_whatever_graph_is_there(pair):
+    fresh = stalign.pp.patches(pair, library_key="library", copy=True)
     pair.obs["one"] = "x"
     pair.obsm[Keys.SPATIAL] = pair.obsm[Keys.SPATIAL] * [1, 0]  # one line, on which both sections lie
     stalign.pp.niches(pair, library_key="one")
     pair.obsm[Keys.SPATIAL] = stalign.datasets.toy(n_rows=10, n_sections=2).obsm[Keys.SPATIAL]
-    with pytest.raises(ValueError, match="cross"):
-        stalign.pp.patches(pair, library_key="library")
-    assert Keys.SPOT_WINDOW not in pair.obsm
+    stalign.pp.patches(pair, library_key="library")
+    assert abs(pair.obsp[Keys.NICHE_GRAPH] - fresh.obsp[Keys.NICHE_GRAPH]).nnz == 0
+    np.testing.assert_array_equal(pair.obsm[Keys.NICHE_WINDOW], fresh.obsm[Keys.NICHE_WINDOW])
+
 
 
 def test_a_section_without_image_gets_nan(pair):
@@ -177,7 +184,7 @@ def test_a_section_without_image_gets_nan(pair):
     for windows in windows_of(pair):
         np.testing.assert_array_equal(np.isnan(windows).any(axis=1), rows)
     np.testing.assert_array_equal(pair.obs[Keys.VALID], ~rows)
-    assert name not in pair.uns[Keys.UNS]["patches"]["sections"]
+    assert name not in set(pair.uns[Keys.UNS]["patches"]["sections"]["section"])
     graph = pair.obsp[Keys.NICHE_GRAPH]
     np.testing.assert_allclose(graph.sum(axis=1), 1, rtol=1e-6)  # genes have niches all the same
 
@@ -275,7 +282,7 @@ def test_results_survive_files(toy, tmp_path):
         for first, second in zip(windows_of(back), windows_of(toy), strict=True):
             np.testing.assert_array_equal(first, second)
         assert back.obs[Keys.VALID].dtype == bool
-        record, expected = (a.uns[Keys.UNS]["patches"]["sections"]["toy"] for a in (back, toy))
+        record, expected = (section_row(a, "patches", "toy") for a in (back, toy))
         assert dict(record) == expected
 
 
@@ -306,21 +313,12 @@ def test_bad_arguments(toy, change, error, match):
     assert Keys.SPOT_WINDOW not in toy.obsm
 
 
-def test_a_graph_of_another_table_is_refused(toy):
-    from scipy import sparse
-
-    from stalign.pp._patches import window_slots
-
-    with pytest.raises(ValueError, match=r"Call `pp.niches` again"):
-        window_slots(toy, sections(toy), sparse.eye(3, format="csr"), into={})
-
-
 @pytest.mark.real
 def test_on_a_real_section(shared_data, monkeypatch):
     monkeypatch.chdir(shared_data / "mob")
     adata = read_h5ad("rep1.h5ad")
     stalign.pp.patches(adata)
-    record = adata.uns[Keys.UNS]["patches"]["sections"]["rep1"]
+    record = section_row(adata, "patches", "rep1")
     assert record["mpp"] == pytest.approx(2.76, rel=0.02)
     assert record["spot_diameter_um"] == 100
     side = adata.obsm[Keys.SPOT_WINDOW][:, 2] - adata.obsm[Keys.SPOT_WINDOW][:, 0]

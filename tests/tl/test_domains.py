@@ -37,7 +37,7 @@ def test_finds_the_layers_and_writes_the_slots(embedded):
     assert adjusted_rand_score(embedded.obs["domain"], column) > 0.7
     colors = embedded.uns["stalign_domain_colors"]
     assert isinstance(colors, list) and len(set(colors)) == 5
-    entry = embedded.uns["stalign"]["domains"]
+    entry = embedded.uns["stalign_domain"]["params"]
     assert {name: entry[name] for name in ("clusterer", "n_domains", "n_components", "use_rep", "random_state")} == {
         "clusterer": "gmm",
         "n_domains": 5,
@@ -80,7 +80,7 @@ def test_leiden_by_resolution(embedded):
     domains(embedded, "leiden", key_added="coarse")
     domains(embedded, Leiden(resolution=4.0), key_added="fine")
     assert len(embedded.obs["fine"].cat.categories) > len(embedded.obs["coarse"].cat.categories) > 1
-    assert embedded.uns["stalign"]["domains_fine"]["resolution"] == 4.0
+    assert embedded.uns["fine"]["params"]["resolution"] == 4.0
     assert "fine_colors" in embedded.uns and "stalign_domain" not in embedded.obs
 
 
@@ -114,7 +114,7 @@ def test_refinement_is_a_vote_among_the_ring(embedded):
         expected = majority_vote(raw, ring_graph(embedded.obsm["spatial"]), passes=passes)
         np.testing.assert_array_equal(codes(embedded), expected)
         assert (expected != raw).any()
-        assert embedded.uns["stalign"]["domains"]["refine"] == passes
+        assert embedded.uns["stalign_domain"]["params"]["refine"] == passes
 
 
 def test_refinement_does_not_cross_sections(two):
@@ -163,9 +163,7 @@ def test_a_list_is_copied_as_a_list_and_unchanged_after_an_error(two):
     domains(parts, reference=changed[0], key_added="again")
     assert [codes(part, "again").tolist() for part in parts] == [codes(part).tolist() for part in changed]
     for part in parts:
-        del part.obs["again"], part.uns["again_colors"], part.uns["stalign"]["domains_again"]
-        if not part.uns["stalign"]:
-            del part.uns["stalign"]
+        del part.obs["again"], part.uns["again_colors"], part.uns["again"]
     with pytest.raises(KeyError, match="missing"):
         domains(parts, 3, refine=True, library_key="missing")
     narrow = parts[1].copy()
@@ -284,7 +282,7 @@ def test_sparse_features_views_and_few_components(embedded):
 
     embedded.obsm["X_few"] = sparse.csr_matrix(embedded.obsm["X_stalign"][:, :3])
     domains(embedded, 3, use_rep="X_few")
-    assert embedded.uns["stalign"]["domains"]["n_components"] == 3
+    assert embedded.uns["stalign_domain"]["params"]["n_components"] == 3
     view = embedded[:500]
     domains(view, 3, use_rep="X_few")
     assert "stalign_domain" in view.obs

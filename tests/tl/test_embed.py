@@ -9,7 +9,8 @@ import torch
 
 import stalign
 from stalign._constants import Keys
-from stalign.data import sections
+from stalign.data import open_sections as sections
+from stalign.data import section_row
 from stalign.models import Batch, Features
 from stalign.models.config import BRANCHES
 
@@ -85,8 +86,9 @@ def test_what_is_written(slide, weights):
     assert record["sha256"] == "small-0"
     assert record["version"] == version("stalign")
     assert record["random_state"] == stalign.settings.seed
-    assert record["sections"] == {
-        "toy": {
+    assert record["sections"].to_dict("records") == [
+        {
+            "section": "toy",
             "modality": "both",
             "n_valid": slide.n_obs,
             "image_key": "hires",
@@ -94,9 +96,9 @@ def test_what_is_written(slide, weights):
             "gene_coverage": 1.0,
             "n_genes": slide.n_vars,
         }
-    }
-    assert slide.uns[Keys.UNS]["patches"]["sections"]["toy"]["image_key"] == "hires"
-    assert slide.uns[Keys.UNS_NICHES]["params"] == {"n_neighbors": 3, "include_self": True}
+    ]
+    assert section_row(slide, "patches", "toy")["image_key"] == "hires"
+    assert slide.uns[Keys.UNS_NICHES]["params"] == {"n_neighbors": 3, "include_self": True, "ties": "position"}
 
 
 def test_a_copy_leaves_the_original(slide, weights, snapshot, embeddings):
@@ -192,7 +194,7 @@ def test_genes_alone(slide, weights):
     alone.obsm[Keys.SPATIAL] = slide.obsm[Keys.SPATIAL]
     for data, options in ((alone, {}), (slide, {"image": False})):
         found = stalign.tl.embed(data, weights, copy=True, **options)
-        assert found.uns[Keys.UNS]["embed"]["sections"]["toy"]["modality"] == "gene"
+        assert section_row(found, "embed", "toy")["modality"] == "gene"
         np.testing.assert_allclose(found.obsm[Keys.EMBED_GENE], slide.obsm[Keys.EMBED_GENE], atol=1e-5)
         assert not np.allclose(found.obsm[Keys.EMBED], slide.obsm[Keys.EMBED], atol=1e-2)
     assert Keys.EMBED_IMAGE not in stalign.tl.embed(alone, weights, copy=True).obsm
@@ -206,9 +208,9 @@ def test_an_image_alone(slide, weights):
     none = slide[:, :0].copy()
     for data, options in ((alone, {}), (none, {}), (slide, {"genes": False})):
         found = stalign.tl.embed(data, weights, copy=True, **options)
-        assert found.uns[Keys.UNS]["embed"]["sections"]["toy"]["modality"] == "image"
+        assert section_row(found, "embed", "toy")["modality"] == "image"
         np.testing.assert_allclose(found.obsm[Keys.EMBED_IMAGE], slide.obsm[Keys.EMBED_IMAGE], atol=1e-5)
-        assert "gene_coverage" not in found.uns[Keys.UNS]["embed"]["sections"]["toy"]
+        assert np.isnan(section_row(found, "embed", "toy")["gene_coverage"])
     assert Keys.EMBED_GENE not in stalign.tl.embed(alone, weights, copy=True).obsm
 
 
@@ -216,7 +218,7 @@ def test_results_of_a_modality_that_is_left_out_do_not_stay_behind(slide, weight
     stalign.tl.embed(slide, weights)
     stalign.tl.embed(slide, weights, image=False)
     assert Keys.EMBED_IMAGE not in slide.obsm
-    assert slide.uns[Keys.UNS]["embed"]["sections"]["toy"]["modality"] == "gene"
+    assert section_row(slide, "embed", "toy")["modality"] == "gene"
 
 
 def test_windows_of_another_image_are_made_again(slide, weights, embeddings):
@@ -229,7 +231,7 @@ def test_windows_of_another_image_are_made_again(slide, weights, embeddings):
     stalign.tl.embed(slide, weights, image_key="lowres")
     np.testing.assert_allclose(slide.obsm[Keys.SPOT_WINDOW], hires / 2, rtol=1e-5)
     same(embeddings(slide), embeddings(fresh))
-    assert slide.uns[Keys.UNS]["patches"]["sections"]["toy"]["image_key"] == "lowres"
+    assert section_row(slide, "patches", "toy")["image_key"] == "lowres"
 
 
 def test_windows_of_other_positions_are_made_again(slide, weights, embeddings):
@@ -243,13 +245,16 @@ def test_windows_of_other_positions_are_made_again(slide, weights, embeddings):
     same(embeddings(slide), embeddings(fresh))
 
 
-def test_windows_of_other_niches_are_made_again(slide, weights):
-    stalign.tl.embed(slide, weights)
-    three = slide.obsm[Keys.NICHE_WINDOW].copy()
+def test_niches_are_those_that_the_weights_know(slide, weights, embeddings, log):
+    fresh = stalign.tl.embed(slide, weights, copy=True)
     stalign.pp.niches(slide, 8)
+    stalign.pp.patches(slide)
     stalign.tl.embed(slide, weights)
-    assert (slide.obsm[Keys.NICHE_WINDOW][:, 0] < three[:, 0] - 1).any()
-    assert slide.uns[Keys.UNS]["patches"]["sections"]["toy"]["n_neighbors"] == 8
+    assert "obsp['niche_connectivities'] was made for other spots" in log.text
+    same(embeddings(slide), embeddings(fresh), atol=0)
+    assert abs(slide.obsp[Keys.NICHE_GRAPH] - fresh.obsp[Keys.NICHE_GRAPH]).nnz == 0
+    assert slide.uns[Keys.UNS_NICHES]["params"]["n_neighbors"] == 3
+    np.testing.assert_array_equal(slide.obsm[Keys.NICHE_WINDOW], fresh.obsm[Keys.NICHE_WINDOW])
 
 
 @pytest.mark.filterwarnings("ignore:Expected the scale of section")
@@ -260,22 +265,19 @@ def test_windows_of_another_scale_are_made_again(slide, weights):
     assert np.ptp(slide.obsm[Keys.SPOT_WINDOW][0, ::2]) == pytest.approx(width / 2, rel=0.01)
 
 
-def test_windows_that_the_user_made_are_taken(slide, weights):
+def test_a_spot_diameter_given_to_patches_holds(slide, weights):
     stalign.pp.patches(slide, spot_diameter=80)
     made = slide.obsm[Keys.NICHE_WINDOW].copy()
     stalign.tl.embed(slide, weights)
     np.testing.assert_array_equal(slide.obsm[Keys.NICHE_WINDOW], made)
+    part = slide[::2].copy()
+    stalign.tl.embed(part, weights)
+    assert section_row(part, "patches", "toy")["spot_diameter_um"] == 80
     other = slide.copy()
     stalign.pp.patches(other)
     stalign.tl.embed(other, weights)
+    assert section_row(other, "patches", "toy")["spot_diameter_um"] == 55
     assert not np.allclose(other.obsm[Keys.EMBED_IMAGE], slide.obsm[Keys.EMBED_IMAGE], atol=1e-3)
-
-
-def test_niches_that_the_user_made_are_taken(slide, weights):
-    stalign.pp.niches(slide, 6)
-    made = slide.obsp[Keys.NICHE_GRAPH].copy()
-    stalign.tl.embed(slide, weights)
-    assert abs(slide.obsp[Keys.NICHE_GRAPH] - made).nnz == 0
 
 
 def test_niches_are_made_again_after_spots_were_removed(slide, weights, embeddings, log):
@@ -283,7 +285,7 @@ def test_niches_are_made_again_after_spots_were_removed(slide, weights, embeddin
     kept = np.random.default_rng(0).random(slide.n_obs) > 0.3
     part = slide[kept].copy()
     stalign.tl.embed(part, weights)
-    assert "were spots removed?" in log.text
+    assert "was made for other spots" in log.text
     fresh = slide[kept].copy()
     del fresh.obsp[Keys.NICHE_GRAPH], fresh.obsm[Keys.SPOT_WINDOW], fresh.obsm[Keys.NICHE_WINDOW]
     stalign.tl.embed(fresh, weights)
@@ -299,7 +301,7 @@ def test_a_section_without_counts_is_embedded_from_its_image(weights, log):
     matrix[second] = 0
     pair.X = matrix.tocsr()
     stalign.tl.embed(pair, weights, library_key="library")
-    modality = {name: item["modality"] for name, item in pair.uns[Keys.UNS]["embed"]["sections"].items()}
+    modality = dict(pair.uns[Keys.UNS]["embed"]["sections"][["section", "modality"]].to_numpy())
     assert modality == {"toy_1": "both", "toy_2": "image"}
     assert "'toy_2' has no counts" in log.text
     assert pair.obs[Keys.VALID].all()
@@ -313,7 +315,7 @@ def test_totals_over_all_genes_make_a_table_of_some_like_the_whole(slide, weight
     known = stalign.tl.embed(slide[:, :300].copy(), weights, total_counts="sum_umi", copy=True)
     guessed = stalign.tl.embed(slide[:, :300].copy(), weights, copy=True)
     assert not np.allclose(known.obsm[Keys.EMBED_GENE], guessed.obsm[Keys.EMBED_GENE], atol=1e-2)
-    assert known.uns[Keys.UNS]["embed"]["sections"]["toy"]["n_genes"] == 300
+    assert section_row(known, "embed", "toy")["n_genes"] == 300
 
 
 def test_counts_of_a_layer(slide, weights, embeddings):
@@ -339,7 +341,7 @@ class TestFeatures:
 
     def test_features_are_read_from_obsm(self, slide, weights):
         stalign.tl.embed(slide, weights, features={"niche_image": "X_colour_niche"})
-        assert slide.uns[Keys.UNS]["embed"]["sections"]["toy"]["modality"] == "both"
+        assert section_row(slide, "embed", "toy")["modality"] == "both"
         batch = Batch(
             section=torch.zeros(slide.n_obs, dtype=torch.long),
             niche_image=torch.from_numpy(slide.obsm["X_colour_niche"]),
@@ -376,7 +378,7 @@ class TestFeatures:
 
     def test_they_are_not_needed_where_the_image_is_left_out(self, slide, weights):
         stalign.tl.embed(slide, weights, image=False)
-        assert slide.uns[Keys.UNS]["embed"]["sections"]["toy"]["modality"] == "gene"
+        assert section_row(slide, "embed", "toy")["modality"] == "gene"
 
 
 class TestPackaged:

@@ -45,12 +45,13 @@ def test_writes_features_and_their_record(spots):
     assert features.shape == (40, 27)
     assert features.dtype == np.float32
     assert np.isfinite(features).all()
-    record = spots.uns["stalign"]["encode"]["X_colour_niche"]
+    noted = spots.uns["X_colour_niche"]
+    record = noted["params"]
     assert record["encoder"] == "colour"
     assert record["weights"] == "none"
-    assert record["sections"]["toy"]["window_um"] == pytest.approx(155, abs=60)
+    assert noted["sections"].set_index("section").loc["toy", "window_um"] == pytest.approx(155, abs=60)
     stalign.tl.encode(spots, "pixels", key_added="X_p")
-    assert set(spots.uns["stalign"]["encode"]) == {"X_colour_niche", "X_p"}
+    assert spots.uns["X_p"]["params"]["encoder"] == "pixels"
 
 
 @pytest.mark.parametrize(("level", "um"), [("spot", 55.0), ("native", 64.0)])
@@ -67,9 +68,7 @@ def test_patch_is_the_window_around_the_spot(spots, calls, level, um):
     half = um / mpp / 2
     cut = image[round(y - half) : round(y + half), round(x - half) : round(x + half), :3]
     np.testing.assert_allclose(spots.obsm[f"X_mean-rgb_{level}"][17], cut.reshape(-1, 3).mean(0), atol=4)
-    assert spots.uns["stalign"]["encode"][f"X_mean-rgb_{level}"]["sections"]["toy"]["window_um"] == pytest.approx(
-        um, rel=0.02
-    )
+    assert spots.uns[f"X_mean-rgb_{level}"]["sections"]["window_um"][0] == pytest.approx(um, rel=0.02)
 
 
 def test_niche_uses_the_niches_that_are_there(spots, calls):
@@ -111,7 +110,7 @@ def test_batch_size_and_order_of_spots_make_no_difference(spots):
     stalign.tl.encode(shuffled, "resnet18", weights="random", cache=False, batch_size=64)
     a, b = spots.obsm["X_resnet18_spot"][order], shuffled.obsm["X_resnet18_spot"]
     np.testing.assert_allclose(a, b, atol=1e-4 * np.abs(a).max())
-    assert spots.uns["stalign"]["encode"]["X_resnet18_spot"]["weights"].startswith("random: for checks of shape")
+    assert spots.uns["X_resnet18_spot"]["params"]["weights"].startswith("random: for checks of shape")
 
 
 def test_cache_is_found_by_content(spots, monkeypatch):
@@ -201,7 +200,7 @@ def test_survives_h5ad_and_zarr(spots, tmp_path):
     spots.write_zarr(tmp_path / "a.zarr")
     for read in (ad.read_h5ad(tmp_path / "a.h5ad"), ad.read_zarr(tmp_path / "a.zarr")):
         np.testing.assert_array_equal(read.obsm["X_colour_niche"], spots.obsm["X_colour_niche"])
-        assert read.uns["stalign"]["encode"]["X_pca_spot"]["options"]["n_comps"] == 50
+        assert read.uns["X_pca_spot"]["params"]["options"]["n_comps"] == 50
 
 
 def test_pca_is_scanpys_pipeline(spots):
@@ -264,9 +263,9 @@ def test_scgpt_matches_genes_and_seeds_by_name(spots, scgpt_folder):
     stalign.tl.encode(spots, "scgpt", weights=scgpt_folder)
     features = spots.obsm["X_scgpt_spot"]
     np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, atol=1e-5)
-    record = spots.uns["stalign"]["encode"]["X_scgpt_spot"]
+    record = spots.uns["X_scgpt_spot"]
     assert record["n_genes"] == 300
-    assert len(record["weights_sha256"]) == 64
+    assert len(record["params"]["weights_sha256"]) == 64
     turned = spots[::-1, np.random.default_rng(0).permutation(spots.n_vars)].copy()
     stalign.tl.encode(turned, "scgpt", weights=scgpt_folder)
     np.testing.assert_allclose(turned.obsm["X_scgpt_spot"][::-1], features, atol=1e-6)
@@ -334,6 +333,6 @@ def test_real_section_and_the_published_vocabulary(shared_data, tmp_path):
         gene_key = "gene_name" if "gene_name" in adata.var else None
         stalign.tl.encode(adata, "scgpt", weights=tmp_path, gene_key=gene_key)
         assert np.isfinite(adata.obsm["X_scgpt_spot"]).all()
-        assert adata.uns["stalign"]["encode"]["X_scgpt_spot"]["gene_coverage"] > least
+        assert adata.uns["X_scgpt_spot"]["gene_coverage"] > least
     stalign.tl.encode(mouse, "colour", level="niche")
     assert np.isfinite(mouse.obsm["X_colour_niche"]).all()

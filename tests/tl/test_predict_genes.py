@@ -215,6 +215,41 @@ def test_result_can_be_written_and_read(first, second, tmp_path, caplog, monkeyp
     np.testing.assert_array_equal(back.X, found.X)
 
 
+def test_the_result_does_not_share_what_can_be_changed(embedded):
+    image = embedded.uns["spatial"]["toy"]["images"]["hires"]
+    factors = embedded.uns["spatial"]["toy"]["scalefactors"]
+    before = dict(factors), image.copy()
+    factors["offset"] = np.zeros(2)
+    embedded.uns["stalign"] = {"embed": {"weights": "w", "sections": {"toy": {"n_valid": 3}}}}
+    found = predict_genes(embedded, genes=2)
+    own = found.uns["spatial"]["toy"]
+    assert np.shares_memory(own["images"]["hires"], image)  # a section's image is large
+    with pytest.raises(ValueError, match="read-only"):
+        own["images"]["hires"][0, 0] = 7
+    own["scalefactors"].clear()
+    own["images"]["hires"] = None
+    found.uns["spatial"]["other"] = {}
+    found.uns["stalign"]["embed"]["sections"]["toy"]["n_valid"] = 4
+    assert list(embedded.uns["spatial"]) == ["toy"]
+    assert {key: value for key, value in factors.items() if key != "offset"} == before[0]
+    np.testing.assert_array_equal(embedded.uns["spatial"]["toy"]["images"]["hires"], before[1])
+    assert image.flags.writeable and embedded.uns["stalign"]["embed"]["sections"]["toy"]["n_valid"] == 3
+    own = predict_genes(embedded, genes=2).uns["spatial"]["toy"]["scalefactors"]["offset"]
+    own += 1
+    assert factors["offset"].tolist() == [0, 0]
+
+
+def test_reference_sections_and_weights_are_recorded(first, second):
+    second.uns["stalign"] = {"embed": {"weights": "w"}}
+    record = predict_genes(second, first, genes=2).uns["stalign"]
+    assert record["embed"] == {"weights": "w"} and record["predict_genes"]["reference_sections"] == ["toy_1"]
+    second.obsm["X_other"] = np.asarray(second.obsm["X_stalign_image"])
+    record = predict_genes(second, genes=2, use_rep="X_other").uns["stalign"]
+    assert "embed" not in record and "reference_sections" not in record["predict_genes"]
+    second.uns["stalign"] = np.array(["of another tool"])
+    assert "embed" not in predict_genes(second, genes=2).uns["stalign"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "text"),
     [
@@ -264,16 +299,19 @@ def test_bad_splits_and_inputs(first, second):
 @pytest.mark.real
 def test_real_bulb_sections_beat_the_mean(shared_data):
     """Image features that need no weights: colours of windows of three sizes."""
+    from stalign import settings
     from stalign.core.colour import colour_features
     from stalign.core.patches import spot_windows_um
-    from stalign.data.sections import sections
+    from stalign.data import open_sections as sections
 
     parts = []
     for name in ("rep1", "rep2"):
         adata = anndata.read_h5ad(shared_data / "mob" / f"{name}.h5ad")
         slide = adata.uns["spatial"][name]
         slide["metadata"] = {**slide["metadata"], "image_file": str(shared_data / "mob" / f"{name}.jpg")}
-        (view,) = sections(adata)
+        with settings.override(image_root=shared_data):
+            (view,) = sections(adata)
+            assert view.image is not None
         windows = [spot_windows_um(view.coords_um, size) / view.image.mpp for size in (100.0, 250.0, 600.0)]
         adata.obsm["X_colour"] = np.hstack([colour_features(view.image.patches(box, 24)) for box in windows])
         parts.append(adata)

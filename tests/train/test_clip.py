@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import stalign
-from stalign.data.sections import sections as sections_of
+from stalign.data import open_sections as sections_of
 from stalign.encoders.clip_pair import ClipPair
 from stalign.train.clip import ClipConfig, fit_clip, main, read_config
 from stalign.train.clip_data import read_pairs

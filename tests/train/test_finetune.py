@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -86,13 +88,60 @@ def test_numbers_of_numpy_and_no_limit_of_time(toy2, weights):
     assert b.meta["finetune"]["before"] == a.meta["finetune"] and a.meta["finetune"]["random_state"] == 3
 
 
-def test_interruption_leaves_the_session_alive(toy2, weights, monkeypatch):
-    def interrupted(*_):
-        raise KeyboardInterrupt
+def test_interruption_returns_the_best_so_far_and_leaves_the_session_alive(toy2, weights, monkeypatch, log):
+    step = AlignModule.training_step
 
+    def interrupted(self, *given):
+        if self.global_step == 7:
+            raise KeyboardInterrupt
+        return step(self, *given)
+
+    options = {"modality": "gene", "library_key": "library", "batch_size": 64, "lr": 2e-2}
     monkeypatch.setattr(AlignModule, "training_step", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        finetune(toy2, weights, modality="gene", library_key="library")
+    with st.settings.override(verbosity="info"):
+        mine = finetune(toy2, weights, **options)
+    record = mine.meta["finetune"]
+    assert 0 < record["step"] < 7 and record["held_out_loss"][1] < record["held_out_loss"][0]
+    assert f"Interrupted after 7 steps: these are the best weights so far, of step {record['step']}." in log.text
+    monkeypatch.setattr(AlignModule, "validation_step", interrupted)
+    monkeypatch.setattr(AlignModule, "global_step", 7, raising=False)
+    with pytest.raises(KeyboardInterrupt):  # before there is anything to return
+        finetune(toy2, weights, **options)
+
+
+def test_says_what_was_held_out(toy2, weights):
+    mine = finetune(toy2, weights, modality="gene", epochs=1, library_key="library")
+    spots = mine.meta["finetune"]["spots"]
+    assert [part["section"] for part in spots] == ["toy_1", "toy_2"]
+    n = (toy2.obs["library"] == "toy_1").sum()
+    assert spots[0]["trained"] + spots[0]["held_out"] + spots[0]["left_out"] == n
+    assert spots[0]["held_out"] == round(0.1 * n) and spots[0]["left_out"] > 0 and len(spots[0]["centres"]) == 1
+    json.dumps(spots)
+
+
+def test_messages_name_its_own_arguments(toy2, weights, monkeypatch):
+    options = {"library_key": "library", "modality": "gene"}
+    bad = toy2.copy()
+    bad.X = bad.X.astype(float)
+    bad.X[0, 0] = -1
+    with pytest.raises(RuntimeError, match="Mend it, or leave it out of `data`") as caught:
+        finetune(bad, weights, **options)
+    assert "data." not in str(caught.value) and "exclude" not in str(caught.value)
+    for wrong in ({"epochs": np.inf}, {"lr": np.inf}):
+        with pytest.raises(ValueError, match=f"Expected `{next(iter(wrong))}` to be finite"):
+            finetune(toy2, weights, **options, **wrong)
+    with (
+        st.settings.override(device="cuda:99"),
+        pytest.raises(ValueError, match=r"Expected `settings.device` to be a device of this machine. Found: 'cuda:99'"),
+    ):
+        finetune(toy2, weights, **options)
+    terms = AlignModule.terms
+    monkeypatch.setattr(
+        AlignModule, "terms", lambda self, batch: {k: v / (not self.training) for k, v in terms(self, batch).items()}
+    )
+    with pytest.raises(FloatingPointError, match="Lower `lr`, or raise `batch_size` or `temperature`") as caught:
+        finetune(toy2, weights, **options)
+    assert "optim" not in str(caught.value) and "resume" not in str(caught.value)
 
 
 def test_takes_several_tables(toy2, weights):
@@ -108,7 +157,15 @@ def test_says_what_is_wrong(toy2, weights):
         finetune(toy2, weights, modality="genes")
     with pytest.raises(ValueError, match="held_out"):
         finetune(toy2, weights, held_out=0.7)
-    for wrong in ({"epochs": 0}, {"lr": 0}, {"batch_size": 1}, {"max_seconds": -1}, {"random_state": -1}):
+    for wrong in (
+        {"epochs": 0},
+        {"lr": 0},
+        {"batch_size": 1},
+        {"max_seconds": -1},
+        {"patience": 0},
+        {"random_state": -1},
+        {"temperature": 0},
+    ):
         with pytest.raises(ValueError, match=f"Expected `{next(iter(wrong))}` above"):
             finetune(toy2, weights, **wrong)
     with pytest.raises(OSError, match="to be a folder that can be written to"):

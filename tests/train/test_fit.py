@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from threadpoolctl import threadpool_info
 
 import stalign as st
 from stalign.models.checkpoint import load
@@ -188,6 +189,50 @@ def test_resume_refuses_sections_that_have_changed(toy2, tiny):
     renamed.var_names = [name if i % 2 else f"NEW{i}" for i, name in enumerate(toy2.var_names)]
     with pytest.raises(ValueError, match=r"to be of this run.*vocabulary was"):
         fit([Slide(spec, renamed)], config, resume=True)
+
+
+def test_resume_refuses_another_image_of_the_same_size(toy2, tiny):
+    config, spec = tiny(run={"steps": 2}), SectionSpec("toy.h5ad", library_key="library")
+    fit([Slide(spec, toy2)], config)
+    other = toy2.copy()
+    images = other.uns["spatial"]["toy_2"]["images"]
+    images["hires"] = np.ascontiguousarray(images["hires"][::-1, ::-1])
+    with pytest.raises(ValueError, match=r"to be of this run. Found: section 'toy_2' has other image\."):
+        fit([Slide(spec, other)], config, resume=True)
+    one = [Slide(replace(spec, include=("toy_1",)), toy2)]
+    with pytest.raises(ValueError, match=r"no section 'toy_2' any more"):
+        fit(one, config, resume=True)
+
+
+def test_a_run_goes_on_with_its_number_of_threads(slides, tiny, log, monkeypatch, tmp_path):
+    found, step = [], AlignModule.training_step
+
+    def training_step(self, batch, index):
+        blas = {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+        found.append((torch.get_num_threads(), blas))
+        return step(self, batch, index)
+
+    monkeypatch.setattr(AlignModule, "training_step", training_step)
+    config = tiny(run={"steps": 2, "checkpoint_every": 1})
+    torch.set_num_threads(2)
+    fit(slides, config)
+    (tmp_path / "run" / "checkpoints" / "step-00000002.ckpt").unlink()
+    torch.set_num_threads(1)
+    with st.settings.override(verbosity="info"):
+        fit(slides, config, resume=True)
+    assert found == [(2, {2})] * 3 and torch.get_num_threads() == 1
+    assert "Going on with 2 torch threads, as before, rather than the 1 of this process." in log.text
+
+
+def test_out_in_the_home_of_the_user(slides, tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "home").mkdir()
+    weights = fit(slides, tiny(out="~/run", run={"steps": 2}))
+    assert weights == tmp_path / "home" / "run" / "weights" and load("~/run/weights").path == weights
+    assert len(found(tmp_path / "home" / "run" / "checkpoints")) == 1 and len(history("~/run")) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
 def test_an_export_that_was_cut_short_is_made_up_for(slides, tiny, tmp_path):

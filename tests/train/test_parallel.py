@@ -152,23 +152,23 @@ def toml(values):
 
 def test_several_processes_bear_batches_without_images():
     from stalign.train.config import RunConfig
-    from stalign.train.trainer import _placement, world_size
+    from stalign.train.placement import placement, world_size
 
-    assert _placement(RunConfig(accelerator="cpu", devices=1))["strategy"] == "auto"
-    assert _placement(RunConfig(accelerator="cpu", devices=2))["strategy"] == "ddp_find_unused_parameters_true"
-    assert _placement(RunConfig(accelerator="cpu", devices=2, strategy="fsdp"))["strategy"] == "fsdp"
+    assert placement(RunConfig(accelerator="cpu", devices=1))["strategy"] == "auto"
+    assert placement(RunConfig(accelerator="cpu", devices=2))["strategy"] == "ddp_find_unused_parameters_true"
+    assert placement(RunConfig(accelerator="cpu", devices=2, strategy="fsdp"))["strategy"] == "fsdp"
     assert world_size(RunConfig(accelerator="cpu", devices=2, num_nodes=3)) == 6
 
 
 def test_torchrun_says_how_many_processes_there_are(monkeypatch):
     from stalign.train.config import RunConfig
-    from stalign.train.trainer import _placement, world_size
+    from stalign.train.placement import placement, world_size
 
     for name, value in {
         "TORCHELASTIC_RUN_ID": "1", "RANK": "0", "LOCAL_RANK": "0", "GROUP_RANK": "0", "WORLD_SIZE": "6",
         "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1",
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
-    placement = _placement(RunConfig(accelerator="cpu"))
-    assert (placement["devices"], placement["num_nodes"]) == (2, 3)
+    found = placement(RunConfig(accelerator="cpu"))
+    assert (found["devices"], found["num_nodes"]) == (2, 3)
     assert world_size(RunConfig(accelerator="cpu")) == 6

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import gzip
 import zlib
 from dataclasses import replace
@@ -10,7 +11,7 @@ import scipy.sparse as sp
 
 import stalign as st
 from stalign.models.config import MINI
-from stalign.train import store as store_module
+from stalign.train import opening
 from stalign.train.config import DataConfig, SectionSpec
 from stalign.train.orthologs import read_orthologs
 from stalign.train.patterns import left_out
@@ -136,7 +137,7 @@ def test_frozen_features_as_arrays(toy2, tmp_path):
     stored = store.sections[1]
     assert stored.stratum == "both+niche_image"
     batch = stored.reader.batch(stored.rows[:4])
-    rows = stored.reader.section.rows[stored.rows[:4]]
+    rows = np.flatnonzero(toy2.obs["library"] == stored.name)[stored.rows[:4]]
     np.testing.assert_array_equal(batch.niche_image.numpy(), features[rows])
     assert batch.spot_image.shape == (4, 3, 28, 28)
     assert set(toy2.obsm) == before  # the caller's table is left alone
@@ -197,12 +198,45 @@ def test_an_excluded_slide_is_not_opened(toy2, tmp_path, pattern):
             open_store(slides[:1], DataConfig(exclude=(name,)), SPEC)
 
 
-def test_patterns_that_fit_nothing_are_told(toy2, caplog):
+def test_patterns_to_exclude_that_fit_nothing_are_told(toy2, caplog):
     slide = Slide(SectionSpec("a", library_key="library"), toy2)
     with st.settings.override(verbosity="warning"):
-        open_store([slide], DataConfig(exclude=("toy_2", "nobody"), validation=("toy_1", "toy_3")), SPEC)
+        open_store([slide], DataConfig(exclude=("toy_2", "nobody")), SPEC)
     told = [r.getMessage() for r in caplog.records if "fits no" in r.getMessage()]
-    assert told == ["The exclude pattern 'nobody' fits no slide.", "The validation pattern 'toy_3' fits no section."]
+    assert told == ["The exclude pattern 'nobody' fits no slide."]
+
+
+def failing(monkeypatch, bad, error):
+    """Let one slide fail as it is opened."""
+    open_slide = opening.open_slide
+
+    def fails(slide):
+        if slide is bad:
+            raise error
+        return open_slide(slide)
+
+    monkeypatch.setattr(opening, "open_slide", fails)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        AttributeError("no x"),
+        IndexError("7"),
+        KeyError("spots"),
+        NameError("x"),
+        NotImplementedError("x"),
+        TypeError("an integer is required"),
+        OSError(errno.EMFILE, "Too many open files"),
+    ],
+)
+@pytest.mark.parametrize("on_error", ["stop", "skip"])
+def test_a_mistake_that_is_not_the_slide_s_passes_with_its_name(toy2, monkeypatch, error, on_error):
+    bad = Slide(SectionSpec("bad", library_key="library"), toy2)
+    failing(monkeypatch, bad, error)
+    with pytest.raises(type(error)) as caught:
+        open_store([bad], DataConfig(on_error=on_error), SPEC)
+    assert caught.value.__notes__[-1] == "While reading slide 'bad'."
 
 
 @pytest.mark.parametrize(
@@ -210,25 +244,18 @@ def test_patterns_that_fit_nothing_are_told(toy2, caplog):
     [
         (EOFError("Compressed file ended"), "EOFError: Compressed file ended"),
         (EOFError(), "EOFError"),
-        (AttributeError("no x"), "AttributeError: no x"),
-        (IndexError("7"), "IndexError: 7"),
+        (TypeError("Expected a table. Found: none."), "Expected a table. Found: none"),
+        (PermissionError(13, "Permission denied"), "[Errno 13] Permission denied"),
         (RuntimeError("unspecified"), "RuntimeError: unspecified"),
         (zlib.error("Error -3"), "zlib.error: Error -3"),
-        (KeyError("spots"), "KeyError: spots"),
+        (KeyError("object 'spots' doesn't exist"), "KeyError: object 'spots' doesn't exist"),
         (KeyError("Expected a column. Found: none."), "Expected a column. Found: none"),
         (ValueError("7"), "ValueError: 7"),
     ],
 )
 def test_whatever_is_wrong_with_a_slide_is_told_and_skipped(toy2, monkeypatch, error, found):
     good, bad = (Slide(SectionSpec(name, library_key="library"), toy2) for name in ("good", "bad"))
-    open_slide = store_module.open_slide
-
-    def fails(slide, spec):
-        if slide is bad:
-            raise error
-        return open_slide(slide, spec)
-
-    monkeypatch.setattr(store_module, "open_slide", fails)
+    failing(monkeypatch, bad, error)
     with pytest.raises(RuntimeError) as caught:
         open_store([good, bad], DataConfig(), SPEC)
     assert f"Cannot read slide 'bad'. Found: {found}. Mend it" in str(caught.value)
@@ -271,6 +298,11 @@ def test_a_store_is_told_from_one_of_other_counts_positions_and_images(toy2):
     moved.obsm["spatial"] = moved.obsm["spatial"] + np.array([1.0, 0.0])
     images = smaller.uns["spatial"]["toy_1"]["images"]
     images["hires"] = images["hires"][:-1]
-    for other in (counts, moved, smaller):
+    pixel = toy2.copy()
+    images = pixel.uns["spatial"]["toy_1"]["images"]
+    images["hires"] = images["hires"].copy()
+    images["hires"][0, 0, 0] ^= 1  # any pixel, also one that no spot covers
+    for other, kind in ((counts, "counts"), (moved, "positions"), (smaller, "image"), (pixel, "image")):
         now = fingerprint(other)
-        assert now != before and [s[:2] for s in now] == [s[:2] for s in before]
+        assert [s[:2] for s in now] == [s[:2] for s in before]
+        assert {part for part, value in before[0][2].items() if now[0][2][part] != value} == {kind}

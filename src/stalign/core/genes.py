@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +15,7 @@ from scipy import sparse
 from stalign._validate import message
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -167,6 +168,8 @@ def match(
 
     Raises
     ------
+    TypeError
+        If `aliases` or `orthologs` is no mapping.
     ValueError
         If no gene matches, or the two lists of the vocabulary differ in length.
 
@@ -219,6 +222,8 @@ def _first(names: list[str], count: int = 0, *, positions: list[int] | None = No
 
 
 def _cleaned(table: Mapping[str, str] | None) -> dict[str, str]:
+    if table is not None and not isinstance(table, Mapping):
+        raise TypeError(message("Expected other names of genes as a mapping to symbols", found=type(table).__name__))
     return dict(zip(clean(table), clean(table.values()), strict=True)) if table else {}
 
 

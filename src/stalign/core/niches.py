@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -9,17 +10,67 @@ from scipy import sparse
 from scipy.spatial import KDTree
 
 from stalign._constants import N_NEIGHBORS
-from stalign._validate import message
+from stalign._validate import message, one_of, whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _SPARE: Final = 4  # neighbours asked for beyond k, so that the first ring of a hexagonal grid needs no second query
 _VALUES: Final = 1 << 22  # distances held at once while ties are resolved
+_ROUNDING: Final = 1e-6  # of the mean distance of spots: distances and positions that differ by less are equal
+_AS_NEAR: Final = 1.05  # spots this much farther than the last neighbour are as near, as px are whole numbers
 
 
-def nearest(coords: NDArray[np.floating], k: int = N_NEIGHBORS) -> NDArray[np.intp]:
-    """Nearest other spots of each spot, by Euclidean distance; ties are broken by position.
+@dataclass(frozen=True)
+class Niche:
+    """What makes a niche: the spot and its nearest neighbours (ST-Align, section 3.1).
+
+    Parameters
+    ----------
+    n_neighbors
+        Number of neighbours.
+    include_self
+        Whether the spot itself counts in the mean over its niche.
+    ties
+        `position`: of equally near spots those that come first by position (top to bottom, left to right), so that
+        every niche has `n_neighbors`; `all`: every spot as near as the last one, so that niches on a grid are
+        symmetric.
+
+    Raises
+    ------
+    TypeError
+        If `n_neighbors` is not a whole number.
+    ValueError
+        If it is below 1, or `ties` is unknown.
+    """
+
+    n_neighbors: int = N_NEIGHBORS
+    include_self: bool = True
+    ties: str = "position"
+
+    def __post_init__(self) -> None:
+        one_of(self.ties, ("position", "all"), name="ties")
+        object.__setattr__(self, "n_neighbors", whole(self.n_neighbors, name="n_neighbors"))
+
+    def graph(self, coords: NDArray[np.floating]) -> sparse.csr_matrix:
+        """Find the niches of spots.
+
+        Parameters
+        ----------
+        coords
+            (n, 2) x and y of the spots, in px or µm; rows that are not finite belong to no niche.
+
+        Returns
+        -------
+        (n, n) CSR float32, the weights of the mean over each niche: rows sum to 1, or are empty.
+        """
+        valid = np.isfinite(coords).all(axis=1)
+        neighbours = nearest(coords, self.n_neighbors, ties=self.ties)
+        return niche_graph(neighbours, include_self=self.include_self, valid=valid)
+
+
+def nearest(coords: NDArray[np.floating], k: int = N_NEIGHBORS, *, ties: str = "position") -> NDArray[np.intp]:
+    """Nearest other spots of each spot, by Euclidean distance.
 
     Parameters
     ----------
@@ -27,16 +78,24 @@ def nearest(coords: NDArray[np.floating], k: int = N_NEIGHBORS) -> NDArray[np.in
         (n, 2) x and y of the spots, in px or µm. A spot with a coordinate that is not finite is nobody's neighbour.
     k
         Number of neighbours.
+    ties
+        `position` takes of equally near spots those that come first from top to bottom and from left to right; `all`
+        takes every spot that is no more than 5 % farther than the k-th.
 
     Returns
     -------
-    (n, min(k, n - 1)) positions of the neighbours, nearest first. -1 fills the rows of spots without coordinates, and
-    the end of every row where fewer than k other spots have coordinates.
+    (n, min(k, n - 1)) positions of the neighbours, nearest first; with `ties="all"`, as many columns as the largest
+    niche needs. -1 fills the rows of spots without coordinates, and the end of rows with fewer neighbours.
 
     Raises
     ------
     ValueError
         If the coordinates are not (n, 2) or `k` is below 1.
+
+    Notes
+    -----
+    The order of the rows makes no difference but for spots in one place. Distances and positions that differ by a
+    millionth of the mean distance of spots count as equal, so that rounding makes none either.
 
     Examples
     --------
@@ -58,7 +117,20 @@ def nearest(coords: NDArray[np.floating], k: int = N_NEIGHBORS) -> NDArray[np.in
     width = min(k, len(valid) - 1)
     if width < 1:
         return neighbours
-    points = coords[valid]
+    points = coords[valid] - coords[valid].min(axis=0)
+    unit = _ROUNDING * (np.sqrt(points.max(axis=0).prod() or points.max() ** 2) / np.sqrt(len(points)) or 1.0)
+    by_position = np.lexsort(np.rint(points / unit).T)
+    valid, points = valid[by_position], points[by_position]
+    found = _nearest(points, width, unit)
+    if ties == "all":
+        found = _as_near(points, np.linalg.norm(points[found[:, -1]] - points, axis=1))
+        neighbours = np.full((len(coords), max(found.shape[1], neighbours.shape[1])), -1, dtype=np.intp)
+    neighbours[valid, : found.shape[1]] = np.where(found >= 0, valid[found], -1)
+    return neighbours
+
+
+def _nearest(points: NDArray[np.floating], width: int, unit: float) -> NDArray[np.intp]:
+    """Positions (n, width) of the nearest other points, by distance in whole units and then by index."""
     kept = _first_of_each_place(points, width + 1)
     tree = KDTree(points[kept], balanced_tree=False)
     found = np.empty((len(points), width), dtype=np.intp)
@@ -68,11 +140,24 @@ def nearest(coords: NDArray[np.floating], k: int = N_NEIGHBORS) -> NDArray[np.in
         asked, unresolved = min(asked, tree.n), []
         for part in np.array_split(rows, -(-len(rows) * asked // _VALUES)):
             distance, index = tree.query(points[part], k=asked, workers=-1)
+            distance = np.rint(distance / unit)
             found[part], complete = _select(distance, kept[index], part, width, everything=asked == tree.n)
             unresolved.append(part[~complete])
         rows, asked = np.concatenate(unresolved), 2 * asked
-    neighbours[valid, :width] = valid[found]
-    return neighbours
+    return found
+
+
+def _as_near(points: NDArray[np.floating], radius: NDArray[np.floating]) -> NDArray[np.intp]:
+    """Positions (n, widest) of all other points within a radius of each point, ascending, filled up with -1."""
+    around = KDTree(points).query_ball_point(points, radius * _AS_NEAR, workers=-1, return_sorted=True)
+    sizes = np.array([len(some) for some in around], dtype=np.intp)
+    row, column = np.repeat(np.arange(len(points)), sizes), np.concatenate(around).astype(np.intp)
+    others = row != column
+    row, column = row[others], column[others]
+    sizes = np.bincount(row, minlength=len(points))
+    found = np.full((len(points), sizes.max()), -1, dtype=np.intp)
+    found[np.arange(found.shape[1]) < sizes[:, None]] = column
+    return found
 
 
 def _first_of_each_place(points: NDArray[np.floating], count: int) -> NDArray[np.intp]:

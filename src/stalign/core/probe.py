@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from stalign._validate import message
+from stalign.core.labels import as_labels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 ALPHAS: Final = (1.0, 0.1, 0.01, 0.001, 0.0001)  # strengths of the penalty, STimage-1K4M (Chen et al. 2024)
-NOT_LABELS: Final = ("", "nan", "None", "undetermined", "Exclude")  # labels that are left out there
 _CLASSIFIER_SEED: Final = 1
 _MAX_ITER: Final = 10_000
 
@@ -68,7 +68,7 @@ def linear_probe(
     features
         Features, (n, d); spots with a NaN are left out.
     labels
-        Label of each spot, (n,). Missing ones, "", "undetermined" and "Exclude" are left out.
+        Label of each spot, (n,). Missing ones and those of `core.labels.NO_LABEL` are left out.
     groups
         Section or patient of each spot, (n,). With it, whole groups go to one part, so that neighbouring spots don't
         give the answer away; the published protocol splits spots.
@@ -99,11 +99,11 @@ def linear_probe(
     from sklearn.metrics import f1_score
 
     features = np.asarray(features)
-    names = np.asarray(labels).astype(str)
+    names = as_labels(labels)
     if len(features) != len(names):
         raise ValueError(message("Expected one label per spot", found=f"{len(names)} for {len(features)}"))
-    kept = np.isfinite(features).all(axis=1) & ~np.isin(names, NOT_LABELS)
-    x, y = features[kept], names[kept]
+    kept = np.isfinite(features).all(axis=1) & np.array([name is not None for name in names], dtype=bool)
+    x, y = features[kept], names[kept].astype(str)
     classes = np.unique(y)
     if len(y) < 10 or len(classes) < 2:
         found = f"{len(y)} spots of {len(classes)} labels"

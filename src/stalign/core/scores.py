@@ -11,19 +11,9 @@ from stalign._validate import message
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-IGNORE = (
-    "",
-    "nan",
-    "NaN",
-    "None",
-    "NA",
-    "undetermined",
-    "Undetermined",
-    "Exclude",
-    "exclude",
-)  # labels that mean "not labelled"
 MAX_SILHOUETTE = 10_000  # spots; a silhouette needs every pair, so more are sampled
 AGREEMENT = ("ARI", "NMI", "homogeneity", "completeness")
+CLASSIFICATION = ("accuracy", "macro_f1")
 COMPACTNESS = ("silhouette", "calinski_harabasz", "davies_bouldin")
 
 
@@ -179,3 +169,50 @@ def _flat(deviation: np.ndarray, value: np.ndarray, seen: np.ndarray) -> np.ndar
     """Say which columns do not vary by more than rounding, (g,) bool."""
     size = np.abs(np.where(seen, value, 0.0)).max(axis=0, initial=0.0)
     return np.abs(deviation).max(axis=0, initial=0.0) <= 1e-6 * np.maximum(size, 1e-12)
+
+
+def calibration_error(probability: np.ndarray, truth: np.ndarray, *, n_bins: int = 10) -> float:
+    """Expected calibration error: how far confidence is from the share that is right, over bins of confidence.
+
+    Parameters
+    ----------
+    probability
+        Class probabilities, (n, k).
+    truth
+        The true class of each row, (n,) int.
+    n_bins
+        How many bins, of equal numbers of rows.
+
+    Returns
+    -------
+    The mean distance, weighted by rows; NaN where there are none.
+    """
+    if not len(truth):
+        return float("nan")
+    confidence, right = probability.max(axis=1), probability.argmax(axis=1) == truth
+    order = np.argsort(confidence, kind="stable")
+    bins = [part for part in np.array_split(order, n_bins) if len(part)]
+    return float(sum(len(part) * abs(confidence[part].mean() - right[part].mean()) for part in bins) / len(truth))
+
+
+def classification(truth: ArrayLike, labels: ArrayLike) -> dict[str, float]:
+    """Compare labels with the true ones of the same names.
+
+    Parameters
+    ----------
+    truth
+        The true label of each spot, (n,).
+    labels
+        The label given, (n,).
+
+    Returns
+    -------
+    accuracy, and macro_f1, the mean F1 of the true labels; NaN where there are no spots.
+    """
+    from sklearn.metrics import f1_score
+
+    truth, labels = np.asarray(truth), np.asarray(labels)
+    if len(truth) == 0:
+        return dict.fromkeys(CLASSIFICATION, float("nan"))
+    f1 = f1_score(truth, labels, labels=np.unique(truth), average="macro", zero_division=0.0)
+    return {"accuracy": float((truth == labels).mean()), "macro_f1": float(f1)}

@@ -1,23 +1,49 @@
-"""What stalign reads from AnnData and SpatialData: tables, sections and their images."""
+"""What stalign reads from AnnData and SpatialData, and how it writes: sections, their images, slots."""
 
 from __future__ import annotations
 
+from stalign.data.counts import CountKeys
+from stalign.data.derived import niche_of, niche_slots, say_what_changes, window_slots
 from stalign.data.genes import gene_ids
 from stalign.data.images import SectionImage
-from stalign.data.sections import SectionView, groups, library_names, sections
-from stalign.data.slots import write
-from stalign.data.table import has_counts, read_counts, read_totals, table_of
+from stalign.data.records import check_key, check_writable, record, section_row, section_table
+from stalign.data.section import Section
+from stalign.data.sections import open_sections
+from stalign.data.slots import merged, write
+from stalign.data.table import (
+    check_labels,
+    has_counts,
+    label_columns,
+    library_column,
+    read_counts,
+    read_totals,
+    table_of,
+)
+from stalign.data.vocabulary import Vocabulary
 
 __all__ = [
+    "CountKeys",
+    "Section",
     "SectionImage",
-    "SectionView",
+    "Vocabulary",
+    "check_key",
+    "check_labels",
+    "check_writable",
     "gene_ids",
-    "groups",
     "has_counts",
-    "library_names",
+    "label_columns",
+    "library_column",
+    "merged",
+    "niche_of",
+    "niche_slots",
+    "open_sections",
     "read_counts",
     "read_totals",
-    "sections",
+    "record",
+    "say_what_changes",
+    "section_row",
+    "section_table",
     "table_of",
+    "window_slots",
     "write",
 ]

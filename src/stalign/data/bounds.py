@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
 
-from stalign._validate import message
+from stalign._validate import message, warn
+from stalign.data.numbers import number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,13 +17,10 @@ if TYPE_CHECKING:
 
     from stalign.data.images import SectionImage
 
-_FEW, _SHARE = (
-    2,
-    0.01,
-)  # spots outside the image that are tolerated: as many, or this share of the spots with coordinates
-
-_DIRECTION = np.array([1.0, np.sqrt(2)])  # no two places of a grid have the same product with it
-_TWICE = 0.2  # share of spots in the place of another from which a section looks like several
+_FEW: Final = 2  # spots outside the image that are tolerated
+_SHARE: Final = 0.01  # or this share of the spots with coordinates
+_DIRECTION: Final = np.array([1.0, np.sqrt(2)])  # no two places of a grid have the same product with it
+_TWICE: Final = 0.2  # share of spots in the place of another from which a section looks like several
 
 
 def inside(
@@ -72,11 +69,9 @@ def inside(
                 hint=_likely(coords[valid], image, factors),
             )
         )
-    warnings.warn(
+    warn(
         f"{n_out} of {n_valid} spots of section {library!r} lie outside its image {image.key!r} of "
-        f"{width} x {height} px; they are treated as invalid.",
-        UserWarning,
-        stacklevel=4,
+        f"{width} x {height} px; they are treated as invalid."
     )
     coords = coords.copy()
     coords[out] = np.nan
@@ -99,7 +94,7 @@ def _likely(coords: NDArray[np.float64], image: SectionImage, factors: Mapping[s
         if swap and _fits(image.to_pixels(points), image.shape):
             return "x and y look swapped: use obsm['spatial'][:, ::-1]"
         for name, factor in _candidates(image, factors).items():
-            if _fits(points * factor + np.asarray(image.offset), image.shape):
+            if _fits(image.to_pixels(points * factor / image.scale), image.shape):
                 also = " and x and y look swapped" if swap else ""
                 return (
                     f"They would fit with {name} = {factor:g} image px per coordinate px, not {image.scale:g}{also}: "
@@ -110,9 +105,8 @@ def _likely(coords: NDArray[np.float64], image: SectionImage, factors: Mapping[s
 
 def _candidates(image: SectionImage, factors: Mapping[str, Any]) -> dict[str, float]:
     """Scale factors that users mix up: that of another image, none, or one applied to the coordinates before."""
-    named = {
-        key: float(value) for key, value in factors.items() if key.startswith("tissue_") and key.endswith("_scalef")
-    }
+    keys = [key for key in factors if key.startswith("tissue_") and key.endswith("_scalef")]
+    named = {key: number(factors, key, where="the section") or 1.0 for key in keys}
     found = {"a factor of 1": 1.0, **named}
     for other, value in named.items():
         found[f"coordinates in px of {other.removeprefix('tissue_').removesuffix('_scalef')!r}, so"] = (
@@ -146,14 +140,12 @@ def warn_of_overlap(coords: NDArray[np.float64], array: NDArray[np.float64] | No
         again = pd.Series(place @ _DIRECTION).duplicated().to_numpy()  # one number a place, which is faster than two
         if again.mean() < _TWICE or not again.any() or not _share_ground(coords[valid], again):
             continue
-        warnings.warn(
+        warn(
             message(
                 f"Expected one section in {library!r}",
                 found=f"{int(again.sum())} of {len(again)} spots in the place of another",
                 hint="If these are several sections, pass the obs column that tells them apart as `library_key=`",
-            ),
-            UserWarning,
-            stacklevel=4,
+            )
         )
         return
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,19 +19,41 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-    from stalign.data.expression import Vocabulary
+    from stalign.data.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class CountKeys:
+    """Where the counts of a table are.
+
+    Parameters
+    ----------
+    layer
+        Layer of the raw counts; None for `.X`.
+    total_counts
+        obs column with each spot's total count over all genes, for a table of selected genes.
+    gene_key
+        var column of the gene names; None for the index.
+    orthologs
+        Human symbol of each gene of another species.
+    """
+
+    layer: str | None = None
+    total_counts: str | None = None
+    gene_key: str | None = None
+    orthologs: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
 class Counts:
-    """The counts of a table in the genes of a vocabulary.
+    """The counts of a table or section in the genes of a vocabulary.
 
     Parameters
     ----------
     matrix
-        Raw counts, CSR (n_obs, n_genes) float32; those of a table's genes with the same target are summed.
+        Raw counts, CSR (n, n_genes) float32; those of a table's genes with the same target are summed.
     totals
-        Total counts of each spot for the normalisation, (n_obs,).
+        Total counts of each spot for the normalisation, (n,).
     coverage
         Share of the table's genes that the vocabulary knows.
     n_matched
@@ -43,7 +65,7 @@ class Counts:
     coverage: float
     n_matched: int
 
-    def of(self, rows: NDArray[np.intp]) -> tuple[sp.csr_matrix, NDArray[np.float64]]:
+    def of(self, rows: NDArray[np.intp]) -> Counts:
         """Get the counts of some spots.
 
         Parameters
@@ -53,22 +75,14 @@ class Counts:
 
         Returns
         -------
-        Counts, CSR (n, n_genes), not copied where these are all spots, and totals, (n,).
+        Their counts; not copied where these are all spots.
         """
         if len(rows) == self.matrix.shape[0]:
-            return self.matrix, self.totals
-        return self.matrix[rows], self.totals[rows]
+            return self
+        return replace(self, matrix=self.matrix[rows], totals=self.totals[rows])
 
 
-def match_counts(
-    adata: AnnData,
-    vocabulary: Vocabulary,
-    *,
-    layer: str | None = None,
-    total_counts: str | None = None,
-    gene_key: str | None = None,
-    orthologs: Mapping[str, str] | None = None,
-) -> Counts:
+def match_counts(adata: AnnData, vocabulary: Vocabulary, keys: CountKeys) -> Counts:
     """Read the counts of a table in the genes of a vocabulary.
 
     Parameters
@@ -77,14 +91,8 @@ def match_counts(
         The table.
     vocabulary
         The genes that the weights know.
-    layer
-        Layer of the raw counts; None for `.X`.
-    total_counts
-        obs column with each spot's total count over all genes, for a table of selected genes.
-    gene_key
-        var column of the gene names; None for the index.
-    orthologs
-        Human symbol of each gene of another species.
+    keys
+        Where its counts are.
 
     Returns
     -------
@@ -97,11 +105,11 @@ def match_counts(
     ValueError
         If counts are negative, or no gene is known to the vocabulary.
     """
-    counts, totals = read_counts(adata, layer=layer, total_counts=total_counts)
+    counts, totals = read_counts(adata, layer=keys.layer, total_counts=keys.total_counts)
     if totals is None:
         totals = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
-    ids, _ = gene_ids(adata, gene_key=gene_key)
-    found = match(ids, vocabulary.symbols, vocabulary.ensembl, orthologs=orthologs)
+    ids, _ = gene_ids(adata, gene_key=keys.gene_key)
+    found = match(ids, vocabulary.symbols, vocabulary.ensembl, orthologs=keys.orthologs)
     matrix = (counts @ found.collapse).tocsr().astype(np.float32, copy=False)
     logger.info("Genes: %d of %d are known to the weights (%.0f %%).", found.n_matched, len(ids), 100 * found.coverage)
     return Counts(matrix, totals, found.coverage, found.n_matched)

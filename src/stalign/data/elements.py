@@ -1,15 +1,19 @@
-"""Sections of a SpatialData: regions of the table, centroids and coordinate systems."""
+"""One section of a SpatialData: the spots' element, its images, and where both lie."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from stalign._validate import message
-from stalign.data.levels import affine, choose, stained
-from stalign.data.scale import Stated, bin_size
+from stalign.data.choice import Candidate, asked_for, bases, choose, image_name
+from stalign.data.levels import affine, arrays, channels, open_level, turned_scale
+from stalign.data.library import entry_of, stated
+from stalign.data.scale import Stated, bin_size, lattice
 from stalign.data.table import library_column
 
 if TYPE_CHECKING:
@@ -17,62 +21,41 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from spatialdata import SpatialData
 
+    from stalign.data.images import SectionImage
 
-@dataclass(frozen=True)
-class Place:
-    """Where a region lies.
-
-    Parameters
-    ----------
-    library
-        Name of the library.
-    region
-        Name of the annotated element.
-    system
-        Coordinate system that the element shares with its image.
-    coords
-        Centroids (n, 2), x and y in that system.
-    image_key
-        Name of the image element, or None.
-    spot_px
-        Diameter of a spot in the element's own px, or None.
-    size
-        Coordinate px per px of the element.
-    """
-
-    library: str
-    region: str
-    system: str
-    coords: NDArray[np.float64]
-    image_key: str | None
-    spot_px: float | None
-    size: float
+_UNDER = 0.5  # share of the spots that an image has to lie under
 
 
-def regions(table: AnnData) -> list[tuple[str, NDArray[np.intp]]]:
-    """Split a SpatialData's table by the element that each row annotates.
+def region_rows(table: AnnData, library_key: str | None) -> list[tuple[str, NDArray[np.intp]]]:
+    """Split a SpatialData's table by the element that each row annotates, or by a column of obs.
 
     Parameters
     ----------
     table
         The table.
+    library_key
+        Column of obs with the section of each spot, or None for the elements.
 
     Returns
     -------
-    Name and rows (n,) intp of each region.
+    Name and rows (n,) intp of each section.
 
     Raises
     ------
     ValueError
         If the table annotates no element.
     """
-    names, codes = library_column(table, _attrs(table)["region_key"])
+    region_key, _ = _keys(table)
+    names, codes = library_column(table, library_key or region_key)
     return [(name, np.flatnonzero(codes == index)) for index, name in enumerate(names)]
 
 
-def _attrs(table: AnnData) -> dict[str, Any]:
+def _keys(table: AnnData) -> tuple[str, str]:
+    """Columns of obs that name the element and the instance of each row."""
     attrs = table.uns.get("spatialdata_attrs")
-    if not attrs or attrs.get("region_key") not in table.obs or attrs.get("instance_key") not in table.obs:
+    attrs = attrs if isinstance(attrs, dict) else {}
+    region_key, instance_key = attrs.get("region_key"), attrs.get("instance_key")
+    if region_key not in table.obs or instance_key not in table.obs:
         raise ValueError(
             message(
                 "Expected a table that annotates spots",
@@ -80,19 +63,14 @@ def _attrs(table: AnnData) -> dict[str, Any]:
                 hint="Link it with spatialdata.models.TableModel.parse(table, region=, region_key=, instance_key=)",
             )
         )
-    return attrs
+    return str(region_key), str(instance_key)
 
 
-def place(
-    data: SpatialData,
-    table: AnnData,
-    rows: NDArray[np.intp],
-    library: str,
-    coordinate_system: str | None,
-    *,
-    image_key: str | None,
-) -> Place:
-    """Find a library's spots and the image that lies under them.
+class Region:
+    """The spots of one section in an element of a SpatialData.
+
+    Positions are those of the element itself. Those in its coordinate system are used where that stretches the element,
+    but no image with it, onto a lattice, as for an element in steps of the array.
 
     Parameters
     ----------
@@ -101,103 +79,237 @@ def place(
     table
         Its table.
     rows
-        Positions of the library's spots in the table, (n,).
-    library
-        Name of the library.
-    coordinate_system
-        Coordinate system to use, or None to choose: one in which the spots' own coordinates hold, else `global`, else
-        the first that spots and image share.
-    image_key
-        Name of the image element, or None for the finest image under the spots in that coordinate system.
-
-    Returns
-    -------
-    The place.
-
-    Raises
-    ------
-    KeyError
-        If the element, the image or the coordinate system is not there.
-    ValueError
-        If a library's spots belong to several elements, or several images lie under them.
+        Positions of the spots in the table, (n,).
+    name
+        Name of the section.
+    alone
+        Whether it is the only section of the table.
     """
-    from spatialdata import get_centroids
-    from spatialdata.transformations import get_transformation
 
-    attrs = _attrs(table)
-    names = table.obs[attrs["region_key"]].iloc[rows].astype(str).unique()
-    if len(names) != 1:
+    def __init__(self, data: SpatialData, table: AnnData, rows: NDArray[np.intp], name: str, *, alone: bool) -> None:
+        self.data, self.table, self.rows, self.name = data, table, rows, name
+        self.entry = entry_of(table, name, alone=alone)
+
+    @cached_property
+    def element_name(self) -> str:
+        """Name of the element that the spots belong to."""
+        names = self.table.obs[_keys(self.table)[0]].iloc[self.rows].astype(str).unique()
+        if len(names) != 1:
+            expected = f"Expected the spots of section {self.name!r} in one element"
+            raise ValueError(message(expected, found=", ".join(map(repr, names)) or "none"))
+        if names[0] not in self.data:
+            available = [*self.data.shapes, *self.data.labels, *self.data.points]
+            expected = "Expected the element that the table annotates"
+            raise KeyError(message(expected, found=repr(names[0]), available=available))
+        return str(names[0])
+
+    @cached_property
+    def _systems(self) -> dict[str, NDArray[np.float64]]:
+        """Matrix from the element to each of its coordinate systems, those first in which its own positions hold."""
+        from spatialdata.transformations import get_transformation
+
+        found = {key: affine(value) for key, value in get_transformation(self._element, get_all=True).items()}
+        order = sorted(found, key=lambda key: (not np.allclose(found[key], np.eye(3)), key != "global", key))
+        return {key: found[key] for key in order}
+
+    @property
+    def _element(self) -> Any:
+        return self.data[self.element_name]
+
+    @cached_property
+    def _frame(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Positions (n, 2), and the matrix from the element to the frame that they are in."""
+        own = _centres(self._element)
+        ids = self.table.obs[_keys(self.table)[1]].iloc[self.rows]
+        coords = own.reindex(_matched(own.index, ids, self.element_name)).to_numpy(dtype=np.float64)
+        coords[~np.isfinite(coords).all(axis=1)] = np.nan
+        system = next(iter(self._systems.values()))
+        if turned_scale(system, any_angle=True) is None and not self._images_fit():
+            placed = coords @ system[:2, :2].T + system[:2, 2]
+            if lattice(placed)[0] != "unknown":
+                return placed, system
+        return coords, np.eye(3)
+
+    def _images_fit(self) -> bool:
+        """Whether an image lies along the axes of the element's own positions."""
+        from spatialdata.transformations import get_transformation
+
+        for image in self.data.images.values():
+            for key, value in get_transformation(image, get_all=True).items():
+                if key in self._systems and turned_scale(np.linalg.inv(affine(value)) @ self._systems[key]) is not None:
+                    return True
+        return False
+
+    def coordinates(self) -> NDArray[np.float64]:
+        """Read the positions of the spots.
+
+        Returns
+        -------
+        A copy of x and y (n, 2) in coordinate px; both are NaN where one is.
+        """
+        return self._frame[0].copy()
+
+    def stated(self) -> Stated:
+        """Collect what the table and the element say about the scale.
+
+        Returns
+        -------
+        The statement, in coordinate px.
+        """
+        said = stated(self.table, self.rows, self.entry, self.name)
+        radius = np.median(self._element["radius"]) if "radius" in getattr(self._element, "columns", []) else None
+        spot_px = said.spot_px if said.spot_px is not None or radius is None else float(2 * radius)
+        size = float(np.sqrt(abs(np.linalg.det(self._frame[1][:2, :2]))))
+        return replace(
+            said,
+            mpp=None if said.mpp is None else said.mpp / size,
+            bin_um=said.bin_um or bin_size(self.element_name),
+            spot_px=None if spot_px is None else spot_px * size,
+        )
+
+    def image(self, key: str | None, *, mpp: float, want_mpp: float | None) -> SectionImage | None:
+        """Find the image that lies under the spots.
+
+        Parameters
+        ----------
+        key
+            Name of the image element, or None to choose.
+        mpp
+            µm per coordinate px.
+        want_mpp
+            µm per px that will be needed, or None for the finest level.
+
+        Returns
+        -------
+        The image, or None.
+
+        Raises
+        ------
+        KeyError
+            If there is no image of that name, or none that shares a coordinate system with the spots.
+        ValueError
+            If several images can be the section's, or the one asked for is not placed along the axes of the spots.
+
+        Warns
+        -----
+        UserWarning
+            If the image seems to be no H&E image.
+        """
+        if key is not None and key not in self.data.images:
+            raise KeyError(
+                message("Expected `image_key` to name an image", found=repr(key), available=self.data.images)
+            )
+        names = [key] if key is not None else list(self.data.images)
+        there = [self._candidate(name, mpp, want_mpp) for name in names if self._placements(name)]
+        if key is not None and not there:
+            self._no_shared_system(key)
+        if key is not None:
+            return asked_for(there[0], self.name)
+        mine = bases(self.element_name)
+        own = [one for one in there if one.base in mine]
+        if not own:  # images that bear the name of no element, as far as they lie under the spots
+            taken = set().union(*map(bases, (*self.data.shapes, *self.data.labels))) - mine
+            there = [one for one in there if one.base not in taken]
+            there = [one for one in there if len(there) == 1 or self._lies_under(one.name)] or there
+        return choose(own or there, self.name)
+
+    def _candidate(self, name: str, mpp: float, want_mpp: float | None) -> Candidate:
+        """An image that shares a coordinate system with the spots."""
+        rgb, doubt = channels(self.data.images[name])
+        base, kind = image_name(name)
+        return Candidate(name, partial(self._open, name, rgb, mpp, want_mpp), doubt, kind, base)
+
+    def _placements(self, name: str) -> list[tuple[str, NDArray[np.float64]]]:
+        """Matrix from the frame of the positions to px of an image, in each coordinate system that they share."""
+        from spatialdata.transformations import get_transformation
+
+        image = get_transformation(self.data.images[name], get_all=True)
+        back = np.linalg.inv(self._frame[1])
+        return [
+            (key, np.linalg.inv(affine(image[key])) @ matrix @ back)
+            for key, matrix in self._systems.items()
+            if key in image
+        ]
+
+    def _lies_under(self, name: str) -> bool:
+        """Whether an image lies under most of the spots."""
+        coords = self._frame[0]
+        coords = coords[np.isfinite(coords).all(axis=1)]
+        size = arrays(self.data.images[name])[0].sizes
+        for _, matrix in self._placements(name):
+            pixels = coords @ matrix[:2, :2].T + matrix[:2, 2]
+            if len(pixels) and ((pixels >= 0) & (pixels <= [size["x"], size["y"]])).all(axis=1).mean() > _UNDER:
+                return True
+        return False
+
+    def _open(self, name: str, rgb: tuple[int, int, int] | None, mpp: float, want_mpp: float | None) -> SectionImage:
+        """Open an image by the first coordinate system in which it lies along the axes of the spots."""
+        placements = self._placements(name)
+        for _, matrix in placements:
+            found = turned_scale(matrix)
+            if found is not None:
+                return open_level(
+                    self.data.images[name], name, *found, matrix[:2, 2], mpp=mpp, want_mpp=want_mpp, rgb=rgb
+                )
+        system, matrix = placements[0]
+        angle = np.degrees(np.arctan2(matrix[1, 0], matrix[0, 0]))
+        turned = turned_scale(matrix, any_angle=True) is not None
         raise ValueError(
-            message(f"Expected the spots of section {library!r} in one element", found=", ".join(map(repr, names)))
-        )
-    region = str(names[0])
-    if region not in data:
-        available = [*data.shapes, *data.labels, *data.points]
-        raise KeyError(
-            message("Expected the element that the table annotates", found=repr(region), available=available)
-        )
-    element = data[region]
-    if image_key is not None and image_key not in data.images:
-        raise KeyError(message("Expected `image_key` to name an image", found=repr(image_key), available=data.images))
-    own = {name: affine(value) for name, value in get_transformation(element, get_all=True).items()}
-    images = [image_key] if image_key is not None else stained(data)
-    reach = {name: set(get_transformation(data.images[name], get_all=True)) for name in images}
-    system = _system(own, reach, coordinate_system, library, image_key)
-    centroids = get_centroids(element, coordinate_system=system).compute()
-    where = centroids.index.get_indexer(table.obs[attrs["instance_key"]].to_numpy()[rows])
-    coords = centroids[["x", "y"]].to_numpy(dtype=np.float64)[where]
-    coords[(where < 0) | ~np.isfinite(coords).all(axis=1)] = np.nan
-    best = image_key or choose(data, [name for name in images if system in reach[name]], system, coords, region)
-    radius = np.median(element["radius"]) if "radius" in getattr(element, "columns", []) else None
-    size = float(np.sqrt(abs(np.linalg.det(own[system][:2, :2]))))
-    return Place(library, region, system, coords, best, None if radius is None else float(2 * radius), size)
-
-
-def _system(
-    own: dict[str, NDArray[np.float64]],
-    reach: dict[str, set[str]],
-    wanted: str | None,
-    library: str,
-    image_key: str | None,
-) -> str:
-    shared = [name for name in own if any(name in systems for systems in reach.values())]
-    if wanted is not None and wanted not in (own if image_key is None else shared):
-        raise KeyError(
             message(
-                f"Expected `coordinate_system` to be one of section {library!r}"
-                + (" and its image" if image_key else ""),
-                found=repr(wanted),
-                available=shared or own,
+                f"Expected image {name!r} to lie along the axes of the spots of section {self.name!r}",
+                found=f"a turn of {angle:.4g}° between them in {system!r}"
+                if turned
+                else f"the matrix {np.round(matrix[:2], 6).tolist()} from the spots to it in {system!r}",
+                hint="Turn or resample the image onto the spots, as spatialdata.transform does, and store the result",
             )
         )
-    if image_key is not None and not shared:
+
+    def _no_shared_system(self, key: str) -> None:
+        from spatialdata.transformations import get_transformation
+
+        reach = sorted(get_transformation(self.data.images[key], get_all=True))
         raise KeyError(
             message(
-                f"Expected a coordinate system shared by section {library!r} and image {image_key!r}",
-                found=f"{sorted(own)} and {sorted(reach[image_key])}",
+                f"Expected a coordinate system shared by section {self.name!r} and image {key!r}",
+                found=f"{sorted(self._systems)} and {reach}",
                 hint="Set one with spatialdata.transformations.set_transformation",
             )
         )
-    if wanted is not None:
-        return wanted
-    return min(shared or own, key=lambda name: (not np.allclose(own[name], np.eye(3)), name != "global", name))
 
 
-def restate(stated: Stated, found: Place) -> Stated:
-    """Bring what the table says about the scale into the region's coordinate system.
+def _centres(element: Any) -> pd.DataFrame:
+    """Centres of an element's instances, x and y in its own px, by instance."""
+    if hasattr(element, "geometry"):
+        centroids = element.geometry.centroid
+        return pd.DataFrame({"x": centroids.x.to_numpy(), "y": centroids.y.to_numpy()}, index=element.index)
+    from spatialdata import get_centroids
+    from spatialdata.transformations import get_transformation
 
-    Parameters
-    ----------
-    stated
-        What the table says, in px of the element.
-    found
-        Where the region lies.
+    system, transformation = next(iter(get_transformation(element, get_all=True).items()))
+    found = get_centroids(element, coordinate_system=system).compute()
+    back = np.linalg.inv(affine(transformation))
+    own = found[["x", "y"]].to_numpy(dtype=np.float64) @ back[:2, :2].T + back[:2, 2]
+    return pd.DataFrame(own, columns=["x", "y"], index=found.index)
 
-    Returns
-    -------
-    The statement, in px of the coordinate system.
-    """
-    mpp = None if stated.mpp is None else stated.mpp / found.size
-    spot_px = found.spot_px if stated.spot_px is None else stated.spot_px
-    spot_px = None if spot_px is None else spot_px * found.size
-    return replace(stated, mpp=mpp, bin_um=stated.bin_um or bin_size(found.region), spot_px=spot_px)
+
+def _matched(index: pd.Index, ids: pd.Series, element: str) -> pd.Index:
+    """Instance ids as the element's index has them, also where one of the two holds numbers and the other text."""
+    if index.has_duplicates:
+        twice = index[index.duplicated()][0]
+        raise ValueError(message(f"Expected each instance of {element!r} once", found=f"{twice!r} several times"))
+    given = pd.Index(ids.to_numpy())
+    if not len(given) or given.isin(index).any():
+        return given
+    by_text = pd.Series(index, index=index.astype(str))
+    text = given.astype(str)
+    if by_text.index.is_unique and text.isin(by_text.index).any():
+        return pd.Index([by_text.get(value) for value in text])
+    raise ValueError(
+        message(
+            f"Expected the instance ids of the table in the index of element {element!r}",
+            found=f"ids such as '{given[0]}' ({given.dtype}), and an index such as '{index[0]}' ({index.dtype})"
+            if len(index)
+            else "an element without instances",
+            hint=f"Give obs[{ids.name!r}] the ids of the element",
+        )
+    )

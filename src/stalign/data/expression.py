@@ -11,36 +11,26 @@ import scipy.sparse as sp
 from scipy.spatial import KDTree
 
 from stalign._settings import logger
-from stalign._validate import message
+from stalign._validate import message, warn
 from stalign.core.expression import LowRank, fit_low_rank, normalise
-from stalign.core.gaussian import gaussian_graph
+from stalign.core.gaussian import GaussianMean, gaussian_mean, spread
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from stalign.data.counts import Counts
-    from stalign.data.sections import SectionView
+    from stalign.data.section import Section
     from stalign.models.config import InputSpec
 
 _CHUNK = 4096  # spots whose scores are computed at one time
 _FIT_SPOTS = 20_000  # spots that the gene basis of a section is fitted to at most
 _FIT_PLACES = 100  # places that they are taken from in a section of more
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """The genes that weights know.
-
-    Parameters
-    ----------
-    symbols
-        Gene symbols, (n_genes,), in the order of the network's gene table.
-    ensembl
-        Ensembl ids without version, (n_genes,), "" where unknown; or empty.
-    """
-
-    symbols: tuple[str, ...]
-    ensembl: tuple[str, ...] = ()
+_FIT_NICHES = 2000  # niches that it is fitted to where each has hundreds of spots, as of bins and cells
+_FIT_PAIRS = 20_000_000  # spots in those niches at most
+_DRAWN = 64  # spots that stand for such a niche where its counts are thinned
+_LEAST_SPREAD = 0.7  # of the wanted standard deviation; niches of less are worth a warning
 
 
 @dataclass(frozen=True)
@@ -54,12 +44,19 @@ class Expression:
     totals
         Total counts of each spot for the normalisation, (n,).
     graph
-        Weights of the spots in the mean expression of each niche, CSR (n, n) float32. Rows sum to 1, and are empty
-        where no spot of the niche has counts.
+        Weights of the spots in the mean expression of each niche, CSR (n, n) float32, or a `GaussianMean` where a niche
+        has hundreds of spots. Rows sum to 1, and are empty where no spot of the niche has counts.
+    has_niche
+        Whether a spot of the niche has counts, (n,).
+    niche_sd_um
+        Standard deviation of the weights about their spot, along one axis, in µm; NaN where they are no Gaussian.
     low_rank
         Mean, basis (rank, n_genes) and scale fitted to the section's niches.
     scores
         Scores of the spots on that basis, (n, rank) float32; 0 for a spot without counts.
+    niche_scores
+        Scores of the niches, (n, rank) float32. Means commute with the scores, as these are affine and the weights sum
+        to 1.
     target
         Counts per spot after normalisation; 0 where they are left as they are.
     log1p
@@ -74,9 +71,12 @@ class Expression:
 
     counts: sp.csr_matrix
     totals: NDArray[np.float64]
-    graph: sp.csr_matrix
+    graph: sp.csr_matrix | GaussianMean
+    has_niche: NDArray[np.bool_]
+    niche_sd_um: float
     low_rank: LowRank
     scores: NDArray[np.float32]
+    niche_scores: NDArray[np.float32]
     target: float
     log1p: bool
     centred: bool
@@ -87,6 +87,24 @@ class Expression:
     def values(self) -> sp.csr_matrix:
         """Normalised expression of all spots, CSR (n, n_genes) float32; computed at each call."""
         return self._normalised(self.counts, self.totals)
+
+    def niches(self, rows: NDArray[np.intp], rng: np.random.Generator | None = None) -> sp.csr_matrix:
+        """Weights of the spots in some niches.
+
+        Parameters
+        ----------
+        rows
+            Positions of the niches' spots, (b,).
+        rng
+            Source of randomness; with one, a niche of hundreds of spots is stood for by 64 of them, drawn by weight.
+
+        Returns
+        -------
+        CSR (b, n) float32.
+        """
+        if not isinstance(self.graph, GaussianMean):
+            return self.graph[rows]
+        return self.graph.rows(rows) if rng is None else self.graph.draw(rows, _DRAWN, rng)
 
     def dense(self, members: NDArray[np.intp]) -> NDArray[np.float32]:
         """Normalised expression of some spots, gene by gene.
@@ -135,7 +153,7 @@ class Expression:
 
 def read_expression(
     counts: Counts,
-    section: SectionView,
+    section: Section,
     graph: sp.csr_matrix,
     valid: NDArray[np.bool_],
     spec: InputSpec,
@@ -147,7 +165,7 @@ def read_expression(
     Parameters
     ----------
     counts
-        Counts of the table.
+        Counts of the section.
     section
         The section.
     graph
@@ -169,32 +187,26 @@ def read_expression(
     ValueError
         If no spot with a position has counts.
     """
-    matrix, totals = counts.of(section.rows)
+    matrix, totals = counts.matrix, counts.totals
     usable = np.flatnonzero(valid & (totals > 0))
     if len(usable) == 0:
         msg = message(
-            f"Expected at least one spot with counts in section {section.library!r}", found="only spots without counts"
+            f"Expected at least one spot with counts in section {section.name!r}", found="only spots without counts"
         )
         raise ValueError(msg)
     normal = partial(_normalised, target=spec.gene_target_sum, log1p=spec.log1p)
-    if spec.niche_sigma > 0 and not np.isfinite(section.coord_mpp):
-        logger.warning(
-            "Section %r has no physical scale: the expression of its niches is a plain mean. Pass `mpp=` to weigh it.",
-            section.library,
-        )
-    elif spec.niche_sigma > 0:
-        coords = np.where(valid[:, None], section.coords_um, np.nan)
-        graph = gaussian_graph(coords, spec.niche_sigma)
-    graph = _with_counts(graph, totals)
-    sample = _sample(usable, section.coords, random_state)
-    weights = graph[sample]
-    members = np.unique(weights.indices)
-    low_rank = fit_low_rank(
-        normal(matrix[members], totals[members]),
-        rank=min(spec.rank, max(len(usable) // 5, 1)),
-        weights=weights[:, members],
-        seed=random_state,
-    )
+    niches, width = _niches(section, graph, valid, totals, spec.niche_sigma)
+    rank = min(spec.rank, max(len(usable) // 5, 1))
+    if isinstance(niches, GaussianMean):
+        has_niche = niches.has_members
+        means = _means_to_fit(niches, usable, section.coords, matrix, totals, normal, random_state)
+        low_rank = fit_low_rank(means, rank=rank, seed=random_state)
+    else:
+        has_niche = np.diff(niches.indptr) > 0
+        weights = niches[_sample(usable, section.coords, random_state)]
+        members = np.unique(weights.indices)
+        values = normal(matrix[members], totals[members])
+        low_rank = fit_low_rank(values, rank=rank, weights=weights[:, members], seed=random_state)
     if spec.centre == "none":
         low_rank = replace(low_rank, mean=np.zeros_like(low_rank.mean))
     scores = np.zeros((matrix.shape[0], len(low_rank.basis)), np.float32)
@@ -204,15 +216,63 @@ def read_expression(
     return Expression(
         matrix,
         totals,
-        graph,
+        niches,
+        has_niche,
+        width,
         low_rank,
         scores,
+        np.asarray(niches @ scores, np.float32),
         spec.gene_target_sum,
         spec.log1p,
         spec.centre == "section",
         counts.coverage,
         counts.n_matched,
     )
+
+
+def _niches(
+    section: Section, graph: sp.csr_matrix, valid: NDArray[np.bool_], totals: NDArray[np.float64], sigma: float
+) -> tuple[sp.csr_matrix | GaussianMean, float]:
+    """Niches by a Gaussian, where that is wanted and there is a scale, or as given; and the Gaussian's spread in µm."""
+    if not sigma > 0:
+        return _with_counts(graph, totals), float("nan")
+    if not np.isfinite(section.coord_mpp):
+        logger.warning(
+            "Section %r has no physical scale: the expression of its niches is a plain mean. Pass `mpp=` to weigh it.",
+            section.name,
+        )
+        return _with_counts(graph, totals), float("nan")
+    coords = np.where(valid[:, None], section.coords_um, np.nan)
+    niches = gaussian_mean(coords, sigma, members=totals > 0)
+    width = spread(niches, coords)
+    if width < _LEAST_SPREAD * sigma and not section.pitch_um > sigma:  # on arrays of such a pitch it cannot be wider
+        expected = f"Expected niches of section {section.name!r} to average expression by a Gaussian of {sigma:g} µm"
+        found = f"{width:.0f} µm in effect, as too few spots with counts are around most"
+        warn(message(expected, found=found, hint="Use larger bins, or check the scale"))
+    return niches, width
+
+
+def _means_to_fit(
+    niches: GaussianMean,
+    usable: NDArray[np.intp],
+    coords: NDArray[np.float64],
+    matrix: sp.csr_matrix,
+    totals: NDArray[np.float64],
+    normal: Callable[[sp.csr_matrix, NDArray[np.float64]], sp.csr_matrix],
+    seed: int,
+) -> sp.csr_matrix:
+    """Mean expression of niches from all over the section, (m, n_genes)."""
+    rng, placed = np.random.default_rng(seed), usable[np.lexsort(coords[usable].T)]
+    some = rng.choice(placed, min(len(placed), _FIT_NICHES), replace=False)
+    pairs = niches.count(some)
+    some = some[: max(1, int(np.searchsorted(np.cumsum(pairs), _FIT_PAIRS)))]
+    some = some[np.lexsort(coords[some].T)]  # niches side by side share spots
+    means = []
+    for rows in np.array_split(some, max(1, len(some) // 50)):
+        weights = niches.rows(rows)
+        members = np.unique(weights.indices)
+        means.append(weights[:, members] @ normal(matrix[members], totals[members]))
+    return sp.vstack(means, format="csr")
 
 
 def _sample(usable: NDArray[np.intp], coords: NDArray[np.float64], seed: int) -> NDArray[np.intp]:

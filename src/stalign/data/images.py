@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+import tempfile
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,13 +12,16 @@ import numpy as np
 
 from stalign._validate import message
 from stalign.core.patches import cut
-from stalign.data.pixels import full_scale, read_file, to_rgb
+from stalign.data.image_files import level_sizes, open_level
+from stalign.data.pixels import full_scale, to_rgb
 from stalign.data.tiles import EDGE, Tiles, halve
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_IN_MEMORY = 2 * 1024**3  # bytes of RGB up to which an image is kept in memory once it is read
+_IN_MEMORY = 1024**3  # bytes of RGB up to which an image is kept in memory once it is read
+_IN_TILES = 512 * 1024**2  # bytes of tiles that are kept of a larger one
+Turn = tuple[tuple[int, int], tuple[int, int]]
 SLACK: Final = 1.01  # a level counts as fine enough up to 1 % above the wanted µm per px, as pitches are measured
 
 
@@ -42,16 +46,27 @@ class SectionImage:
     channels_first
         Whether the channels are the first axis of `source`.
     frame
-        Page of the file, for a TIFF with smaller copies of itself.
+        Level of the file, as an index into `data.pixels.file_levels`.
     white
         Value of full intensity; None finds it when pixels are first read.
     keep
-        Bytes of pixels to keep in memory; None for 2 GB.
+        Bytes of RGB up to which the image is kept in memory as a whole, and of tiles to keep of a larger one; None for
+        1 GB and 0.5 GB.
+    turn
+        Directions of the image's axes: a 2 x 2 matrix of a rotation by a multiple of 90 degrees or of a flip, with
+        image px = `scale` * `turn` @ coordinates + `offset`.
+    rgb
+        Which channels of `source` are red, green and blue; None for the first three.
+
+    Raises
+    ------
+    ValueError
+        If `turn` is no such matrix.
 
     Notes
     -----
     Pixels are read when they are first needed and converted to 8-bit RGB. Larger images than are kept in memory
-    stay where they are and are read in tiles.
+    stay where they are and are read in tiles. Windows and patches lie along the axes of the image, whatever its turn.
     """
 
     key: str
@@ -64,8 +79,31 @@ class SectionImage:
     frame: int = 0
     white: float | None = None
     keep: int | None = None
+    turn: Turn = ((1, 0), (0, 1))
+    rgb: tuple[int, int, int] | None = None
     _rgb: NDArray[np.uint8] | None = field(default=None, repr=False, init=False)
     _levels: dict[int, NDArray[np.uint8] | Tiles] = field(default_factory=dict, repr=False, init=False)
+    _opened: Any = field(default=None, repr=False, init=False)
+
+    def __post_init__(self) -> None:
+        turn = np.asarray(self.turn, dtype=np.float64)
+        if turn.shape != (2, 2) or not np.array_equal(np.sort(np.abs(turn)), [[0, 1], [0, 1]]) or not turn.any(0).all():
+            raise ValueError(message("Expected a turn by a multiple of 90 degrees or a flip", found=turn.tolist()))
+        (a, b), (c, d) = turn.astype(int).tolist()
+        self.turn = ((a, b), (c, d))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is sent to another process: without tiles and open files."""
+        return {**self.__dict__, "_levels": {}, "_opened": None}
+
+    @property
+    def lazy(self) -> bool:
+        """Whether the image is read in tiles, not kept in memory as a whole."""
+        source = self.source
+        if isinstance(source, np.ndarray) and source.dtype == np.uint8 and source.shape[2:] == (3,):
+            return False
+        limit = _IN_MEMORY if self.keep is None else self.keep
+        return self._rgb is None and 3 * math.prod(self.shape) > limit
 
     def to_pixels(self, coords: NDArray[np.float64]) -> NDArray[np.float64]:
         """Convert coordinates to px of this image.
@@ -79,7 +117,54 @@ class SectionImage:
         -------
         Positions (n, 2), x and y in image px.
         """
-        return np.asarray(coords, dtype=np.float64) * self.scale + np.asarray(self.offset)
+        turned = np.asarray(coords, dtype=np.float64) @ np.asarray(self.turn, dtype=np.float64).T
+        return turned * self.scale + np.asarray(self.offset)
+
+    def to_coords(self, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Convert px of this image to coordinates.
+
+        Parameters
+        ----------
+        pixels
+            Positions (n, 2), x and y in image px.
+
+        Returns
+        -------
+        Positions (n, 2), x and y in coordinate px.
+        """
+        turned = (np.asarray(pixels, dtype=np.float64) - np.asarray(self.offset)) / self.scale
+        return turned @ np.asarray(self.turn, dtype=np.float64)
+
+    def to_windows(self, boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Convert boxes in coordinates to windows in px of this image, which lie along the image's axes.
+
+        Parameters
+        ----------
+        boxes
+            Boxes (n, 4), x0 y0 x1 y1 in coordinate px; may be NaN.
+
+        Returns
+        -------
+        Windows (n, 4), x0 y0 x1 y1 in image px; rows of NaN where a box is NaN.
+        """
+        corners = self.to_pixels(np.asarray(boxes, dtype=np.float64).reshape(-1, 2)).reshape(-1, 2, 2)
+        return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+
+    def along_coords(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Turn pixels of this image to the axes of the coordinates.
+
+        Parameters
+        ----------
+        pixels
+            A patch, thumbnail or the whole image, (h, w, 3) uint8.
+
+        Returns
+        -------
+        A view, (h, w, 3) or (w, h, 3) uint8: the columns along x and the rows along y of the coordinates.
+        """
+        turn = np.asarray(self.turn)
+        along = pixels if turn[0, 0] else pixels.swapaxes(0, 1)
+        return along[:: turn[:, 1].sum(), :: turn[:, 0].sum()]
 
     def patches(self, windows: NDArray[np.float64], size: int) -> NDArray[np.uint8]:
         """Cut and resample patches.
@@ -125,17 +210,18 @@ class SectionImage:
         A permutation of the windows, (b,); as they come where the image is in memory.
         """
         windows = np.asarray(windows, dtype=np.float64).reshape(-1, 4)
-        if self._fits():
+        if not self.lazy:
             return np.arange(len(windows))
         return np.lexsort([*(windows[:, :2] // EDGE).T])
 
     def _halved(self, times: int) -> NDArray[np.uint8] | Tiles:
         """Get the image halved by 2 x 2 means; a large window is cut from such a level with no loss that shows."""
-        if times == 0 and self._fits():
+        if times == 0 and not self.lazy:
             return self.pixels()
         if times not in self._levels:
             if times == 0:
-                self._levels[0] = Tiles(self.shape, self._region, budget=self._budget(), edge=EDGE)
+                budget = _IN_TILES if self.keep is None else self.keep
+                self._levels[0] = Tiles(self.shape, self._region, budget=budget, edge=EDGE)
             else:
                 larger = self._halved(times - 1)
                 self._levels[times] = larger.halved() if isinstance(larger, Tiles) else halve(larger)
@@ -146,19 +232,36 @@ class SectionImage:
 
         Returns
         -------
-        RGB, (H, W, 3) uint8. It is kept for the next call: treat it as read-only.
+        RGB, (H, W, 3) uint8. It is kept for the next call: treat it as read-only. Larger images than are kept in
+        memory are written to a temporary file that is mapped into memory.
         """
         if self._rgb is None:
-            self._rgb = read_file(self.source, self.frame) if isinstance(self.source, Path) else self._read()
+            self._rgb = self._read()
+            self._opened = None
         return self._rgb
+
+    def in_memory(self) -> SectionImage:
+        """Get the same image with its pixels, as `pixels` gives them, in place of what they are read from.
+
+        Returns
+        -------
+        The image, whose source is RGB, (H, W, 3) uint8.
+        """
+        return replace(self, source=self.pixels(), channels_first=False, frame=0, white=None, rgb=None)
 
     def _read(self) -> NDArray[np.uint8]:
         """Read a whole array, in strips, so that the conversion needs no memory to speak of."""
         height, width = self.shape
-        if isinstance(self.source, np.ndarray) and self.source.dtype == np.uint8:
+        source = self._array()
+        if isinstance(source, np.ndarray) and source.dtype == np.uint8:
             return self._region(0, height, 0, width)
-        rows = _strip(self.source, axis=1 if self.channels_first else 0)
-        rgb = np.empty((height, width, 3), dtype=np.uint8)
+        rows = _strip(source, axis=1 if self.channels_first else 0)
+        shape = (height, width, 3)
+        rgb: NDArray[np.uint8]
+        if self.lazy:
+            rgb = np.memmap(tempfile.TemporaryFile(), dtype=np.uint8, mode="w+", shape=shape)
+        else:
+            rgb = np.empty(shape, dtype=np.uint8)
         for top in range(0, height, rows):
             rgb[top : top + rows] = self._region(top, min(top + rows, height), 0, width)
         return rgb
@@ -178,33 +281,44 @@ class SectionImage:
         from PIL import Image
 
         step = max(1, int(max(self.shape) // (2 * max_side)))
-        if self._fits():
+        if not self.lazy:
             small = self.pixels()[::step, ::step]
+        elif (coarse := self._coarser(2 * max_side)) is not None:
+            small = coarse.thumbnail(2 * max_side)[0]
         else:
-            data = self.source[:, ::step, ::step] if self.channels_first else self.source[::step, ::step]
-            small = self._to_rgb(data)
+            height, width = self.shape
+            rows = -(-EDGE // step) * step
+            strips = [self._region(top, min(top + rows, height), 0, width, step=step) for top in range(0, height, rows)]
+            small = np.concatenate(strips)
         factor = min(1.0, max_side / max(self.shape))
         size = (max(1, round(self.shape[1] * factor)), max(1, round(self.shape[0] * factor)))
         resized = Image.fromarray(np.ascontiguousarray(small)).resize(size, Image.Resampling.BILINEAR)
         return np.asarray(resized), factor
 
-    def _fits(self) -> bool:
-        return self._rgb is not None or isinstance(self.source, Path) or 3 * math.prod(self.shape) <= self._budget()
+    def _coarser(self, side: int) -> SectionImage | None:
+        """The smallest level of the file that is no smaller than wanted, if that is another than this one."""
+        if not isinstance(self.source, Path):
+            return None
+        sizes = level_sizes(self.source)
+        frame = max((i for i, size in enumerate(sizes) if max(size) >= side), default=0)
+        return replace(self, frame=frame, shape=sizes[frame]) if frame > self.frame else None
 
-    def _budget(self) -> int:
-        return _IN_MEMORY if self.keep is None else self.keep
+    def _array(self) -> Any:
+        """The pixels to slice."""
+        if not isinstance(self.source, Path):
+            return self.source
+        if self._opened is None:
+            self._opened = open_level(self.source, self.frame)
+        return self._opened
 
-    def _region(self, y0: int, y1: int, x0: int, x1: int) -> NDArray[np.uint8]:
-        data = self.source[:, y0:y1, x0:x1] if self.channels_first else self.source[y0:y1, x0:x1]
-        return self._to_rgb(data)
-
-    def _to_rgb(self, data: Any) -> NDArray[np.uint8]:
-        array = np.asarray(data)
+    def _region(self, y0: int, y1: int, x0: int, x1: int, *, step: int = 1) -> NDArray[np.uint8]:
+        source, where = self._array(), (slice(y0, y1, step), slice(x0, x1, step))
+        array = np.asarray(source[(slice(None), *where)] if self.channels_first else source[where])
         if self.channels_first:
             array = np.moveaxis(array, 0, -1)
         if self.white is None:
-            self.white = full_scale(array if array.dtype == np.uint8 else self.source)
-        return to_rgb(array, self.white)
+            self.white = full_scale(array if array.dtype == np.uint8 else source)
+        return to_rgb(array, self.white, self.rgb)
 
 
 def _strip(source: Any, axis: int) -> int:

@@ -1,35 +1,19 @@
-"""Images of a SpatialData: which one lies under the spots, at which level, and where."""
+"""Images of a SpatialData: their channels, where they lie, and the level that is fine enough."""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stalign._settings import logger
-from stalign._validate import message
 from stalign.data.images import SLACK, SectionImage
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from spatialdata import SpatialData
 
-_CHANNELS = 4  # images of more channels are no stained tissue: rasterised counts, immunofluorescence
-
-
-def stained(data: SpatialData) -> list[str]:
-    """List the images that can be tissue seen in colour or grey.
-
-    Parameters
-    ----------
-    data
-        The SpatialData.
-
-    Returns
-    -------
-    Names of the images with 1 to 4 channels.
-    """
-    return [name for name, element in data.images.items() if arrays(element)[0].sizes["c"] <= _CHANNELS]
+_COLOURS = {"r": 0, "red": 0, "g": 1, "green": 1, "b": 2, "blue": 2}
+_NUMBERED = re.compile(r"[a-z]*[ _]*\d+")  # names that say nothing: 0, c0, channel_1
 
 
 def arrays(element: Any) -> list[Any]:
@@ -49,6 +33,32 @@ def arrays(element: Any) -> list[Any]:
     return [next(iter(element[name].values())) for name in element]
 
 
+def channels(element: Any) -> tuple[tuple[int, int, int] | None, str]:
+    """Find out which channels of an image are red, green and blue.
+
+    Parameters
+    ----------
+    element
+        The image.
+
+    Returns
+    -------
+    Positions of red, green and blue, None where the channels stand in that order; and why this can be no H&E image, or
+    "".
+    """
+    array = arrays(element)[0]
+    names = [str(name).strip().lower() for name in array.coords["c"].values] if "c" in array.coords else []
+    colours = {_COLOURS[name]: place for place, name in enumerate(names) if name in _COLOURS}
+    if len(colours) == 3:
+        rgb = (colours[0], colours[1], colours[2])
+        return (None if rgb == (0, 1, 2) and len(names) <= 4 else rgb), ""
+    n = int(array.sizes["c"])
+    if n in (3, 4) and all(_NUMBERED.fullmatch(name) for name in names):
+        return None, ""
+    listed = ", ".join(names[:5]) + (" …" if n > 5 else "")
+    return None, f"{n} channel{'s' if n > 1 else ''} ({listed}), not red, green and blue"
+
+
 def affine(transformation: Any) -> NDArray[np.float64]:
     """Get a transformation as a matrix.
 
@@ -64,134 +74,85 @@ def affine(transformation: Any) -> NDArray[np.float64]:
     return np.asarray(transformation.to_affine_matrix(input_axes=("x", "y"), output_axes=("x", "y")), dtype=np.float64)
 
 
-def step(element: Any, system: str, name: str) -> tuple[float, NDArray[np.float64]]:
-    """Find how large an image's pixels are and where its corner is.
+def turned_scale(
+    matrix: NDArray[np.float64], *, any_angle: bool = False
+) -> tuple[float, NDArray[np.float64]] | None:
+    """Split a matrix into a scale and a turn.
+
+    Parameters
+    ----------
+    matrix
+        Matrix (3, 3) on (x, y, 1).
+    any_angle
+        Whether any turn or flip will do, rather than only those that keep to the axes.
+
+    Returns
+    -------
+    Scale, and the turn (2, 2), a matrix of 0, 1 and -1 unless `any_angle`; None where there is no such scale or turn.
+    """
+    linear = matrix[:2, :2]
+    scale = float(np.sqrt(abs(np.linalg.det(linear))))
+    if not scale > 0:
+        return None
+    turn = linear / scale
+    if any_angle:
+        return (scale, turn) if np.allclose(turn @ turn.T, np.eye(2), atol=2e-3) else None
+    axes = np.rint(turn)
+    if not np.array_equal(np.abs(axes) @ np.ones(2), np.ones(2)) or not np.allclose(turn, axes, atol=1e-3):
+        return None
+    off = np.abs(turn[axes == 0])
+    return (scale, axes) if (off <= 1e-6).all() else None
+
+
+def open_level(
+    element: Any,
+    name: str,
+    scale: float,
+    turn: NDArray[np.float64],
+    offset: NDArray[np.float64],
+    *,
+    mpp: float,
+    want_mpp: float | None = None,
+    rgb: tuple[int, int, int] | None = None,
+) -> SectionImage:
+    """Open an image at the level that is fine enough.
 
     Parameters
     ----------
     element
         The image.
-    system
-        Coordinate system.
     name
-        Name of the image, for the message.
-
-    Returns
-    -------
-    Coordinate px per px of the finest level, and the position (x, y) of the image's corner in coordinate px.
-
-    Raises
-    ------
-    ValueError
-        If the image's transformation is more than scale and translation.
-    """
-    from spatialdata.transformations import get_transformation
-
-    matrix = affine(get_transformation(element, to_coordinate_system=system))
-    x, y = matrix[0, 0], matrix[1, 1]
-    if not (x > 0 and np.isclose(x, y, rtol=1e-3) and np.allclose(matrix[[0, 1], [1, 0]], 0, atol=1e-6 * x)):
-        raise ValueError(
-            message(
-                f"Expected image {name!r} to be placed in {system!r} by scale and translation",
-                found=f"the matrix {np.round(matrix[:2], 6).tolist()}",
-                hint="Use the image's own frame as `coordinate_system=`, or transform the element",
-            )
-        )
-    return float(np.sqrt(x * y)), matrix[:2, 2]
-
-
-def choose(data: SpatialData, names: list[str], system: str, coords: NDArray[np.float64], region: str) -> str | None:
-    """Choose the image of a region: it lies under most spots, and is the finest of several.
-
-    Parameters
-    ----------
-    data
-        The SpatialData.
-    names
-        Names of the images in the coordinate system.
-    system
-        Coordinate system.
-    coords
-        Positions of the spots (n, 2), x and y in that system.
-    region
-        Name of the region; images named after it are preferred.
-
-    Returns
-    -------
-    The name, or None where there is no image.
-
-    Raises
-    ------
-    ValueError
-        If several images of one resolution lie under the spots.
-    """
-    if len(names) <= 1:
-        return names[0] if names else None
-    steps: dict[str, float] = {}
-    under: list[str] = []
-    for name in names:
-        try:
-            size, corner = step(data.images[name], system, name)
-        except ValueError as error:
-            logger.info("Image %r is left out: %s", name, error)
-            continue
-        steps[name] = size
-        finest = arrays(data.images[name])[0]
-        pixels = (coords[np.isfinite(coords).all(axis=1)] - corner) / size
-        inside = (pixels >= 0) & (pixels <= [finest.sizes["x"], finest.sizes["y"]])
-        if len(pixels) and inside.all(axis=1).mean() > 0.5:
-            under.append(name)
-    under = [name for name in under if name.startswith(region)] or under or list(steps)
-    best = [name for name in under if steps[name] <= min(steps[other] for other in under) * (1 + 1e-6)]
-    if len(best) > 1:
-        raise ValueError(
-            message(
-                f"Expected one image for region {region!r} in {system!r}",
-                found=f"{len(best)} of the same resolution",
-                available=best,
-                hint="Pass `image_key=`, or a mapping from each library to its image",
-            )
-        )
-    return best[0] if best else None
-
-
-def image(data: SpatialData, name: str, system: str, *, mpp: float, want_mpp: float | None = None) -> SectionImage:
-    """Open an image at the level that is fine enough.
-
-    Parameters
-    ----------
-    data
-        The SpatialData.
-    name
-        Name of the image.
-    system
-        Coordinate system of the spots.
+        Its name.
+    scale
+        Px of the finest level per coordinate px.
+    turn
+        Turn or flip from the coordinates to the image, (2, 2) of 0, 1 and -1.
+    offset
+        Position (x, y) of the coordinates' origin in px of the finest level.
     mpp
         µm per coordinate px.
     want_mpp
         µm per px that will be needed, or None for the finest level.
+    rgb
+        Positions of the red, green and blue channels; None for the first three.
 
     Returns
     -------
     The image: the coarsest level of at most `want_mpp`, or the finest where none is.
-
-    Raises
-    ------
-    ValueError
-        If the image's transformation is more than scale and translation.
     """
-    size, corner = step(data.images[name], system, name)
-    levels = arrays(data.images[name])
+    levels = arrays(element)
     shrink = [_shrink(levels[0], level) for level in levels]
     choice = 0
     for index, factor in enumerate(shrink):
-        if want_mpp is not None and mpp * size * factor <= SLACK * want_mpp:
+        if want_mpp is not None and mpp / scale * factor <= SLACK * want_mpp:
             choice = index
     level = levels[choice].transpose("c", "y", "x")
-    scale = float(f"{1 / (size * shrink[choice]):.12g}")  # undoes the rounding of stored inverse factors
-    offset = (float(0.0 - corner[0] * scale), float(0.0 - corner[1] * scale))
+    size = float(f"{scale / shrink[choice]:.12g}")  # undoes the rounding of stored inverse factors
+    origin = (float(offset[0] / shrink[choice]), float(offset[1] / shrink[choice]))
     shape = (int(level.sizes["y"]), int(level.sizes["x"]))
-    return SectionImage(name, level.data, scale, offset, mpp / scale, shape, channels_first=True)
+    (a, b), (c, d) = turn.astype(int).tolist()
+    place: Any = {"scale": size, "offset": origin, "mpp": mpp / size, "shape": shape, "turn": ((a, b), (c, d))}
+    return SectionImage(name, level.data, channels_first=True, rgb=rgb, **place)
 
 
 def _shrink(full: Any, level: Any) -> float:

@@ -1,33 +1,40 @@
-"""One library of an AnnData: its coordinates, what is stated of its scale, and its image."""
+"""One section of an AnnData: its part of uns["spatial"], its positions and its image."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import pandas as pd
 
 from stalign._constants import LIBRARY, Keys
 from stalign._settings import logger
-from stalign._validate import message
+from stalign._validate import message, warn
+from stalign.data.choice import Candidate, asked_for, choose
+from stalign.data.files import allowed
 from stalign.data.images import SLACK, SectionImage
+from stalign.data.numbers import number
 from stalign.data.pixels import file_levels
-from stalign.data.scale import Stated, number
+from stalign.data.positions import positions
+from stalign.data.scale import Stated
 from stalign.data.table import label_columns
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-FULL = ("fullres", "full", "image")  # keys of images at the resolution of the coordinates
-_ORDER = (*FULL, "hires", "downscaled_fullres", "lowres")
+FULL: Final = ("fullres", "full", "image")  # keys of images at the resolution of the coordinates
+_PARTS: Final = {"images", "scalefactors", "metadata"}
 _HD_BARCODE = re.compile(r"s_(\d{3})um_\d+_\d+")
+_SIZES: Final = 0.02  # relative difference between the sizes of two images and their scale factors that is a mistake
 
 
-def _spatial_uns(table: AnnData) -> Mapping[str, Any]:
-    """Get what uns says about each library's images and scale factors.
+def entries_of(table: AnnData) -> dict[str, Mapping[str, Any]]:
+    """Get what uns says about each section's images and scale factors.
 
     Parameters
     ----------
@@ -36,16 +43,27 @@ def _spatial_uns(table: AnnData) -> Mapping[str, Any]:
 
     Returns
     -------
-    uns["spatial"] as far as it is made of mappings, or an empty mapping.
+    The parts of uns["spatial"] that are mappings, by the name of the section: that in its metadata where there is one,
+    else its key. A key with a slash, which h5ad turns into nested mappings, is put together again.
     """
-    found = table.uns.get(Keys.UNS_SPATIAL, {})
-    if not isinstance(found, Mapping):
-        return {}
-    return {str(library): entry for library, entry in found.items() if isinstance(entry, Mapping)}
+    found: dict[str, Mapping[str, Any]] = {}
+
+    def walk(value: object, path: str) -> None:
+        if not isinstance(value, Mapping):
+            return
+        nested = [key for key, item in value.items() if isinstance(item, Mapping)]
+        if path and (not nested or _PARTS & {str(key) for key in value}):
+            found[str(_part(value, "metadata").get("name", path))] = value
+            return
+        for key in nested:
+            walk(value[key], f"{path}/{key}" if path else str(key))
+
+    walk(table.uns.get(Keys.UNS_SPATIAL, {}), "")
+    return found
 
 
 def only_library(table: AnnData) -> str:
-    """Name the library of a table that is one section.
+    """Name the section of a table that is one.
 
     Parameters
     ----------
@@ -54,7 +72,7 @@ def only_library(table: AnnData) -> str:
 
     Returns
     -------
-    The library in uns["spatial"]: the only one, or the one that a column of obs names for all spots, as in a subset of
+    The section in uns["spatial"]: the only one, or the one that a column of obs names for all spots, as in a subset of
     a larger table.
 
     Raises
@@ -62,7 +80,7 @@ def only_library(table: AnnData) -> str:
     KeyError
         If there are several.
     """
-    libraries = [str(name) for name in _spatial_uns(table)]
+    libraries = list(entries_of(table))
     if len(libraries) <= 1:
         return libraries[0] if libraries else LIBRARY
     columns = {}
@@ -83,66 +101,26 @@ def only_library(table: AnnData) -> str:
     )
 
 
-def coordinates(table: AnnData, rows: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Read the positions of spots.
+def entry_of(table: AnnData, name: str, *, alone: bool) -> Mapping[str, Any]:
+    """Get a section's part of uns["spatial"].
 
     Parameters
     ----------
     table
         The table.
-    rows
-        Positions of the spots in the table, (n,).
+    name
+        Name of the section.
+    alone
+        Whether it is the only section of the table; the only entry is then its own, whatever its name.
 
     Returns
     -------
-    A copy of x and y (n, 2) in coordinate px; both are NaN where one is.
-
-    Raises
-    ------
-    KeyError
-        If there are no coordinates.
-    ValueError
-        If they are not x and y.
+    The entry, or an empty mapping.
     """
-    if Keys.SPATIAL not in table.obsm:
-        raise KeyError(
-            message(
-                f"Expected coordinates in obsm[{Keys.SPATIAL!r}]",
-                found="none",
-                available=table.obsm.keys(),
-                hint="Put x and y in px of the full-resolution image there",
-            )
-        )
-    coords = np.asarray(table.obsm[Keys.SPATIAL], dtype=np.float64)
-    if coords.ndim != 2 or coords.shape[1] < 2:
-        raise ValueError(message(f"Expected x and y in obsm[{Keys.SPATIAL!r}]", found=f"shape {coords.shape}"))
-    coords = coords[rows, :2].copy()
-    coords[~np.isfinite(coords).all(axis=1)] = np.nan
-    return coords
-
-
-def stated(table: AnnData, rows: NDArray[np.intp], entry: Mapping[str, Any]) -> Stated:
-    """Collect what an AnnData says about a library's scale.
-
-    Parameters
-    ----------
-    table
-        The table.
-    rows
-        Positions of the spots in the table, (n,).
-    entry
-        The library's part of uns["spatial"].
-
-    Returns
-    -------
-    The statement.
-    """
-    metadata, factors = _part(entry, "metadata"), factors_of(entry)
-    value, origin = number(metadata, "um_per_px"), str(metadata.get("mpp_origin", "um_per_px of the metadata"))
-    if value is None:
-        value, origin = number(factors, "microns_per_pixel"), "microns_per_pixel of the scale factors"
-    bin_um = number(factors, "bin_size_um") or bin_of(table)
-    return Stated(value, origin, bin_um, number(factors, "spot_diameter_fullres"), array_of(table, rows))
+    entries = entries_of(table)
+    if name not in entries and alone and len(entries) == 1:
+        return next(iter(entries.values()))
+    return entries.get(name, {})
 
 
 def _part(entry: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -150,191 +128,256 @@ def _part(entry: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def factors_of(entry: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Get the scale factors of a library.
-
-    Parameters
-    ----------
-    entry
-        The library's part of uns["spatial"].
-
-    Returns
-    -------
-    The scale factors, or an empty mapping.
-    """
-    return _part(entry, "scalefactors")
-
-
-def entry_of(table: AnnData, library: str, *, alone: bool, warn: bool = True) -> Mapping[str, Any]:
-    """Get a library's part of uns["spatial"].
-
-    Parameters
-    ----------
-    table
-        The table.
-    library
-        Name of the library.
-    alone
-        Whether it is the only library of the table; the only entry is then its own, whatever its name.
-    warn
-        Whether to say so where there is no entry among several.
-
-    Returns
-    -------
-    The entry, or an empty mapping.
-    """
-    entries = _spatial_uns(table)
-    if library not in entries and alone and len(entries) == 1:
-        return next(iter(entries.values()))
-    if warn and library not in entries and entries:
-        logger.warning(
-            "Section %r has no entry in uns['spatial'], which has %s: no image is used for it. Rename one of them.",
-            library,
-            ", ".join(map(repr, entries)),
-        )
-    return entries.get(library, {})
-
-
-def image(
-    entry: Mapping[str, Any], library: str, image_key: str | None, *, mpp: float, want_mpp: float | None = None
-) -> SectionImage | None:
-    """Find the image of a library.
-
-    Parameters
-    ----------
-    entry
-        The library's part of uns["spatial"].
-    library
-        Name of the library.
-    image_key
-        Name of the image, or None for the one that the metadata name as `image_key`, or else the finest of those
-        embedded, or else the file that the metadata name.
-    mpp
-        µm per coordinate px.
-    want_mpp
-        µm per px that will be needed: of a file with smaller copies of itself, the smallest that is fine enough is
-        taken.
-
-    Returns
-    -------
-    The image, or None.
-
-    Raises
-    ------
-    KeyError
-        If `image_key` or the image's scale factor is not there.
-    ValueError
-        If the image is no array of rows, columns and channels.
-    """
-    embedded = {key: value for key, value in _part(entry, "images").items() if value is not None}
-    path, path_key = image_file(entry)
-    there = path is not None and path.is_file()
-    sources: dict[str, Any] = {path_key: path, **embedded} if there else embedded
-    preferred = _part(entry, "metadata").get("image_key")
-    if image_key is None and preferred in sources:
-        image_key = str(preferred)
-    elif image_key is None:
-        if path is not None and not sources:
-            logger.warning("Section %r is used without its image, which is not at %s.", library, path)
-        image_key = min(embedded or sources, key=_rank, default=None)
-    elif image_key not in sources:
-        raise KeyError(
-            message(f"Expected section {library!r} to have this image", found=repr(image_key), available=sources)
-        )
-    if image_key is None:
-        return None
-    factor = number(factors_of(entry), f"tissue_{image_key}_scalef")
-    if factor is None and image_key not in FULL:
-        raise KeyError(
-            message(
-                f"Expected 'tissue_{image_key}_scalef' in the scale factors of section {library!r}",
-                found="none",
-                available=factors_of(entry),
-                hint="Put the image px per px of the coordinates there",
-            )
-        )
-    scale = 1.0 if factor is None else factor
-    source, frame = sources[image_key], 0
-    if isinstance(source, Path):
-        sizes = file_levels(source)
-        fine = [
-            i for i, size in enumerate(sizes) if want_mpp and mpp / scale * sizes[0][0] / size[0] <= SLACK * want_mpp
-        ]
-        frame = max(fine, default=0)
-        shape, scale = sizes[frame], scale * sizes[frame][0] / sizes[0][0]
-    else:
-        shape = _size(source, image_key, library)
-    return SectionImage(image_key, source, scale, (0.0, 0.0), mpp / scale, shape, frame=frame)
-
-
-def _size(source: Any, key: str, library: str) -> tuple[int, int]:
-    """Height and width of an embedded image."""
-    shape = tuple(getattr(source, "shape", ()))
-    channels_first = len(shape) == 3 and shape[0] in (1, 3, 4) and shape[2] > 4
-    if channels_first or not (len(shape) == 2 or (len(shape) == 3 and shape[2] <= 4)):
-        hint = "Turn it with `np.moveaxis(image, 0, -1)`" if channels_first else ""
-        raise ValueError(
-            message(
-                f"Expected image {key!r} of section {library!r} to be an array (height, width, 3)",
-                found=f"shape {shape}" if shape else type(source).__name__,
-                hint=hint,
-            )
-        )
-    return int(shape[0]), int(shape[1])
-
-
-def _rank(key: str) -> float:
-    return _ORDER.index(key) if key in _ORDER else _ORDER.index("lowres") - 0.5
-
-
-def image_file(entry: Mapping[str, Any]) -> tuple[Path | None, str]:
-    """Find the image file that a library's metadata name.
-
-    Parameters
-    ----------
-    entry
-        The library's part of uns["spatial"].
-
-    Returns
-    -------
-    The path, or None, and the image key that it stands for.
-    """
-    metadata = _part(entry, "metadata")
-    name = metadata.get("source_image_path") or metadata.get("image_file")
-    key = metadata.get("image_key", FULL[0]) if metadata.get("image_file") else FULL[0]
-    return (Path(str(name)) if name else None), str(key)
-
-
-def bin_of(table: AnnData) -> float | None:
-    """Read the bin size of Visium HD from the barcodes.
-
-    Parameters
-    ----------
-    table
-        The table.
-
-    Returns
-    -------
-    Bin edge in µm, or None.
-    """
-    found = _HD_BARCODE.match(str(table.obs_names[0])) if table.n_obs else None
-    return float(found.group(1)) if found else None
-
-
-def array_of(table: AnnData, rows: NDArray[np.intp]) -> NDArray[np.float64] | None:
-    """Read each spot's row and column on the array.
+def stated(table: AnnData, rows: NDArray[np.intp], entry: Mapping[str, Any], name: str) -> Stated:
+    """Collect what a table says about a section's scale.
 
     Parameters
     ----------
     table
         The table.
     rows
-        Positions of the spots, (n,).
+        Positions of the spots in the table, (n,).
+    entry
+        The section's part of uns["spatial"].
+    name
+        Name of the section, for messages.
 
     Returns
     -------
-    Rows and columns (n, 2), or None.
+    The statement.
+
+    Raises
+    ------
+    ValueError
+        If a stated number is none, or not above 0.
     """
-    if not {"array_row", "array_col"} <= set(table.obs):
+    metadata, factors = _part(entry, "metadata"), _part(entry, "scalefactors")
+    where = f"section {name!r}"
+    value, origin = (
+        number(metadata, "um_per_px", where=where),
+        str(metadata.get("mpp_origin", "um_per_px of the metadata")),
+    )
+    if value is None:
+        value, origin = number(factors, "microns_per_pixel", where=where), "microns_per_pixel of the scale factors"
+    bin_um = number(factors, "bin_size_um", where=where) or _bin_of(table)
+    spot_px = number(factors, "spot_diameter_fullres", where=where)
+    return Stated(value, origin, bin_um, spot_px, _array_of(table, rows))
+
+
+def _bin_of(table: AnnData) -> float | None:
+    """Bin size of Visium HD in µm by the barcodes, or None."""
+    found = _HD_BARCODE.match(str(table.obs_names[0])) if table.n_obs else None
+    return float(found.group(1)) if found else None
+
+
+def _array_of(table: AnnData, rows: NDArray[np.intp]) -> NDArray[np.float64] | None:
+    """Row and column of each spot on the array, (n, 2), or None where they are not stated as numbers."""
+    columns = ["array_row", "array_col"]
+    if not set(columns) <= set(table.obs):
         return None
-    return table.obs[["array_row", "array_col"]].to_numpy(dtype=np.float64, na_value=np.nan)[rows]
+    if not all(pd.api.types.is_numeric_dtype(table.obs[column].dtype) for column in columns):
+        return None
+    return table.obs[columns].to_numpy(dtype=np.float64, na_value=np.nan)[rows]
+
+
+class Library:
+    """One section of an AnnData.
+
+    Parameters
+    ----------
+    table
+        The table.
+    rows
+        Positions of the section's spots in it, (n,).
+    name
+        Name of the section.
+    alone
+        Whether it is the only section of the table.
+    """
+
+    def __init__(self, table: AnnData, rows: NDArray[np.intp], name: str, *, alone: bool) -> None:
+        self.table, self.rows, self.name = table, rows, name
+        self.entry = entry_of(table, name, alone=alone)
+
+    def coordinates(self) -> NDArray[np.float64]:
+        """Read the positions of the spots.
+
+        Returns
+        -------
+        A copy of x and y (n, 2) in coordinate px; both are NaN where one is.
+        """
+        return positions(self.table, self.rows, self.name)
+
+    def stated(self) -> Stated:
+        """Collect what the table says about the scale.
+
+        Returns
+        -------
+        The statement.
+        """
+        return stated(self.table, self.rows, self.entry, self.name)
+
+    def image(self, key: str | None, *, mpp: float, want_mpp: float | None) -> SectionImage | None:
+        """Find the image of the section.
+
+        Parameters
+        ----------
+        key
+            Name of the image, or None for the one that the metadata name as `image_key`, or else the best of those
+            embedded, or else the file that the metadata name.
+        mpp
+            µm per coordinate px.
+        want_mpp
+            µm per px that will be needed: of a file with smaller copies of itself, the smallest that is fine enough is
+            taken.
+
+        Returns
+        -------
+        The image, or None.
+
+        Raises
+        ------
+        KeyError
+            If `key` or the image's scale factor is not there.
+        ValueError
+            If the image is no array of rows, columns and channels, several can be the section's, or a scale factor
+            does not fit its image.
+
+        Warns
+        -----
+        UserWarning
+            If the image seems to be no H&E image, or sizes of images do not fit their scale factors.
+        """
+        sources = self._sources()
+        if not sources:
+            self._say_what_is_missing()
+            return None
+        if key is not None and key not in sources:
+            expected = f"Expected section {self.name!r} to have this image"
+            raise KeyError(message(expected, found=repr(key), available=sources))
+        embedded = {name: source for name, source in sources.items() if not isinstance(source, Path)}
+        preferred = str(_part(self.entry, "metadata").get("image_key"))
+        name = key or (preferred if preferred in sources else None)
+        some = embedded or sources if name is None else {name: sources[name]}
+        there = [
+            Candidate(name, partial(self._open, name, source, mpp, want_mpp), _channel_doubt(source), name)
+            for name, source in some.items()
+        ]
+        self._check_sizes(sources, asked=key is not None)
+        return choose(there, self.name) if key is None else asked_for(there[0], self.name)
+
+    def _sources(self) -> dict[str, Any]:
+        """Images of the section by key: embedded ones, and the file that the metadata name."""
+        embedded = {str(key): value for key, value in _part(self.entry, "images").items() if value is not None}
+        path, key = self._file()
+        return {key: path, **embedded} if path is not None and _is_file(path) and allowed(path) else embedded
+
+    def _file(self) -> tuple[Path | None, str]:
+        """Image file that the metadata name, or None, and the key that it stands for."""
+        metadata = _part(self.entry, "metadata")
+        name = metadata.get("source_image_path") or metadata.get("image_file")
+        key = metadata.get("image_key", FULL[0]) if metadata.get("image_file") else FULL[0]
+        return (Path(str(name)) if name else None), str(key)
+
+    def _say_what_is_missing(self) -> None:
+        """Log why a section that names or should have an image has none."""
+        spatial = self.table.uns.get(Keys.UNS_SPATIAL, {})
+        for what, found in (("uns['spatial']", spatial), ("its images", self.entry.get("images", {}))):
+            if not isinstance(found, Mapping):
+                no_mapping = "Section %r is used without an image: %s is no mapping but %s."
+                logger.warning(no_mapping, self.name, what, type(found).__name__)
+        path, _ = self._file()
+        if path is not None and _is_file(path):
+            logger.warning(
+                "The image file %s that section %r names is not opened, as no reader of stalign was pointed to it: "
+                "read the section with stalign.io, or set `stalign.settings.image_root` to a folder above the file.",
+                *(path, self.name),
+            )
+        elif path is not None:
+            logger.warning("Section %r is used without its image, which is not at %s.", self.name, path)
+        others = entries_of(self.table)
+        if not self.entry and others and self.name not in others:
+            logger.warning(
+                "Section %r has no entry in uns['spatial'], which has %s: no image is used for it. Rename one of them.",
+                *(self.name, ", ".join(map(repr, others))),
+            )
+
+    def _scale(self, key: str) -> float:
+        """Px of an image per coordinate px."""
+        factors = _part(self.entry, "scalefactors")
+        factor = number(factors, f"tissue_{key}_scalef", where=f"section {self.name!r}")
+        if factor is None and key not in FULL:
+            raise KeyError(
+                message(
+                    f"Expected 'tissue_{key}_scalef' in the scale factors of section {self.name!r}",
+                    found="none",
+                    available=factors,
+                    hint="Put the image px per px of the coordinates there",
+                )
+            )
+        return 1.0 if factor is None else factor
+
+    def _open(self, key: str, source: Any, mpp: float, want_mpp: float | None) -> SectionImage:
+        """Open an image, of a file with smaller copies of itself at the level that is fine enough."""
+        scale, frame = self._scale(key), 0
+        if isinstance(source, Path):
+            sizes = file_levels(source)
+            shrink = [sizes[0][0] / size[0] for size in sizes]
+            fine = [i for i, less in enumerate(shrink) if want_mpp and mpp / scale * less <= SLACK * want_mpp]
+            frame = max(fine, default=0)
+            shape, scale = sizes[frame], scale / shrink[frame]
+        else:
+            shape = _size(source, key, self.name)
+        return SectionImage(key, source, scale, (0.0, 0.0), mpp / scale, shape, frame=frame)
+
+    def _check_sizes(self, sources: Mapping[str, Any], *, asked: bool) -> None:
+        """See that the sizes of hires and lowres, which are one picture, are in the ratio of their scale factors."""
+        factors = _part(self.entry, "scalefactors")
+        if not {"hires", "lowres"} <= set(sources) or not {"tissue_hires_scalef", "tissue_lowres_scalef"} <= set(
+            factors
+        ):
+            return
+        sizes = np.array([_size(sources[key], key, self.name) for key in ("hires", "lowres")], dtype=np.float64)
+        ratio = self._scale("hires") / self._scale("lowres")
+        off = np.abs(sizes[0] / sizes[1] / ratio - 1)
+        if (off <= _SIZES + 1.0 / sizes.min(axis=0)).all():
+            return
+        text = message(
+            f"Expected the sizes of the images of section {self.name!r} in the ratio of their scale factors",
+            found=f"hires of {sizes[0, 1]:g} x {sizes[0, 0]:g} px, lowres of {sizes[1, 1]:g} x {sizes[1, 0]:g} px, and "
+            f"factors of {self._scale('hires'):g} and {self._scale('lowres'):g}",
+            hint="Correct the factor that is wrong in uns['spatial'], or pass `image_key=` to use one of them as it is",
+        )
+        if not asked:
+            raise ValueError(text)
+        warn(text)
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is a file; not where the name is longer than names can be."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _size(source: Any, key: str, name: str) -> tuple[int, int]:
+    """Height and width of an embedded image."""
+    shape = tuple(getattr(source, "shape", ()))
+    channels_first = len(shape) == 3 and shape[0] in (1, 3, 4) and shape[2] > 4
+    if channels_first or not (len(shape) == 2 or (len(shape) == 3 and shape[2] <= 4)):
+        raise ValueError(
+            message(
+                f"Expected image {key!r} of section {name!r} to be an array (height, width, 3)",
+                found=f"shape {shape}" if shape else type(source).__name__,
+                hint="Turn it with `np.moveaxis(image, 0, -1)`" if channels_first else "",
+            )
+        )
+    return int(shape[0]), int(shape[1])
+
+
+def _channel_doubt(source: Any) -> str:
+    """Why an embedded image can be no H&E image by its channels, or ""."""
+    shape = tuple(getattr(source, "shape", ()))
+    one = len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 2))
+    return "one channel, not red, green and blue" if one else ""

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import threading
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stalign._validate import message
+from stalign.data.image_files import level_sizes, open_level
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
-    from PIL.Image import Image
 
-_PIL_LOCK = threading.Lock()
+_STRIP = 1024  # rows or columns of a lazy array that are looked at together
+_COLOUR = 6  # grey levels between the channels of a px above which it has a colour
+_COLOURED = 0.005  # share of such px in the least of a stained section
+_WHITE, _BLACK = 200, 50  # grey levels: slide without tissue above, background of fluorescence below
+_FLAT = 0.2  # share of coloured px equal to all their neighbours above which an image is painted
+_DARK = 0.05  # share of black px that an image of fluorescence has at least
+_DEEP = 80  # grey levels of the weakest channel: that of stained tissue is above, that of a fluorescent dye below
 
 
 def full_scale(array: Any) -> float:
@@ -35,16 +38,18 @@ def full_scale(array: Any) -> float:
     Raises
     ------
     ValueError
-        If the values are no intensities: negative, NaN, or floats above 255.
+        If the values are no intensities: no numbers, complex, negative, NaN, or floats above 255.
     """
     kind = np.dtype(array.dtype)
     if kind == np.uint8:
         return 255.0
     if kind == np.bool_:
         return 1.0
+    if kind.kind not in "iuf":
+        raise ValueError(message("Expected an image to hold pixels", found=f"values of {kind}"))
     if array.shape and 0 in array.shape:
         return 255.0
-    low, high = float(np.asarray(array.min())), float(np.asarray(array.max()))
+    low, high = _range(array)
     steps = (1.0, 255.0) if kind.kind == "f" else (255.0, 4095.0, 65535.0)
     if not np.isfinite(high) or low < 0 or high > steps[-1] * (1 + 1e-6):
         raise ValueError(
@@ -57,7 +62,21 @@ def full_scale(array: Any) -> float:
     return next(step for step in steps if high <= step * (1 + 1e-6))
 
 
-def to_rgb(array: NDArray[Any], white: float) -> NDArray[np.uint8]:
+def _range(array: Any) -> tuple[float, float]:
+    """Smallest and largest value, of a lazy array in strips along its longest axis; NaN where one is."""
+    if hasattr(array, "min"):
+        return float(np.asarray(array.min())), float(np.asarray(array.max()))
+    axis = int(np.argmax(array.shape))
+    everything = [slice(0, length) for length in array.shape[: 2 if axis < 2 else None]]
+    extremes = []
+    for start in range(0, array.shape[axis], _STRIP):
+        everything[axis] = slice(start, min(start + _STRIP, array.shape[axis]))
+        part = np.asarray(array[tuple(everything)])
+        extremes += [part.min(), part.max()]
+    return float(np.min(extremes)), float(np.max(extremes))
+
+
+def to_rgb(array: NDArray[Any], white: float, rgb: tuple[int, int, int] | None = None) -> NDArray[np.uint8]:
     """Convert pixels to 8-bit RGB.
 
     Parameters
@@ -66,6 +85,9 @@ def to_rgb(array: NDArray[Any], white: float) -> NDArray[np.uint8]:
         Pixels (H, W) or (H, W, c) with c = 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGBA); alpha is laid over white.
     white
         The value of full intensity.
+    rgb
+        Which channels are red, green and blue; None for the first three. A fourth of four is alpha. With it, there may
+        be more channels, which are left out.
 
     Returns
     -------
@@ -78,6 +100,8 @@ def to_rgb(array: NDArray[Any], white: float) -> NDArray[np.uint8]:
     """
     if array.ndim == 2:
         array = array[..., None]
+    if rgb is not None and array.ndim == 3:
+        array = _ordered(array, rgb)
     if array.ndim != 3 or array.shape[-1] not in {1, 2, 3, 4}:
         raise ValueError(
             message("Expected an image with 1 to 4 channels", found=f"shape {array.shape}", hint="Pass an H&E image")
@@ -93,26 +117,18 @@ def to_rgb(array: NDArray[Any], white: float) -> NDArray[np.uint8]:
     return np.ascontiguousarray(array)
 
 
-@contextmanager
-def _open(path: Path) -> Iterator[Image]:
-    """Open a file with PIL; the guard against huge images is lifted for this call only."""
-    from PIL import Image, UnidentifiedImageError
-
-    with _PIL_LOCK:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            with Image.open(path) as image:
-                yield image
-        except UnidentifiedImageError as error:
-            raise ValueError(
-                message("Expected an image file", found=str(path), hint="Use PNG, JPEG or TIFF")
-            ) from error
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
+def _ordered(array: NDArray[Any], rgb: tuple[int, int, int]) -> NDArray[Any]:
+    """Red, green and blue, and the fourth of four channels after them."""
+    channels = array.shape[-1]
+    if max(rgb) >= channels:
+        raise ValueError(message(f"Expected channels {rgb} as red, green and blue", found=f"shape {array.shape}"))
+    rest = [channel for channel in range(channels) if channel not in rgb] if channels == 4 else []
+    order = [*rgb, *rest]
+    return array if order == list(range(channels)) else array[..., order]
 
 
 def file_levels(path: Path) -> list[tuple[int, int]]:
-    """Read the sizes of an image file and of the smaller copies of it in the same file.
+    """Read the sizes of an image file and of smaller versions of it that can be read in its place.
 
     Parameters
     ----------
@@ -121,34 +137,28 @@ def file_levels(path: Path) -> list[tuple[int, int]]:
 
     Returns
     -------
-    Height and width in px of the first pages of a pyramidal TIFF, each smaller than the one before; of other files, one
-    pair.
+    Height and width in px, largest first: of a TIFF the levels of its pyramid or its first pages, each smaller than the
+    one before; of a JPEG above 150 million px those to which it can be decoded directly; of other files one pair.
 
     Raises
     ------
+    FileNotFoundError
+        If there is no file.
     ValueError
-        If the file is no image.
+        If the file is no image or is damaged.
     """
-    with _open(path) as image:
-        sizes = [(image.height, image.width)]
-        for frame in range(1, getattr(image, "n_frames", 1)):
-            image.seek(frame)
-            shrink = sizes[0][0] / image.height, sizes[0][1] / image.width
-            if image.height >= sizes[-1][0] or abs(shrink[0] / shrink[1] - 1) > 0.02 + 1 / min(image.size):
-                break
-            sizes.append((image.height, image.width))
-        return sizes
+    return level_sizes(path)
 
 
 def read_file(path: Path, frame: int = 0) -> NDArray[np.uint8]:
-    """Read an image file.
+    """Read a whole image file.
 
     Parameters
     ----------
     path
-        PNG, JPEG, TIFF or anything else that PIL reads, whatever its suffix.
+        TIFF, PNG, JPEG or anything else that PIL reads, whatever its suffix.
     frame
-        Page to read.
+        Level to read, as an index into `file_levels`.
 
     Returns
     -------
@@ -156,15 +166,48 @@ def read_file(path: Path, frame: int = 0) -> NDArray[np.uint8]:
 
     Raises
     ------
+    FileNotFoundError
+        If there is no file.
     ValueError
-        If the file is no image, or its pixels are no intensities.
+        If the file is no image or is damaged, or its pixels are no intensities.
     """
-    with _open(path) as image:
-        if frame:
-            image.seek(frame)
-        if image.mode == "RGB":
-            return np.asarray(image)
-        if image.mode in {"P", "CMYK", "YCbCr", "LAB", "HSV"}:
-            return to_rgb(np.asarray(image.convert("RGBA" if "transparency" in image.info else "RGB")), 255.0)
-        array = np.asarray(image)
+    array = open_level(path, frame)[:, :]
     return to_rgb(array, full_scale(array))
+
+
+def stain_doubt(pixels: NDArray[np.uint8]) -> str:
+    """Say why an image cannot be stained tissue in transmitted light.
+
+    Parameters
+    ----------
+    pixels
+        A thumbnail, RGB, (h, w, 3) uint8; some 256 px a side are enough.
+
+    Returns
+    -------
+    The reason, as a phrase ("painted in flat colours, ..."), or "" for an image that can be H&E or another stain.
+
+    Notes
+    -----
+    Images without colour are in doubt, as no stain is grey; images painted in flat colours, as a mask is; and images in
+    which black px lie beside px of which one channel is nearly black as well, as in fluorescence. Stained tissue whose
+    background was blanked, in white or black, passes: what is left is lit in all three channels.
+    """
+    from scipy.ndimage import uniform_filter
+
+    values = np.asarray(pixels).astype(np.int16)
+    low, high = values.min(axis=-1), values.max(axis=-1)
+    same = np.ones(low.shape, dtype=bool)  # as the px to the left and above
+    same[1:] &= (values[1:] == values[:-1]).all(axis=-1)
+    same[:, 1:] &= (values[:, 1:] == values[:, :-1]).all(axis=-1)
+    smooth = uniform_filter(values, (5, 5, 0))  # without the noise of a camera, which has all colours
+    if (np.ptp(smooth, axis=-1) > _COLOUR).mean() < _COLOURED:
+        return "without colour, as a mask or a single channel is"
+    tinted = (high - low > _COLOUR) & (low < _WHITE)
+    if tinted.any() and same[tinted].mean() > _FLAT:
+        return "painted in flat colours, as a mask is"
+    black = high < _BLACK
+    lit = ~black
+    if black.mean() >= _DARK and (not lit.any() or np.median(low[lit]) < _DEEP):
+        return "dark around its signal, as fluorescence is"
+    return ""

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import re
-import warnings
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.spatial import cKDTree
 
 from stalign._constants import ST_PITCH_UM, ST_SPOT_UM, VISIUM_PITCH_UM, VISIUM_SPOT_UM
-from stalign._validate import message
+from stalign._validate import message, positive, warn
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import NDArray
 
 _SAMPLE = 5000  # spots whose neighbours are looked at; more do not sharpen the estimate
@@ -64,6 +61,8 @@ class Scale:
         Diameter of a spot, or edge of a bin, in µm.
     technology
         `visium`, `st`, `hd` or `unknown`.
+    mpp_given, spot_given
+        Whether the user gave `mpp` and `spot_um`.
     """
 
     mpp: float
@@ -71,6 +70,8 @@ class Scale:
     pitch_um: float
     spot_um: float
     technology: str
+    mpp_given: bool = False
+    spot_given: bool = False
 
 
 def lattice(coords: NDArray[np.float64]) -> tuple[str, float]:
@@ -174,9 +175,9 @@ def resolve(
         If a given or stated scale and the pitch of the spots differ by more than 5 %, or the coordinates are in other
         px than the stated spot diameter.
     """
-    for name, value in (("mpp", mpp), ("spot_diameter", spot_diameter), ("um_per_px", stated.mpp)):
-        if value is not None and not (np.isfinite(value) and value > 0):
-            raise ValueError(message(f"Expected `{name}` to be a positive number of µm", found=repr(value)))
+    for name, given in (("mpp", mpp), ("spot_diameter", spot_diameter), ("um_per_px", stated.mpp)):
+        if given is not None:
+            positive(given, name=name, unit="µm")
     kind, pitch_px = lattice(coords)
     if kind == "unknown" and stated.array is not None:
         kind, pitch_px = array_lattice(coords, stated.array)
@@ -191,29 +192,26 @@ def resolve(
         if not np.isfinite(value):
             origin = "unknown"
     if np.isfinite(derived) and abs(value / derived - 1) > _TOLERANCE:
-        warnings.warn(
+        warn(
             message(
                 f"Expected the scale of section {library!r} to fit the pitch of its spots",
                 found=f"{value:.4g} µm per px ({origin}), where the {label} of {pitch_um:g} µm gives {derived:.4g}",
-                hint="Check `mpp=` and the units of the coordinates",
-            ),
-            UserWarning,
-            stacklevel=4,
+                hint="Check the stated scale and the units of the coordinates",
+            )
         )
     ratio = stated.spot_px / pitch_px if stated.spot_px and technology in {"visium", "st"} else _SPOT_PER_PITCH[1]
     if not _SPOT_PER_PITCH[0] <= ratio <= _SPOT_PER_PITCH[1]:
-        warnings.warn(
+        warn(
             message(
                 f"Expected the coordinates of section {library!r} in px of the full-resolution image",
                 found=f"spots {pitch_px:.4g} px apart, but {stated.spot_px:.4g} px wide by the scale factors",
                 hint="Divide the coordinates by the scale factor that they were multiplied with",
-            ),
-            UserWarning,
-            stacklevel=4,
+            )
         )
     if not np.isfinite(pitch_um):
         pitch_um, spot_um, technology = _from_spot(value, stated.spot_px)
-    return Scale(value, origin, pitch_um, float(spot_diameter) if spot_diameter else spot_um, technology)
+    spot_um = spot_um if spot_diameter is None else float(spot_diameter)
+    return Scale(value, origin, pitch_um, spot_um, technology, mpp is not None, spot_diameter is not None)
 
 
 def _technology(kind: str, bin_um: float | None) -> tuple[str, float, float, str]:
@@ -251,20 +249,3 @@ def bin_size(name: str) -> float | None:
     found = re.search(r"square_(\d{3})um", name)
     return float(found.group(1)) if found else None
 
-
-def number(values: Mapping[str, Any], key: str) -> float | None:
-    """Read a number from scale factors or metadata.
-
-    Parameters
-    ----------
-    values
-        Scale factors or metadata.
-    key
-        Name of the number.
-
-    Returns
-    -------
-    The number, or None where it is not there.
-    """
-    value = values.get(key)
-    return None if value is None or isinstance(value, str) else float(value)

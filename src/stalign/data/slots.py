@@ -9,6 +9,7 @@ import pandas as pd
 from anndata import AnnData
 
 from stalign._validate import message
+from stalign.data.records import check_writable, record
 from stalign.data.table import table_of
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ def write(
     Raises
     ------
     ValueError
-        If a slot is unknown, a value does not have a row per spot (or per gene), or it is a pandas object with another
-        index.
+        If a slot is unknown, a value does not have a row per spot (or per gene), it is a pandas object with another
+        index, or a record would replace something in uns that is no mapping.
 
     Examples
     --------
@@ -62,14 +63,38 @@ def write(
     for slot, values in slots.items():
         for key, value in values.items():
             _check_rows(table, slot, key, value)
+    check_writable(table, *(key for key, value in slots.get("uns", {}).items() if isinstance(value, Mapping)))
     target = _copy(data, table) if copy else data
     table = table_of(target, table_key)
     for slot, values in slots.items():
         for key, value in values.items():
             if slot == "uns" and isinstance(value, Mapping):
-                value = {**table.uns.get(key, {}), **value}
+                value = {**record(table, key), **value}
             getattr(table, slot)[key] = value
     return target if copy else None
+
+
+def merged(*slots: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Join values by slot and key; mappings in uns are merged, one level deep.
+
+    Parameters
+    ----------
+    slots
+        Values by slot and key.
+
+    Returns
+    -------
+    All of them.
+    """
+    joined: dict[str, dict[str, Any]] = {}
+    for some in slots:
+        for slot, values in some.items():
+            for key, value in values.items():
+                there = joined.setdefault(slot, {}).get(key)
+                if slot == "uns" and isinstance(value, Mapping) and isinstance(there, Mapping):
+                    value = {**there, **value}
+                joined[slot][key] = value
+    return joined
 
 
 def _check_rows(table: AnnData, slot: str, key: str, value: Any) -> None:
@@ -101,3 +126,4 @@ def _copy(data: AnnData | SpatialData, table: AnnData) -> AnnData | SpatialData:
         tables={name: value.copy() if value is table else value for name, value in data.tables.items()},
         attrs=dict(data.attrs),
     )
+

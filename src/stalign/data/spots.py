@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 
-from stalign._constants import Keys
 from stalign._settings import logger
 from stalign._validate import message
-from stalign.data.counts import match_counts
+from stalign.core.niches import Niche
+from stalign.data.counts import CountKeys
 from stalign.data.expression import read_expression
 from stalign.data.table import has_counts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from anndata import AnnData
     from numpy.typing import NDArray
 
-    from stalign.data.counts import Counts
-    from stalign.data.expression import Expression, Vocabulary
-    from stalign.data.sections import SectionView
+    from stalign.data.expression import Expression
+    from stalign.data.images import SectionImage
+    from stalign.data.section import Section
+    from stalign.data.vocabulary import Vocabulary
     from stalign.models.batch import Batch
     from stalign.models.config import InputSpec
 
@@ -37,8 +37,12 @@ class SpotReader:
 
     Parameters
     ----------
-    section
-        The section.
+    name
+        Name of the section.
+    coords
+        Positions of its spots, (n, 2), x and y in coordinate px; NaN where there is none.
+    image
+        Its image, or None.
     spec
         What the weights expect of their input.
     graph
@@ -54,7 +58,9 @@ class SpotReader:
         `niche_gene`); they stand in for what the branch would read.
     """
 
-    section: SectionView
+    name: str
+    coords: NDArray[np.float64]
+    image: SectionImage | None
     spec: InputSpec
     graph: sp.csr_matrix
     valid: NDArray[np.bool_]
@@ -76,7 +82,7 @@ class SpotReader:
         rows = np.flatnonzero(self.valid)
         if len(rows) == 0:
             return
-        rows = rows[np.lexsort(self.section.coords[rows].T)]  # by position: the order of the spots must not matter
+        rows = rows[np.lexsort(self.coords[rows].T)]  # by position: the order of the spots must not matter
         rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), _STATISTICS_SPOTS)).astype(np.intp)]
         pixels = self.patches(rows, level=1, size=16).reshape(-1, 3)
         self.image_mean = (pixels.mean(0, dtype=np.float64) / 255).astype(np.float32)
@@ -113,10 +119,10 @@ class SpotReader:
         -------
         Patches, (b, size, size, 3) uint8.
         """
-        if self.windows is None or self.section.image is None:
-            msg = message("Expected a section with an image", found=f"none for {self.section.library!r}")
+        if self.windows is None or self.image is None:
+            msg = message("Expected a section with an image", found=f"none for {self.name!r}")
             raise ValueError(msg)
-        return self.section.image.patches(self.windows[level][rows], size)
+        return self.image.patches(self.windows[level][rows], size)
 
     def order(self) -> NDArray[np.intp]:
         """Get the spots that can be embedded, in the order in which their image is best read.
@@ -126,9 +132,9 @@ class SpotReader:
         Positions in the section, (n_valid,).
         """
         rows = np.flatnonzero(self.valid)
-        if self.windows is None or self.section.image is None:
+        if self.windows is None or self.image is None:
             return rows
-        return rows[self.section.image.reading_order(self.windows[1][rows])]
+        return rows[self.image.reading_order(self.windows[1][rows])]
 
     def batch(
         self,
@@ -169,7 +175,7 @@ class SpotReader:
                     parts[branch] = torch.from_numpy(patches).permute(0, 3, 1, 2)  # channels last, which is faster
         basis = gene_valid = None
         if self.expression is not None:
-            has_genes = np.diff(self.expression.graph.indptr)[rows] > 0
+            has_genes = self.expression.has_niche[rows]
             gene_valid = None if has_genes.all() else torch.from_numpy(has_genes)
             pair = self._dense(rows) if self.dense else self._scores(rows, keep, rng)
             parts |= {f"{name}_gene": torch.from_numpy(pair[_LEVELS.index(name)]) for name in levels}
@@ -191,79 +197,61 @@ class SpotReader:
 
     def _dense(self, rows: NDArray[np.intp]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         expression = self._expression()
-        members, own, local = _members(expression.graph, rows)
+        members, own, local = _members(expression.niches(rows), rows)
         values = expression.dense(members)
         return values[own], np.asarray(local @ values, np.float32)
 
     def _expression(self) -> Expression:
         if self.expression is None:
-            msg = message("Expected a section with counts", found=f"none for {self.section.library!r}")
+            msg = message("Expected a section with counts", found=f"none for {self.name!r}")
             raise ValueError(msg)
         return self.expression
 
     def _scores(
         self, rows: NDArray[np.intp], keep: float | None, rng: np.random.Generator | None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        # Means commute with the scores, as these are affine and the rows of the graph sum to 1.
         expression = self._expression()
         if keep is None or rng is None:
-            return expression.scores[rows], np.asarray(expression.graph[rows] @ expression.scores, np.float32)
-        members, own, local = _members(expression.graph, rows)
+            return expression.scores[rows], expression.niche_scores[rows]
+        members, own, local = _members(expression.niches(rows, rng), rows)
         scores = expression.thinned(members, keep, rng)
         return scores[own], np.asarray(local @ scores, np.float32)
 
 
 def _members(graph: sp.csr_matrix, rows: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp], sp.csr_matrix]:
-    """Spots of the niches of some spots (m,), where the spots are among them (b,), and the niches, CSR (b, m)."""
-    graph = graph[rows]
+    """Spots of niches (b, n) or their own spots (m,), where these own ones are (b,), and the niches, CSR (b, m)."""
     members, where = np.unique(np.concatenate([rows, graph.indices]), return_inverse=True)
     shape = len(rows), len(members)
     return members, where[: len(rows)], sp.csr_matrix((graph.data, where[len(rows) :], graph.indptr), shape=shape)
 
 
 def read_section(
-    adata: AnnData,
-    section: SectionView,
+    section: Section,
     spec: InputSpec,
     vocabulary: Vocabulary,
     *,
-    graph: sp.csr_matrix | None = None,
-    windows: tuple[NDArray[np.floating], NDArray[np.floating]] | None = None,
-    counts: Counts | None = None,
+    keys: CountKeys = CountKeys(),  # noqa: B008 (frozen)
     image: bool = True,
     genes: bool = True,
-    layer: str | None = None,
-    total_counts: str | None = None,
-    gene_key: str | None = None,
-    orthologs: Mapping[str, str] | None = None,
-    features: Mapping[str, str] | None = None,
+    features: Mapping[str, NDArray[np.floating]] | None = None,
     random_state: int = 0,
 ) -> SpotReader:
     """Make a section ready for the network.
 
     Parameters
     ----------
-    adata
-        The table, with the slots that `pp.niches` and, where there is an image, `pp.patches` write.
     section
         The section.
     spec
         What the weights expect of their input.
     vocabulary
         The genes that the weights know.
-    graph
-        Niches of the whole table, CSR (n_obs, n_obs); None reads what `pp.niches` wrote.
-    windows
-        Spot and niche windows of the whole table, (n_obs, 4) each, in px of the section's image; None reads what
-        `pp.patches` wrote.
-    counts
-        Counts of the whole table, as `match_counts` reads them; None reads them.
+    keys
+        Where the counts are.
     image, genes
         Whether to use the image and the counts, or features of them, where they are there.
     features
-        obsm key of the precomputed features of each branch that takes some.
-    layer, total_counts, gene_key, orthologs
-        See `match_counts`.
+        Precomputed features of each branch that takes some, (n, d) each.
     random_state
         Seed of the subsample that the gene basis is fitted to.
 
@@ -274,7 +262,7 @@ def read_section(
     Raises
     ------
     KeyError
-        If features, a layer or a column do not exist.
+        If a layer or a column does not exist.
     ValueError
         If neither image nor counts are left to embed from, counts are negative or no gene is known.
 
@@ -283,67 +271,65 @@ def read_section(
     An image coarser than `spec.max_mpp` µm per px is not used, and the log says so. A section whose spots have no
     counts at all is embedded from its image, if there is one.
     """
-    rows = section.rows
-    graph = sp.csr_matrix(adata.obsp[Keys.NICHE_GRAPH] if graph is None else graph)[rows][:, rows]
+    niche = niche_for(spec)
+    graph = section.niches(niche)
     valid = section.valid.copy()
     arrays = {
-        branch: _features(adata, branch, key)[rows]
-        for branch, key in (features or {}).items()
+        branch: np.asarray(values, np.float32)
+        for branch, values in (features or {}).items()
         if (image if branch.endswith("image") else genes)
     }
-    own = None
+    windows = None
     if image and section.image is not None and _fine_enough(section, spec):
-        if windows is None:
-            windows = (adata.obsm[Keys.SPOT_WINDOW], adata.obsm[Keys.NICHE_WINDOW])
-        own = (np.asarray(windows[0], np.float64)[rows], np.asarray(windows[1], np.float64)[rows])
-        valid &= np.isfinite(own[0]).all(axis=1) & np.isfinite(own[1]).all(axis=1)
+        windows = (section.windows("spot").astype(np.float64), section.windows("niche", niche).astype(np.float64))
+        valid &= np.isfinite(windows[0]).all(axis=1) & np.isfinite(windows[1]).all(axis=1)
     expression = None
-    if genes and counts is None and has_counts(adata, layer=layer):
-        counts = match_counts(
-            adata, vocabulary, layer=layer, total_counts=total_counts, gene_key=gene_key, orthologs=orthologs
-        )
-    if genes and counts is not None:
-        if own is None or (counts.totals[rows][valid] > 0).any():
+    if genes and has_counts(section.table, layer=keys.layer):
+        counts = section.counts(vocabulary, keys)
+        if windows is None or (counts.totals[valid] > 0).any():
             expression = read_expression(counts, section, graph, valid, spec, random_state=random_state)
         else:
-            logger.warning("Section %r has no counts: embedding from its image alone.", section.library)
-    if expression is not None and own is None:
-        valid &= np.diff(expression.graph.indptr) > 0
-    if own is None and expression is None and not arrays:
+            logger.warning("Section %r has no counts: embedding from its image alone.", section.name)
+    if expression is not None and windows is None:
+        valid &= expression.has_niche
+    if windows is None and expression is None and not arrays:
         why = "the image is too coarse or was left out" if section.image is not None else "there is no image"
-        msg = message(
-            f"Expected an image or counts for section {section.library!r}",
-            found=f"neither: {why}, and there are no counts",
-            hint="Put raw counts in `.X` (or name their `layer`), or an image of at most "
-            f"{spec.max_mpp:g} µm per px in `uns['spatial']`",
+        raise ValueError(
+            message(
+                f"Expected an image or counts for section {section.name!r}",
+                found=f"neither: {why}, and there are no counts",
+                hint="Put raw counts in `.X` (or name their `layer`), or an image of at most "
+                f"{spec.max_mpp:g} µm per px in `uns['spatial']`",
+            )
         )
-        raise ValueError(msg)
     for values in arrays.values():
         valid &= np.isfinite(values).all(axis=1)
-    return SpotReader(section, spec, graph, valid, own, expression, arrays)
+    return SpotReader(section.name, section.coords, section.image, spec, graph, valid, windows, expression, arrays)
 
 
-def _fine_enough(section: SectionView, spec: InputSpec) -> bool:
+def niche_for(spec: InputSpec) -> Niche:
+    """Tell what makes a niche for some weights.
+
+    Parameters
+    ----------
+    spec
+        What the weights expect of their input.
+
+    Returns
+    -------
+    What makes a niche.
+    """
+    return Niche(spec.n_neighbors, spec.include_self)
+
+
+def _fine_enough(section: Section, spec: InputSpec) -> bool:
     if section.image is None or not section.image.mpp > spec.max_mpp:
         return True
     logger.warning(
         "The image of %r has %.1f µm per px, coarser than the %.1f µm per px that the weights can use: "
         "embedding from genes alone.",
-        section.library,
+        section.name,
         section.image.mpp,
         spec.max_mpp,
     )
     return False
-
-
-def _features(adata: AnnData, branch: str, key: str) -> NDArray[np.float32]:
-    if key not in adata.obsm:
-        raise KeyError(
-            message(
-                f"Expected features of {branch} in obsm",
-                found=repr(key),
-                available=adata.obsm.keys(),
-                hint="Write them with `tl.encode`",
-            )
-        )
-    return np.asarray(adata.obsm[key], np.float32)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from os import PathLike
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from stalign._constants import LIBRARY
-from stalign._validate import message
+from stalign._validate import message, warn
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -80,10 +79,11 @@ def table_of(data: AnnData | SpatialData, table_key: str | None = None) -> AnnDa
         elif isinstance(data, str | PathLike):
             hint = "Read it first, with `stalign.io.read_h5ad` or `stalign.io.read_visium`"
         raise TypeError(message("Expected an AnnData or a SpatialData", found=type(data).__name__, hint=hint))
-    if table.isbacked:
-        raise ValueError(
-            message("Expected a table in memory", found="a backed AnnData", hint="Call `data = data.to_memory()` first")
-        )
+    lazy = not isinstance(table.obs, pd.DataFrame)
+    if table.isbacked or lazy:
+        found = "an AnnData that is read lazily" if lazy else "a backed AnnData"
+        hint = "Call `data = data.to_memory()` first"
+        raise ValueError(message("Expected a table in memory", found=found, hint=hint))
     return table
 
 
@@ -148,8 +148,18 @@ def library_column(table: AnnData, library_key: str | None) -> tuple[list[str], 
         present = set(column.unique())
         values = [value for value in column.cat.categories if value in present]
     else:
-        values = sorted(column.unique())
-    return [str(value) for value in values], pd.Index(values).get_indexer(column.to_numpy())
+        values = sorted(column.unique(), key=lambda value: (str(type(value)), value))
+    names = [str(value) for value in values]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(
+            message(
+                f"Expected each section of obs[{library_key!r}] under one name",
+                found=f"several values that read {twice!r}",
+                hint=f"Make them text: `data.obs[{library_key!r}] = data.obs[{library_key!r}].astype(str)`",
+            )
+        )
+    return names, pd.Index(values, dtype=object).get_indexer(pd.Index(column.to_numpy(), dtype=object))
 
 
 def label_columns(table: AnnData) -> list[str]:
@@ -251,7 +261,7 @@ def read_counts(
     KeyError
         If the layer or the column is not there.
     ValueError
-        If there are no counts, or they are negative, NaN or infinite, or the totals are.
+        If there are no counts, or they are complex, negative, NaN or infinite, or the totals are.
 
     Warns
     -----
@@ -272,6 +282,8 @@ def read_counts(
     matrix = table.X if layer is None else table.layers[layer]
     if hasattr(matrix, "compute"):
         matrix = matrix.compute()
+    if np.iscomplexobj(matrix):
+        raise ValueError(message(f"Expected raw counts in {where}", found=f"values of {matrix.dtype}"))
     counts = sparse.csr_matrix(matrix, dtype=np.float32)
     if not counts.has_canonical_format:
         counts = counts.copy()
@@ -292,16 +304,8 @@ def read_counts(
         hint = "Pass the layer with raw counts as `layer=` if these are normalised; they are used as they are"
         if table.raw is not None:
             hint += ". Are they in `.raw`? `data.layers['counts'] = data.raw[:, data.var_names].X` makes a layer of it"
-        warnings.warn(
-            message(
-                f"Expected raw counts in {where}",
-                found="values that are not whole numbers",
-                available=_layers(table),
-                hint=hint,
-            ),
-            UserWarning,
-            stacklevel=3,
-        )
+        expected, found = f"Expected raw counts in {where}", "values that are not whole numbers"
+        warn(message(expected, found=found, available=_layers(table), hint=hint))
     return counts, read_totals(table, total_counts)
 
 

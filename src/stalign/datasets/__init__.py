@@ -4,5 +4,7 @@ from __future__ import annotations
 
 from stalign.datasets._public import dlpfc, her2st, visium
 from stalign.datasets._toy import toy
+from stalign.datasets._toy_hd import toy_hd
+from stalign.datasets._toy_hd_folder import write_toy_hd
 
-__all__ = ["dlpfc", "her2st", "toy", "visium"]
+__all__ = ["dlpfc", "her2st", "toy", "toy_hd", "visium", "write_toy_hd"]

@@ -10,6 +10,7 @@ import pandas as pd
 from stalign._constants import ST_PITCH_UM, ST_SPOT_UM, Keys
 from stalign._settings import logger
 from stalign._validate import message, one_of
+from stalign.data.files import allow
 from stalign.datasets._fetch import fetch, folder, registry
 
 if TYPE_CHECKING:
@@ -104,7 +105,8 @@ def her2st(section: str = "A1", *, image: bool = True, base_url: str | None = No
         A1 to A6, B1 to B6, C1 to C6, D1 to D6, E1 to E3, F1 to F3, G1 to G3 or H1 to H3.
     image
         Whether to fetch the image, which this package can for B4 and C2 to C6. Coordinates hold for the images in the
-        authors' repository: put the path of one into `uns["spatial"][section]["metadata"]["source_image_path"]`.
+        authors' repository: put the path of one into `uns["spatial"][section]["metadata"]["source_image_path"]`, and
+        its folder into `settings.image_root`.
     base_url
         A mirror with the folder `data`; None for the original host, or for the mirror that the environment variable
         STALIGN_DATASETS_URL names.
@@ -165,7 +167,7 @@ def her2st(section: str = "A1", *, image: bool = True, base_url: str | None = No
     if image and picture is None:
         logger.info("The image of %s has to be fetched by hand; `datasets.her2st` says how.", section)
     if image and picture is not None:
-        metadata["source_image_path"] = str(get(picture))
+        metadata["source_image_path"] = str(allow(get(picture)))
     factors = {"spot_diameter_fullres": pitch * ST_SPOT_UM / ST_PITCH_UM, "tissue_fullres_scalef": 1.0}
     adata.uns[Keys.UNS_SPATIAL] = {section: {"images": {}, "scalefactors": factors, "metadata": metadata}}
     return adata

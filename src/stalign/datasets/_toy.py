@@ -99,7 +99,7 @@ def _counts(
     return sparse.vstack(blocks, format="csr")
 
 
-def _weights(rng: np.random.Generator, genes: list[str]) -> tuple[np.ndarray, np.ndarray]:
+def loadings(rng: np.random.Generator, genes: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Loadings of the programmes, (8, genes), and log base level, (genes,)."""
     position = {gene: column for column, gene in enumerate(genes)}
     base = rng.normal(0, 1.1, len(genes))
@@ -136,7 +136,7 @@ def _section(n_rows: int, seed: int, *, library: str, number: int, image: bool) 
     row, column, x, y, domain = row[kept], column[kept], x[kept], y[kept], domain[kept]
 
     genes = _toy_genes.symbols()
-    weights, base = _weights(np.random.default_rng([seed, 1_000_003]), genes)
+    weights, base = loadings(np.random.default_rng([seed, 1_000_003]), genes)
     place = np.column_stack([x / layout.width, y / layout.height])
     activity = _activity(rng, layout.depth(x, y), domain, place)
     donor = rng.normal(0, 0.20 if number else 0.0, len(genes))

@@ -10,7 +10,7 @@ from PIL import Image
 from scipy import ndimage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     Field = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -66,22 +66,33 @@ def _noise(rng: np.random.Generator, shape: tuple[int, int], grain: float) -> np
     return field / field.std()
 
 
-def _nuclei(rng: np.random.Generator, shape: tuple[int, int], mpp: float, domain: Field, angle: Field) -> np.ndarray:
+def _nuclei(
+    rng: np.random.Generator,
+    shape: tuple[int, int],
+    mpp: float,
+    domain: Field,
+    angle: Field,
+    textures: Sequence[Texture],
+    cells: np.ndarray | None,
+) -> np.ndarray:
     """Haematoxylin of the nuclei, (height, width) float32."""
     height, width = shape
-    most = max(texture.density for texture in TEXTURES)
-    n = rng.poisson(most * height * width * mpp**2 / 1e6)
-    centre = rng.uniform((0, 0), (height, width), size=(n, 2))
-    band = domain(centre[:, 1] * mpp, centre[:, 0] * mpp)
-    density = np.array([texture.density for texture in TEXTURES])
-    kept = (band >= 0) & (rng.random(n) < density[band] / most)
-    centre, band = centre[kept], band[kept]
+    if cells is None:
+        most = max(texture.density for texture in textures)
+        n = rng.poisson(most * height * width * mpp**2 / 1e6)
+        centre = rng.uniform((0, 0), (height, width), size=(n, 2))
+        band = domain(centre[:, 1] * mpp, centre[:, 0] * mpp)
+        density = np.array([texture.density for texture in textures])
+        kept = (band >= 0) & (rng.random(n) < density[band] / most)
+        centre, band = centre[kept], band[kept]
+    else:
+        centre, band = cells[:, ::-1] / mpp, domain(*cells.T)
     n = len(centre)
-    radius = np.array([t.radius for t in TEXTURES])[band] / mpp * rng.lognormal(0, 0.18, n)
-    stretch = np.sqrt(np.array([t.elongation for t in TEXTURES])[band] * rng.lognormal(0, 0.08, n))
+    radius = np.array([t.radius for t in textures])[band] / mpp * rng.lognormal(0, 0.18, n)
+    stretch = np.sqrt(np.array([t.elongation for t in textures])[band] * rng.lognormal(0, 0.08, n))
     turn = angle(centre[:, 1] * mpp, centre[:, 0] * mpp) + rng.normal(0, 0.35, n)
     shape_of = np.stack([np.cos(turn), np.sin(turn), stretch, radius, rng.uniform(0.55, 1.0, n)]).astype(np.float32)
-    reach = int(np.ceil(max(t.radius * np.sqrt(t.elongation) for t in TEXTURES) / mpp * 1.35))
+    reach = int(np.ceil(max(t.radius * np.sqrt(t.elongation) for t in textures) / mpp * 1.35))
     dy, dx = (offset.ravel().astype(np.int32) for offset in np.mgrid[-reach : reach + 1, -reach : reach + 1])
     corner = np.floor(centre).astype(np.int32)
     shift = (centre - corner - 0.5).astype(np.float32)
@@ -106,6 +117,8 @@ def draw(
     angle: Field,
     along: Field,
     stain: np.ndarray,
+    textures: Sequence[Texture] = TEXTURES,
+    cells: np.ndarray | None = None,
 ) -> np.ndarray:
     """Draw the section.
 
@@ -125,6 +138,10 @@ def draw(
         Maps x and y in µm onto the distance in µm that is constant along a fibre.
     stain
         (2,) float: how strong eosin and haematoxylin are on this slide.
+    textures
+        How each band looks.
+    cells
+        (n, 2) x and y in µm of the nuclei; None draws them by the density of the bands.
 
     Returns
     -------
@@ -134,12 +151,13 @@ def draw(
     band = domain(x, y)
     level, fibre = (
         ndimage.gaussian_filter(np.array([0.0, *values], dtype=np.float32)[band + 1], 1.2)
-        for values in ([t.eosin for t in TEXTURES], [t.fibres for t in TEXTURES])
+        for values in ([t.eosin for t in textures], [t.fibres for t in textures])
     )
     stripes = np.sin(along(x, y).astype(np.float32) / 8.0 + 1.6 * _noise(rng, band.shape, 7.0))
     eosin = level * (1 + 0.14 * _noise(rng, band.shape, 12.0) + 0.55 * fibre * stripes) * np.float32(stain[0])
     eosin = _enlarge(eosin.astype(np.float32), shape) * (1 + np.float32(0.22) * _noise(rng, shape, 0.9))
-    nuclei = ndimage.gaussian_filter(_nuclei(rng, shape, mpp, domain, angle), 0.5) * np.float32(stain[1])
+    nuclei = ndimage.gaussian_filter(_nuclei(rng, shape, mpp, domain, angle, textures, cells), 0.5)
+    nuclei = nuclei * np.float32(stain[1])
     eosin = np.maximum(eosin, 0)
     grain = rng.standard_normal(shape, dtype=np.float32) * 1.5
     image = np.empty((*shape, 3), dtype=np.uint8)

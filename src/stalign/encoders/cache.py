@@ -37,6 +37,7 @@ class FeatureCache:
         self.folder = folder
         self.scope = f"{_VERSION}:{scope}"
         self.hits = 0
+        self._unread: set[str] = set()  # files that may be sound: left as they are
 
     def key(self, *parts: NDArray[Any] | bytes) -> str:
         """Hash an input.
@@ -69,7 +70,7 @@ class FeatureCache:
 
         Returns
         -------
-        Features, `shape` float32, or None where there are none, or only a damaged file.
+        Features, `shape` float32, or None where there are none, or only a file that is damaged or cannot be read.
         """
         if self.folder is None:
             return None
@@ -79,7 +80,13 @@ class FeatureCache:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, EOFError) as error:
-            logger.warning("The cached features in %s are damaged (%s) and made anew.", path, error)
+            if getattr(error, "errno", None) is None:
+                logger.warning("The cached features in %s are damaged (%s) and made anew.", path, error)
+            else:
+                logger.warning(
+                    "The cached features in %s cannot be read (%s): computed, and left as they are.", path, error
+                )
+                self._unread.add(key)
             return None
         if found.shape != shape or found.dtype != np.float32:
             return None
@@ -87,7 +94,7 @@ class FeatureCache:
         return found
 
     def put(self, key: str, features: NDArray[np.float32]) -> None:
-        """Keep a chunk; where the folder can't be written to, say so and go on without a cache.
+        """Keep a chunk in the place of none or a damaged one; go on without a cache where it can't be written to.
 
         Parameters
         ----------
@@ -96,7 +103,7 @@ class FeatureCache:
         features
             (n, dim) float32.
         """
-        if self.folder is None:
+        if self.folder is None or key in self._unread:
             return
         path = self._path(key)
         try:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from stalign.encoders.card import Card
 
+_EQUAL = 1e-5  # values of log1p that differ by less are equal up to rounding
+
 
 class ScanpyPCA:
     """Normalise, log1p, highly variable genes, principal components: fitted to the rows that it is given.
@@ -56,7 +58,7 @@ class ScanpyPCA:
         Raises
         ------
         ValueError
-            If fewer than two rows have counts.
+            If fewer than two rows have counts, or there are fewer than two genes.
         """
         sc: Any = require("scanpy", purpose="The encoder 'pca'")
         filled = np.asarray(counts.sum(axis=1)).ravel() > 0
@@ -73,11 +75,15 @@ class ScanpyPCA:
         if table.n_vars > self.options["n_top_genes"]:
             sc.pp.highly_variable_genes(table, n_top_genes=self.options["n_top_genes"])
             table = table[:, table.var["highly_variable"]].copy()
-        n_comps = min(self.options["n_comps"], min(table.shape) - 1)
-        sc.pp.pca(table, n_comps=n_comps, random_state=self.options["seed"])
+        if table.n_vars < 2:
+            raise ValueError(message("Expected at least two genes", found=table.n_vars))
         out = np.zeros((len(filled), self.options["n_comps"]), dtype=np.float32)
         out[~filled] = np.nan
-        out[filled, :n_comps] = table.obsm["X_pca"]
+        spread = table.X.max(axis=0) - table.X.min(axis=0)
+        if spread.max() > _EQUAL:  # rows that are equal have no components
+            n_comps = min(self.options["n_comps"], min(table.shape) - 1)
+            sc.pp.pca(table, n_comps=n_comps, random_state=self.options["seed"])
+            out[filled, :n_comps] = table.obsm["X_pca"]
         return out
 
 

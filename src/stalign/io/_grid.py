@@ -12,8 +12,9 @@ from stalign._constants import Keys
 from stalign._settings import logger
 from stalign._validate import message
 from stalign.core.tissue import VISIUM, make_grid
-from stalign.data.sections import sections
-from stalign.data.table import is_spatialdata, table_of
+from stalign.data import open_sections
+from stalign.data.table import is_spatialdata
+from stalign.io._files import put_entry
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -52,12 +53,12 @@ def between_spots(data: AnnData | SpatialData, mpp: float | None, kind: str | fl
     """
     from scipy.spatial import cKDTree
 
-    table = table_of(data)
-    views = sections(data, mpp=mpp)
-    if len(views) != 1 or views[0].image is None:
-        found = f"{len(views)} sections" if len(views) != 1 else "a section without an image"
+    sections = open_sections(data, mpp=mpp)
+    image = sections[0].image if len(sections) == 1 else None
+    if image is None:
+        found = f"{len(sections)} sections" if len(sections) != 1 else "a section without an image"
         raise ValueError(message("Expected one section with its image", found=found, hint="Take a subset of the table"))
-    view = views[0]
+    view = sections[0]
     points = view.coords_um[view.valid]
     if not np.isfinite(view.pitch_um):
         hint = "Spots on a hexagonal or square lattice have one"
@@ -66,25 +67,24 @@ def between_spots(data: AnnData | SpatialData, mpp: float | None, kind: str | fl
     spots = make_grid(kind, *(high - low), origin=(float(low[0]), float(low[1])))
     kept = cKDTree(points).query(spots.coords)[0] <= _REACH * view.pitch_um
     coords, scale = spots.coords / view.coord_mpp, view.coord_mpp
+    pixels = image.to_pixels(coords)
+    kept &= (pixels >= 0).all(axis=1) & (pixels < np.array(image.shape[::-1])).all(axis=1)
     entry: dict[str, Any]
     if is_spatialdata(data):
-        coords, scale = view.image.to_pixels(coords), view.image.mpp
-        source = view.image.source
-        source = source.transpose(1, 2, 0) if view.image.channels_first else source
+        coords, scale = pixels, image.mpp
+        source = image.source.transpose(1, 2, 0) if image.channels_first else image.source
+        source = source if image.rgb is None else source[..., list(image.rgb)]
         entry = {"images": {"fullres": source}, "scalefactors": {"tissue_fullres_scalef": 1.0}, "metadata": {}}
-        size = view.image.shape
     else:
-        entries = table.uns[Keys.UNS_SPATIAL]
-        old = entries[view.library] if view.library in entries else next(iter(entries.values()))
+        old = view.origin.entry
         entry = {part: dict(old.get(part, {})) for part in ("images", "scalefactors", "metadata")}
-        size = tuple(side / view.image.scale for side in view.image.shape)
+        entry["metadata"].pop("name", None)
     entry["scalefactors"].pop("bin_size_um", None)
     entry["metadata"] |= {"um_per_px": float(scale), "mpp_origin": view.mpp_origin}
-    kept &= (coords >= 0).all(axis=1) & (coords < np.array(size[::-1])).all(axis=1)
     record = {"mpp": float(scale), "mpp_origin": view.mpp_origin, "tissue": "spots", "threshold": float("nan"),
               "min_tissue": 1.0}  # fmt: skip
-    adata = assemble(spots, kept, np.ones(len(kept)), coords, float(scale), name or view.library, entry, record)
-    logger.info("Laid %d spots over the %d spots of %r.", adata.n_obs, len(points), view.library)
+    adata = assemble(spots, kept, np.ones(len(kept)), coords, float(scale), name or view.name, entry, record)
+    logger.info("Laid %d spots over the %d spots of %r.", adata.n_obs, len(points), view.name)
     return adata
 
 
@@ -138,7 +138,7 @@ def assemble(
     if spots.square:
         entry["scalefactors"]["bin_size_um"] = spots.pitch_um
     adata = AnnData(obs=obs, obsm={Keys.SPATIAL: np.asarray(coords[kept], dtype=np.float64)})
-    adata.uns[Keys.UNS_SPATIAL] = {name: entry}
+    put_entry(adata, name, entry)
     adata.uns[Keys.UNS] = {
         "slide": {
             "grid": "square" if spots.square else VISIUM,

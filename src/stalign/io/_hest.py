@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import warnings
-from glob import escape
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,14 +11,15 @@ import numpy as np
 from stalign._constants import Keys
 from stalign._settings import logger
 from stalign._validate import message, one_of
-from stalign.data.pixels import file_levels, read_file
-from stalign.data.scale import number
-from stalign.io._files import SMALL_PX, first, folder, listing
+from stalign.data.numbers import number
+from stalign.io._files import absent, first, folder, image_file, put_entry, put_image, read_json, scale_factors
+from stalign.io._h5ad import open_h5ad
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from anndata import AnnData
+    from numpy.typing import NDArray
 
 _PX = (
     "pixel_size_um_estimated",
@@ -52,7 +52,7 @@ def read_hest(path: str | Path, sample: str, *, image: str | None = None) -> Ann
     FileNotFoundError
         If the sample or the image asked for is missing; the message lists what is there.
     ValueError
-        If `image` is unknown, or the sample's metadata are no JSON object.
+        If `image` is unknown, or a file is damaged, has no spots or a scale that is no positive number.
     KeyError
         If the sample has no coordinates.
 
@@ -61,29 +61,25 @@ def read_hest(path: str | Path, sample: str, *, image: str | None = None) -> Ann
     >>> import stalign as st
     >>> adata = st.io.read_hest("path/to/hest", "MISC4")  # doctest: +SKIP
     """
-    import anndata
-
     if image is not None:
         one_of(image, ["wsi", "downscaled"], name="image")
     root = folder(path)
-    file = first(root / "st", [f"{escape(sample)}.h5ad"], what="the counts")
+    file = first(root / "st", [f"{sample}.h5ad"], what="the counts")
     with warnings.catch_warnings():  # repeated symbols are dealt with below
         warnings.filterwarnings("ignore", "Variable names are not unique", UserWarning)
-        adata = anndata.read_h5ad(file)
-    if Keys.SPATIAL not in adata.obsm:
-        raise KeyError(message(f"Expected obsm[{Keys.SPATIAL!r}] in sample {sample!r}", available=adata.obsm.keys()))
-    adata.obsm[Keys.SPATIAL] = np.asarray(adata.obsm[Keys.SPATIAL], dtype=np.float64)
+        adata = open_h5ad(file)
+    adata.obsm[Keys.SPATIAL] = _coordinates(adata, file)
     adata.var["gene_name"] = adata.var_names.astype(str)
     adata.var_names_make_unique()
-    old: dict[str, Any] = next(iter(adata.uns.get(Keys.UNS_SPATIAL, {}).values()), {})
+    old = _mapping(next(iter(_mapping(adata.uns, Keys.UNS_SPATIAL).values()), {}))
     entry: dict[str, Any] = {
-        "images": dict(old.get("images", {})),
-        "scalefactors": dict(old.get("scalefactors", {})),
+        "images": dict(_mapping(old, "images")),
+        "scalefactors": scale_factors(_mapping(old, "scalefactors"), str(file)),
         "metadata": _metadata(root / "metadata" / f"{sample}.json"),
     }
     _scale(entry)
     _image(entry, root / "wsis", sample, image)
-    adata.uns[Keys.UNS_SPATIAL] = {sample: entry}
+    put_entry(adata, sample, entry)
     metadata = entry["metadata"]
     logger.info(
         "Read %d spots and %d genes of %r; image %r; %s µm per px (%s).",
@@ -96,25 +92,43 @@ def read_hest(path: str | Path, sample: str, *, image: str | None = None) -> Ann
     return adata
 
 
+def _mapping(value: Any, key: str | None = None) -> Mapping[str, Any]:
+    """A mapping, or what it holds under a key, as far as that is a mapping."""
+    found = value if key is None else value.get(key)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _coordinates(adata: AnnData, file: Path) -> NDArray[np.float64]:
+    if Keys.SPATIAL not in adata.obsm:
+        raise KeyError(message(f"Expected obsm[{Keys.SPATIAL!r}] in {file}", available=adata.obsm.keys()))
+    if not adata.n_obs:
+        raise ValueError(message(f"Expected spots in {file}", found="none"))
+    found = adata.obsm[Keys.SPATIAL]
+    try:
+        coords = np.asarray(found.toarray() if hasattr(found, "toarray") else found, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(message(f"Expected numbers in obsm[{Keys.SPATIAL!r}] of {file}", found=str(error))) from error
+    if coords.ndim != 2 or coords.shape[1] < 2:
+        raise ValueError(
+            message(f"Expected x and y in obsm[{Keys.SPATIAL!r}] of {file}", found=f"shape {coords.shape}")
+        )
+    return coords[:, :2]
+
+
 def _metadata(file: Path) -> dict[str, Any]:
     """The scale and the facts of a sample; numbers as floats, the rest as text, missing values left out."""
     if not file.is_file():
         logger.warning("There is no %s: the scale is derived from the pitch of the spots.", file)
         return {}
-    try:
-        facts = json.loads(file.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise ValueError(message(f"Expected a JSON object in {file}", found=str(error))) from error
-    if not isinstance(facts, dict):
-        raise ValueError(message(f"Expected a JSON object in {file}", found=f"a {type(facts).__name__}"))
-    metadata: dict[str, Any] = {name: str(facts[name]) for name in _FACTS if facts.get(name) is not None}
+    facts = {name: value for name, value in read_json(file).items() if value is not None and value == value}  # no NaN
+    metadata: dict[str, Any] = {name: str(facts[name]) for name in _FACTS if name in facts}
     for name in _PX:
-        value = number(facts, name)
-        if value is not None and np.isfinite(value) and value > 0:
+        value = number(facts, name, where=str(file))
+        if value is not None:
             metadata |= {"um_per_px": value, "mpp_origin": f"{name} of HEST"}
             break
-    diameter = number(facts, "spot_diameter")
-    if diameter is not None and np.isfinite(diameter):
+    diameter = number(facts, "spot_diameter", where=str(file))
+    if diameter is not None:
         metadata["spot_diameter_um"] = diameter
     return metadata
 
@@ -127,19 +141,12 @@ def _scale(entry: dict[str, Any]) -> None:
 
 def _image(entry: dict[str, Any], wsis: Path, sample: str, image: str | None) -> None:
     metadata, images = entry["metadata"], entry["images"]
-    slide = next(iter(sorted(wsis.glob(f"{escape(sample)}.*"))), None)
+    slide = image_file(wsis, sample)
     if image == "wsi" and slide is None:
-        raise FileNotFoundError(
-            message(
-                f"Expected the whole-slide image {wsis / sample}.tif", found="no such file", available=listing(wsis)
-            )
-        )
+        raise absent(wsis, [f"{sample}.tif"], what="the whole-slide image")
     if slide is not None and image != "downscaled":
-        height, width = file_levels(slide)[0]
         entry["scalefactors"]["tissue_fullres_scalef"] = 1.0
-        metadata |= {"image_key": "fullres", "source_image_path": str(slide)}
-        if height * width <= SMALL_PX:
-            images["fullres"] = read_file(slide)
+        put_image(entry, "fullres", slide, hint="Copy or fetch it again, or pass `image='downscaled'`")
     elif images:
         metadata["image_key"] = next(iter(images))
     elif image == "downscaled":

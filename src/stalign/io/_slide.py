@@ -10,17 +10,18 @@ import numpy as np
 from stalign._settings import logger
 from stalign._validate import message
 from stalign.core.tissue import MASK_MPP, VISIUM, Grid, covered, find_tissue, make_grid
-from stalign.data.library import image as image_of
+from stalign.data.library import Library
 from stalign.data.table import is_spatialdata
-from stalign.io._files import listing
+from stalign.io._files import listing, put_entry, put_image
 from stalign.io._grid import assemble, between_spots
-from stalign.io._h5ad import attach
 from stalign.io._resolution import file_mpp
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
     from spatialdata import SpatialData
+
+    from stalign.data import SectionImage
 
 _PROPERTIES = "slide_properties"  # where wsidata keeps size and scale of a slide, in attrs
 _TISSUES = "tissues"  # shapes that LazySlide writes
@@ -123,15 +124,10 @@ def _from_file(
         found = "none in the file" if mpp is None else repr(mpp)
         raise ValueError(message(f"Expected the µm per px of {file.name}", found=found, hint=hint))
     name = name or file.name.removesuffix("".join(file.suffixes[-2:] if ".ome." in file.name else file.suffixes[-1:]))
-    metadata = {
-        "image_key": "fullres", "image_file": file.name, "source_image_path": str(file), "um_per_px": value,
-        "mpp_origin": origin,
-    }  # fmt: skip
+    metadata = {"um_per_px": value, "mpp_origin": origin}
     entry: dict[str, dict] = {"images": {}, "scalefactors": {"tissue_fullres_scalef": 1.0}, "metadata": metadata}
-    attach(entry, file.parent, name)
-    image = image_of(entry, name, None, mpp=value, want_mpp=MASK_MPP)
-    if image is None:
-        raise ValueError(message("Expected an image file", found=str(file)))
+    put_image(entry, "fullres", file, hint="Copy it again, or convert it to a tiled TIFF")
+    image = _image(entry, name, value)
     height, width = (side * image.mpp for side in image.shape)  # µm
     spots = make_grid(kind, width, height)
     if outlines is None:
@@ -154,6 +150,18 @@ def _from_file(
         *(file.name, adata.n_obs, len(kept), value, origin),
     )
     return adata
+
+
+def _image(entry: dict[str, dict], name: str, mpp: float) -> SectionImage:
+    """Open the image of an entry, fine enough to find tissue."""
+    from anndata import AnnData
+
+    table = AnnData(np.zeros((0, 0), dtype=np.float32))
+    put_entry(table, name, entry)
+    image = Library(table, np.arange(0), name, alone=True).image(None, mpp=mpp, want_mpp=MASK_MPP)
+    if image is None:
+        raise ValueError(message(f"Expected an image for {name!r}", found="none"))
+    return image
 
 
 def _within(outlines: Any, spots: Grid, mpp: float) -> NDArray[np.float64]:

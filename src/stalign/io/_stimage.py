@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import zlib
 from glob import escape
-from gzip import BadGzipFile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,9 +12,10 @@ from scipy import sparse
 from stalign._constants import Keys
 from stalign._settings import logger
 from stalign._validate import message
+from stalign.data.numbers import number
 from stalign.data.scale import Stated, resolve
-from stalign.io._files import first, folder
-from stalign.io._h5ad import attach
+from stalign.io._files import AGAIN, absent, first, folder, image_file, put_entry, put_image, reading
+from stalign.io.tables import empty, numeric, one_row_each, read_table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,7 +57,8 @@ def read_stimage(path: str | Path, slide: str, *, mpp: float | None = None, imag
     FileNotFoundError
         If counts or coordinates are missing; the message lists what is there.
     ValueError
-        If counts and coordinates share no spot, the columns are not those of the collection, or `mpp` is needed.
+        If a file is damaged, a spot has several rows that differ, counts and coordinates share no spot, the columns are
+        not those of the collection, or `mpp` is needed.
 
     Examples
     --------
@@ -73,13 +73,18 @@ def read_stimage(path: str | Path, slide: str, *, mpp: float | None = None, imag
     found = place["x"].notna().to_numpy()
     if not found.any():
         raise ValueError(
-            message(f"Expected the spots of {counts_file.name} in {coords_file.name}", found="none of them")
+            message(
+                f"Expected the spots of {counts_file.name} in {coords_file}",
+                found="none of them",
+                hint="Check that both files are of one slide",
+            )
         )
     if not found.all():
         logger.warning("%d of %d spots of %r have no position.", int((~found).sum()), adata.n_obs, slide)
     adata.obs["barcode"] = [name.removeprefix(f"{slide}_") for name in adata.obs_names]
     adata.obsm[Keys.SPATIAL] = place[["x", "y"]].to_numpy(dtype=np.float64)
-    factors = {"spot_diameter_fullres": float(2 * place["r"].median()), "tissue_fullres_scalef": 1.0}
+    radius = number({"r": place["r"].median()}, "r", where=str(coords_file)) or np.nan
+    factors = {"spot_diameter_fullres": 2 * radius, "tissue_fullres_scalef": 1.0}
     if technology == "VisiumHD" and mpp is None:
         raise ValueError(
             message(f"Expected `mpp` for the Visium HD slide {slide!r}", hint="Pass the µm per px of its image")
@@ -88,53 +93,20 @@ def read_stimage(path: str | Path, slide: str, *, mpp: float | None = None, imag
         factors["bin_size_um"] = float(np.rint(factors["spot_diameter_fullres"] * mpp))
     stated = Stated(bin_um=factors.get("bin_size_um"), spot_px=factors["spot_diameter_fullres"])
     scale = resolve(adata.obsm[Keys.SPATIAL], stated, library=slide, mpp=mpp, spot_diameter=None)
-    metadata: dict[str, str | float] = {"image_key": "fullres", **_facts(root, slide)}
+    metadata: dict[str, Any] = {"image_key": "fullres", **_facts(root, slide)}
     if np.isfinite(scale.mpp):
         metadata |= {"um_per_px": scale.mpp, "mpp_origin": scale.origin}
-    entry: dict[str, dict] = {"images": {}, "scalefactors": factors, "metadata": metadata}
+    entry: dict[str, Any] = {"images": {}, "scalefactors": factors, "metadata": metadata}
     if image:
-        metadata["image_file"] = first(
-            root / "image", [f"{escape(slide)}.*"], what="the image", hint="Or pass `image=False`"
-        ).name
-        attach(entry, root / "image", slide)
-    adata.uns[Keys.UNS_SPATIAL] = {slide: entry}
+        file = image_file(root / "image", slide)
+        if file is None:
+            raise absent(root / "image", [f"{slide}.*"], what="the image", hint="Or pass `image=False`")
+        put_image(entry, "fullres", file, hint="Copy or fetch it again, or pass `image=False`")
+    put_entry(adata, slide, entry)
     logger.info(
         "Read %d spots and %d genes of %r at %.3g µm per px (%s).", *adata.shape, slide, scale.mpp, scale.origin
     )
     return adata
-
-
-def read_table(file: Path, **options: object) -> pd.DataFrame:
-    """Read a table that is separated by commas or tabs, with or without a byte order mark.
-
-    Parameters
-    ----------
-    file
-        The file, also gzipped.
-    options
-        Passed to `pandas.read_csv`.
-
-    Returns
-    -------
-    The table.
-
-    Raises
-    ------
-    ValueError
-        If the file is empty or no table in UTF-8; the message names it.
-    """
-    try:
-        return pd.read_csv(file, sep=_separator(file), encoding="utf-8-sig", **options)
-    except (ValueError, BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(message(f"Expected a table in {str(file)!r}", found=str(error))) from error
-
-
-def _separator(file: Path) -> str:
-    import gzip
-
-    with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as handle:
-        line = handle.readline(1 << 16).decode("utf-8-sig", errors="ignore")
-    return "\t" if line.count("\t") > line.count(",") else ","
 
 
 def _technology(root: Path, slide: str) -> tuple[Path, str]:
@@ -143,9 +115,8 @@ def _technology(root: Path, slide: str) -> tuple[Path, str]:
     for name in _TECHNOLOGIES:
         if any((root / name / "gene_exp").glob(f"{escape(slide)}_count.*")):
             return root / name, name
-    there = sorted(
-        file.name.split("_count.")[0] for name in _TECHNOLOGIES for file in (root / name / "gene_exp").glob("*_count.*")
-    )
+    files = [file for name in _TECHNOLOGIES for file in (root / name / "gene_exp").glob("[!.]*_count.*")]
+    there = sorted(file.name.split("_count.")[0] for file in files)
     raise FileNotFoundError(
         message(
             f"Expected <{'|'.join(_TECHNOLOGIES)}>/gene_exp/{slide}_count.csv in {root}", found="none", available=there
@@ -158,37 +129,67 @@ def _counts(file: Path) -> AnnData:
     from anndata.utils import make_index_unique
 
     blocks, names = [], []
-    for chunk in read_table(file, index_col=0, chunksize=_CHUNK):
-        names.extend(chunk.index.astype(str))
-        blocks.append(sparse.csr_matrix(chunk.to_numpy(dtype=np.float32)))
-    if not blocks:
-        raise ValueError(message(f"Expected spots in {file}", found="an empty table"))
-    header = _header(file)
+    with reading("a table of counts", file):
+        for chunk in read_table(file, index_col=0, chunksize=_CHUNK):
+            names.extend(chunk.index.astype(str))
+            blocks.append(sparse.csr_matrix(chunk.to_numpy(dtype=np.float32)))
+    if not names:
+        raise empty("spots", file)
+    counts, spots = sparse.vstack(blocks, format="csr"), pd.Index(names)
+    whole = np.isfinite(counts.data)
+    if not whole.all():
+        row = int(np.searchsorted(counts.indptr, whole.argmin(), side="right")) - 1
+        raise ValueError(
+            message(f"Expected counts in {file}", found=f"none or infinity for {names[row]!r}", hint=AGAIN)
+        )
+    header = _header(file, counts.shape[1])
     var = pd.DataFrame({"gene_name": header}, index=make_index_unique(pd.Index(header)))
-    return AnnData(X=sparse.vstack(blocks, format="csr"), obs=pd.DataFrame(index=pd.Index(names)), var=var)
+    adata = AnnData(X=counts, obs=pd.DataFrame(index=spots), var=var)
+    return _once(adata, file) if spots.has_duplicates else adata
 
 
-def _header(file: Path) -> list[str]:
+def _once(adata: AnnData, file: Path) -> AnnData:
+    """Drop rows that repeat another, or say which spot has rows that differ."""
+    kept = ~adata.obs_names.duplicated()
+    first_of = adata.obs_names[kept].get_indexer(adata.obs_names)
+    other = np.diff((adata.X != adata.X[kept][first_of]).tocsr().indptr) > 0
+    if other.any():
+        found = f"{int(other.sum())} spots with repeated names and different counts"
+        raise ValueError(
+            message(f"Expected one row per spot in {file}", found=found, available=adata.obs_names[other].unique())
+        )
+    logger.warning("%d rows of %s repeat others and are left out.", int((~kept).sum()), file)
+    return adata[kept].copy()
+
+
+def _header(file: Path, n_genes: int) -> list[str]:
     """Gene names as they are in the file: pandas would number duplicates."""
     line = read_table(file, header=None, nrows=1, dtype=str, keep_default_na=False)
-    return [str(name) for name in line.iloc[0, 1:]]
+    return [str(name) for name in line.iloc[0, -n_genes:]]
 
 
 def _coordinates(file: Path) -> pd.DataFrame:
     table = read_table(file, index_col=0)
     table.columns = [str(name).strip().lower() for name in table.columns]
-    if not {"yaxis", "xaxis", "r"} <= set(table.columns):
-        raise ValueError(message(f"Expected columns yaxis, xaxis and r in {file.name}", found=", ".join(table.columns)))
+    missing = [name for name in ("yaxis", "xaxis", "r") if list(table.columns).count(name) != 1]
+    if missing:
+        raise ValueError(
+            message(f"Expected columns yaxis, xaxis and r in {file}, each once", found=", ".join(table.columns))
+        )
+    if table.empty:
+        raise empty("spots", file)
     table.index = table.index.astype(str)
-    if table.index.has_duplicates:
-        raise ValueError(message(f"Expected one row per spot in {file.name}", found="repeated names"))
-    return table.rename(columns={"xaxis": "x", "yaxis": "y"})[["x", "y", "r"]].apply(pd.to_numeric)
+    return one_row_each(numeric(table, ["xaxis", "yaxis", "r"], file), file).set_axis(["x", "y", "r"], axis=1)
 
 
 def _facts(root: Path, slide: str) -> dict[str, str]:
     """What the collection's table says of a slide; the newest table that knows it is used."""
     for file in sorted((root.parent / "meta").glob("meta_all_gene*.csv"), reverse=True):
-        table = read_table(file, dtype=str)
+        try:
+            table = read_table(file, dtype=str)
+        except ValueError as error:  # the slide can be used without
+            logger.warning("Nothing is taken over from the collection's table. %s", error)
+            continue
         rows = table[table["slide"] == slide] if "slide" in table else table.iloc[:0]
         if len(rows):
             return {name: str(rows.iloc[0][name]) for name in _FACTS if name in table and pd.notna(rows.iloc[0][name])}

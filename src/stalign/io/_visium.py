@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
-from stalign._constants import Keys
+from stalign._constants import LIBRARY, Keys
 from stalign._settings import logger
 from stalign._validate import message, one_of
-from stalign.data.pixels import file_levels, read_file
-from stalign.data.scale import Stated, number, resolve
-from stalign.io._files import SMALL_PX, first, folder, listing
+from stalign.data.scale import Stated, resolve
+from stalign.io._files import (
+    absent,
+    first,
+    folder,
+    image_file,
+    image_size,
+    listing,
+    put_entry,
+    put_image,
+    read_image,
+    read_json,
+    reading,
+    scale_factors,
+)
+from stalign.io._positions import FILES, read_positions
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
-
-_POSITIONS = (
-    "tissue_positions.csv*",
-    "tissue_positions_list.csv*",
-    "tissue_positions.parquet",
-    "tissue_positions*.txt*",
-)
-_COLUMNS = ["in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres"]
 
 
 def read_visium(
@@ -69,14 +73,16 @@ def read_visium(
     FileNotFoundError
         If counts, positions, scale factors or all images are missing; the message lists what is there.
     ValueError
-        If the counts can't be read, positions and counts share no barcode, or the full-resolution image is not that of
-        the section.
+        If a file is damaged, several hold counts, positions and counts share no barcode, no spot is in tissue, a scale
+        factor is no positive number, or the full-resolution image is not that of the section.
     KeyError
         If the scale factor of the image is missing.
 
     Notes
     -----
-    Counts are read by scanpy.
+    Counts are read by scanpy. Positions may be separated by commas, tabs or semicolons, with or without a header in any
+    order, byte order mark and gzip. A `library_id` that h5ad and zarr can't hold as a key, such as one with a slash, is
+    in `metadata["name"]`, and the key is a short form of it.
 
     Examples
     --------
@@ -84,30 +90,30 @@ def read_visium(
     >>> adata = st.io.read_visium("path/to/outs")  # doctest: +SKIP
     >>> st.pp.niches(adata)  # doctest: +SKIP
     """
-    root = folder(path)
-    if not (root / "spatial").is_dir() and (root / "outs" / "spatial").is_dir():
-        root = root / "outs"
+    root = _outs(folder(path))
     spatial = root / "spatial"
-    factors = json.loads(
-        first(spatial, ["scalefactors_json.json"], what="the scale factors").read_text(encoding="utf-8")
+    hint = "`stalign.io.read_visium_hd` reads the bins of Visium HD" if (root / "binned_outputs").is_dir() else ""
+    factors_file = first(
+        spatial, ["scalefactors_json.json", "scalefactors_json.json.gz"], what="the scale factors", hint=hint
     )
-    positions = read_positions(first(spatial, _POSITIONS, what="the spot positions"))
-    adata, library, noted = _counts(root, counts_file, library_id)
-    adata = _place(adata, positions)
-    images, metadata = _images(spatial, factors, image)
+    factors = scale_factors(read_json(factors_file), str(factors_file))
+    positions_file = first(spatial, FILES, what="the spot positions", hint=hint)
+    adata, library, noted = _counts(root, counts_file, library_id, hint=hint)
+    adata = _place(adata, read_positions(positions_file), positions_file)
+    entry = {"images": {}, "scalefactors": factors, "metadata": noted}
+    _images(entry, spatial, image)
+    metadata = entry["metadata"]
     stated = Stated(
-        number(factors, "microns_per_pixel"),
+        factors.get("microns_per_pixel"),
         "microns_per_pixel of the scale factors",
-        number(factors, "bin_size_um"),
-        number(factors, "spot_diameter_fullres"),
+        factors.get("bin_size_um"),
+        factors.get("spot_diameter_fullres"),
         adata.obs[["array_row", "array_col"]].to_numpy(dtype=np.float64),
     )
     scale = resolve(adata.obsm[Keys.SPATIAL], stated, library=library, mpp=mpp, spot_diameter=None)
     if np.isfinite(scale.mpp):
         metadata |= {"um_per_px": scale.mpp, "mpp_origin": scale.origin}
-    adata.uns[Keys.UNS_SPATIAL] = {
-        library: {"images": images, "scalefactors": factors, "metadata": {**noted, **metadata}}
-    }
+    put_entry(adata, library, entry)
     key = metadata["image_key"]
     logger.info(
         "Read %d spots in tissue and %d genes of section %r; image %r at %.3g µm per px (%s).",
@@ -121,96 +127,72 @@ def read_visium(
     return adata
 
 
-def _counts(root: Path, counts_file: str, library_id: str | None) -> tuple[AnnData, str, dict[str, str]]:
+def _outs(root: Path) -> Path:
+    """Find the folder that holds `spatial`: this one, the one above, or the only one below."""
+    if root.name == "spatial" and any(root.glob("scalefactors_json.json*")):
+        return root.parent
+    for known in (root, root / "outs"):
+        if (known / "spatial").is_dir():
+            return known
+    found = sorted(path.parent for pattern in ("*/spatial", "*/outs/spatial") for path in root.glob(pattern))
+    if len(found) > 1:
+        raise ValueError(
+            message(
+                f"Expected one section in {root}",
+                found=f"{len(found)} folders with `spatial`",
+                available=[path.relative_to(root) for path in found],
+                hint="Pass one of them",
+            )
+        )
+    return found[0] if found else root
+
+
+def _counts(root: Path, counts_file: str, library_id: str | None, *, hint: str) -> tuple[AnnData, str, dict[str, Any]]:
     """Counts, name of the section, and what else Space Ranger noted."""
-    file = first(root, [counts_file, f"*_{counts_file}"], what="the counts", hint="Pass `counts_file=`")
-    noted = _attributes(file)
-    library = library_id or noted.get("library_ids") or (root.parent.name if root.name == "outs" else root.name)
+    names = [counts_file, f"*_{Path(counts_file).name}"]
+    file = first(root, names, what="the counts", hint=hint or "Pass `counts_file=`")
     with warnings.catch_warnings():  # repeated symbols are dealt with below
         warnings.filterwarnings("ignore", "Variable names are not unique", UserWarning)
-        if file.is_dir():
-            import scanpy
-
-            adata = scanpy.read_10x_mtx(file, var_names="gene_symbols", make_unique=False)
-        else:
-            adata = _read_h5(file)
+        adata, noted = _read_counts(file)
+    if adata.obs_names.has_duplicates:
+        twice = adata.obs_names[adata.obs_names.duplicated()].unique()
+        raise ValueError(message(f"Expected each barcode once in {file}", found="repeated ones", available=twice))
+    above = (path.name for path in (root, *root.parents) if path.name not in {"outs", ""})
+    library = library_id or noted.get("library_ids") or next(above, LIBRARY)
     adata.var["gene_name"] = adata.var_names.astype(str)
     adata.var_names_make_unique()
     return adata, library, {key: noted[key] for key in ("chemistry_description", "software_version") if key in noted}
 
 
-def _read_h5(file: Path) -> AnnData:
-    import scanpy
-
-    try:
-        return scanpy.read_10x_h5(file)
-    except (OSError, KeyError, ValueError) as error:
-        raise ValueError(
-            message(
-                "Expected the counts as Space Ranger writes them, in HDF5",
-                found=f"{file.name}, which can't be read ({type(error).__name__}: {error})",
-                hint="Check that the file is whole, or name another with `counts_file=`",
-            )
-        ) from error
-
-
-def _attributes(file: Path) -> dict[str, str]:
-    """Texts that Space Ranger noted in the counts file, the first of each."""
+def _read_counts(file: Path) -> tuple[AnnData, dict[str, str]]:
+    """Counts as CSR float32, and texts that Space Ranger noted in the file, the first of each."""
     import h5py
+    import scanpy
+    from scipy import sparse
 
-    if file.is_dir() or not h5py.is_hdf5(file):
-        return {}
-    with h5py.File(file) as handle:
-        first_of = {key: np.ravel(value)[:1] for key, value in handle.attrs.items()}
-    return {
-        key: value[0].decode() if isinstance(value[0], bytes) else str(value[0])
-        for key, value in first_of.items()
-        if len(value)
+    hint = "Check that the file is whole, or name another with `counts_file=`"
+    if file.is_dir():
+        with reading("the counts as Space Ranger writes them, in matrix, features and barcodes", file, hint=hint):
+            adata = scanpy.read_10x_mtx(file, var_names="gene_symbols", make_unique=False)
+        noted = {}
+    else:
+        with reading("the counts as Space Ranger writes them, in HDF5", file, hint=hint):
+            adata = scanpy.read_10x_h5(file)
+            with h5py.File(file) as handle:
+                noted = {key: np.ravel(value)[:1] for key, value in handle.attrs.items()}
+    adata.X = sparse.csr_matrix(adata.X, dtype=np.float32)
+    texts = {key: value[0] for key, value in noted.items() if len(value)}
+    return adata, {
+        key: value.decode(errors="replace") if isinstance(value, bytes) else str(value) for key, value in texts.items()
     }
 
 
-def read_positions(file: Path) -> pd.DataFrame:
-    """Read the positions file of Space Ranger.
-
-    Parameters
-    ----------
-    file
-        CSV with or without a header, or parquet.
-
-    Returns
-    -------
-    Columns in_tissue, array_row, array_col, pxl_row_in_fullres (y) and pxl_col_in_fullres (x), indexed by barcode.
-
-    Raises
-    ------
-    ValueError
-        If the columns are others.
-    """
-    if file.suffix == ".parquet":
-        table = pd.read_parquet(file)
-        table = table.set_index("barcode") if "barcode" in table else table
-    else:
-        table = pd.read_csv(file, header=None, index_col=0, dtype=str, encoding="utf-8-sig")
-        if str(table.index[0]).lower() == "barcode":
-            table.columns = table.iloc[0]
-            table = table.iloc[1:]
-        elif table.shape[1] == len(_COLUMNS):
-            table.columns = pd.Index(_COLUMNS)
-    missing = [name for name in _COLUMNS if name not in table]
-    if missing:
-        found = ", ".join(map(str, table.columns))
-        raise ValueError(message(f"Expected columns {', '.join(_COLUMNS)} in {file.name}", found=found))
-    table = table[_COLUMNS].apply(pd.to_numeric)
-    table.index = table.index.astype(str)
-    return table
-
-
-def _place(adata: AnnData, positions: pd.DataFrame) -> AnnData:
+def _place(adata: AnnData, positions: pd.DataFrame, file: Path) -> AnnData:
     known = adata.obs_names.isin(positions.index)
     if not known.any():
         raise ValueError(
             message(
-                "Expected the barcodes of the counts among the positions",
+                f"Expected the barcodes of the counts among the positions in {file}",
                 found=f"counts with {adata.obs_names[0]!r}, positions with {positions.index[0]!r}",
                 hint="Check that both files are of one section",
             )
@@ -218,7 +200,15 @@ def _place(adata: AnnData, positions: pd.DataFrame) -> AnnData:
     if not known.all():
         logger.warning("%d of %d barcodes have no position and are left out.", int((~known).sum()), adata.n_obs)
     inside = known.copy()
-    inside[known] = positions.loc[adata.obs_names[known], "in_tissue"].to_numpy() == 1
+    inside[known] = positions.loc[adata.obs_names[known], "in_tissue"].to_numpy()
+    if not inside.any():
+        raise ValueError(
+            message(
+                f"Expected spots in tissue in {file}",
+                found=f"in_tissue 0 for all {int(known.sum())} barcodes of the counts",
+                hint="Write 1 for the spots to read",
+            )
+        )
     adata = adata[inside].copy()
     placed = positions.loc[adata.obs_names]
     for name in ("in_tissue", "array_row", "array_col"):
@@ -227,33 +217,34 @@ def _place(adata: AnnData, positions: pd.DataFrame) -> AnnData:
     return adata
 
 
-def _images(spatial: Path, factors: dict[str, Any], image: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Images to embed and metadata that name the one to use; scale factors gain that of a full-resolution image."""
-    files = {key: next(iter(sorted(spatial.glob(f"tissue_{key}_image.*"))), None) for key in ("hires", "lowres")}
-    images = {key: read_file(file) for key, file in files.items() if file is not None}
-    full = _full_resolution(image)
-    if full is None:
-        key = str(image)
-        if key == "hires" and key not in images and "lowres" in images:
-            logger.warning("There is no hires image in %s; the lowres image is used.", spatial)
-            key = "lowres"
-        if key not in images:
-            raise FileNotFoundError(
-                message(
-                    f"Expected the {key} image in {spatial} (tissue_{key}_image.png)",
-                    found="no such file",
-                    available=listing(spatial),
-                    hint="Pass the path of an image as `image=`",
-                )
-            )
-        if f"tissue_{key}_scalef" not in factors:
-            raise KeyError(message(f"Expected 'tissue_{key}_scalef' in scalefactors_json.json", available=factors))
-        return images, {"image_key": key}
-    height, width = file_levels(full)[0]
-    factors["tissue_fullres_scalef"] = _full_scale(full, (height, width), images, factors)
-    if height * width <= SMALL_PX:
-        images["fullres"] = read_file(full)
-    return images, {"image_key": "fullres", "source_image_path": str(full)}
+def _images(entry: dict[str, Any], spatial: Path, image: str | Path) -> None:
+    """Put images into an entry, and the name of the one to use; scale factors gain that of a full-resolution image."""
+    images, factors, full = entry["images"], entry["scalefactors"], _full_resolution(image)
+    stems = {key: image_file(spatial, f"tissue_{key}_image") for key in ("hires", "lowres")}
+    files = {key: file for key, file in stems.items() if file is not None}
+    use = "fullres" if full is not None else str(image)
+    if use == "hires" and use not in files and "lowres" in files:
+        logger.warning("There is no hires image in %s; the lowres image is used.", spatial)
+        use = "lowres"
+    if full is None and use not in files:
+        hint = "Pass the path of an image as `image=`"
+        raise absent(spatial, [f"tissue_{use}_image.*"], what=f"the {use} image", hint=hint)
+    if full is None and f"tissue_{use}_scalef" not in factors:
+        raise KeyError(
+            message(f"Expected 'tissue_{use}_scalef' in {spatial / 'scalefactors_json.json'}", available=factors)
+        )
+    for key, file in files.items():
+        other = next((f"`image={name!r}`, or " for name in files if name != key), "")
+        try:
+            images[key] = read_image(file, hint=f"Copy or fetch it again, or pass {other}another image as `image=`")
+        except ValueError as error:
+            if key == use:
+                raise
+            logger.warning("The %s image is left out. %s", key, error)
+    entry["metadata"]["image_key"] = use
+    if full is not None:
+        factors["tissue_fullres_scalef"] = _full_scale(full, images, factors)
+        put_image(entry, "fullres", full, hint="Pass another image as `image=`")
 
 
 def _full_resolution(image: str | Path) -> Path | None:
@@ -269,8 +260,9 @@ def _full_resolution(image: str | Path) -> Path | None:
     )
 
 
-def _full_scale(full: Path, shape: tuple[int, int], images: dict[str, Any], factors: dict[str, Any]) -> float:
+def _full_scale(full: Path, images: dict[str, Any], factors: dict[str, Any]) -> float:
     """Px of the file per px of the full-resolution image, from the image that Space Ranger made of it."""
+    shape = image_size(full, hint="Pass another image as `image=`")
     key = next((key for key in ("hires", "lowres") if key in images and f"tissue_{key}_scalef" in factors), None)
     if key is None:
         return 1.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from contextlib import ExitStack
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,12 +17,14 @@ from stalign.models.config import ModelConfig
 from stalign.models.network import STAlign, n_parameters
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
 FORMAT = "stalign"
 FORMAT_VERSION = 1
 WEIGHTS_FILE = "weights.safetensors"
 CONFIG_FILE = "config.json"
+_SAVING = ".saving-"  # start of the name of the folder in which `save` prepares both files
+_TRIES = 5  # how often `load` starts again where another process saves at the same time
 
 
 @dataclass
@@ -69,15 +71,16 @@ def save(
 ) -> Path:
     """Write a network to a folder.
 
-    Both files are first written in full under temporary names and then moved into place, so that a full disk or a
-    killed process leaves what was there before. After a kill between the two moves, `load` makes up for the second.
+    Both files are first written in full in a temporary folder of their own and then moved into place, so that a full
+    disk or a killed process leaves what was there before. Between the two moves, and after a kill there, `load` reads
+    the configuration that belongs to the weights from where it was prepared.
 
     Parameters
     ----------
     folder
         Where to; made if absent.
     network
-        The network.
+        The network, also one that `torch.compile` or a parallel wrapper holds, as a whole or in parts.
     vocabulary
         V gene symbols, in the order of the network's genes.
     ensembl
@@ -94,7 +97,10 @@ def save(
     Raises
     ------
     ValueError
-        If the vocabulary does not fit the network, or a weight is not finite or too large for half precision.
+        If the vocabulary does not fit the network, the names or shapes of its weights do not fit its configuration, or
+        a weight is not finite or too large for half precision.
+    TypeError
+        If `network` is no `STAlign`.
     OSError
         If the folder cannot be written to, as on a full disk.
     """
@@ -103,15 +109,16 @@ def save(
 
     from stalign import __version__
 
+    network = _unwrapped(network)
     vocabulary = _names(vocabulary, network.n_genes, "vocabulary")
     if len(set(vocabulary)) < len(vocabulary):
         raise ValueError(message("Expected each gene once in `vocabulary`", found="duplicates"))
     ids = None if ensembl is None else _names(ensembl, network.n_genes, "ensembl")
-    tensors = {name: _packed(name, tensor, fp16=fp16) for name, tensor in network.state_dict().items()}
-    folder = Path(folder)
+    tensors = {name: _packed(name, tensor, fp16=fp16) for name, tensor in _state_of(network).items()}
+    folder = Path(folder).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        weights, config = (_temporary(folder / name, stack) for name in (WEIGHTS_FILE, CONFIG_FILE))
+    with tempfile.TemporaryDirectory(dir=folder, prefix=_SAVING) as temporary:
+        weights, config = (Path(temporary) / name for name in (WEIGHTS_FILE, CONFIG_FILE))
         try:
             save_file(tensors, weights, metadata={"format": FORMAT})
         except SafetensorError as error:
@@ -140,7 +147,7 @@ def save(
         config.write_text(text + "\n", encoding="utf-8")
         weights.chmod(config.stat().st_mode)  # safetensors makes files that only their owner may read
         for path in (weights, config):
-            _flush(path)
+            flush(path)
         weights.replace(folder / WEIGHTS_FILE)
         config.replace(folder / CONFIG_FILE)
     return folder
@@ -167,17 +174,19 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") ->
     ValueError
         If it is no checkpoint of this package, was made by a later version, is truncated or changed, or its weights do
         not fit its configuration; the message says which.
+
+    Notes
+    -----
+    Nothing in the folder is changed, so that it may be read-only, or be saved to by another process at the same time:
+    what is loaded is one `save` or the other.
     """
-    folder = _folder(Path(path))
-    _finish_move(folder)
-    record = _record(folder / CONFIG_FILE)
+    folder = _folder(Path(path).expanduser())
+    record, state, found = _contents(folder)
     config = ModelConfig.from_dict(record.get("config"))
     vocabulary = tuple(record["vocabulary"])
-    weights = folder / WEIGHTS_FILE
-    state, found = _state(weights, record.get("weights", {}))
     with torch.device("meta"):  # builds no weights, draws no random numbers
         network = STAlign(config, len(vocabulary))
-    _check_state(network, state, weights)
+    _check_state(network.state_dict(), state, f"the weights in {folder / WEIGHTS_FILE}", "configuration beside them")
     state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     if any(buffer.is_meta and name not in state for name, buffer in network.named_buffers()):
         with torch.random.fork_rng(devices=[]):  # some image models of timm keep tables that are not in their state
@@ -225,25 +234,80 @@ def _packed(name: str, tensor: torch.Tensor, *, fp16: bool) -> torch.Tensor:
     return packed
 
 
-def _temporary(path: Path, stack: ExitStack) -> Path:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    stack.callback(temporary.unlink, missing_ok=True)
-    return temporary
+def _unwrapped(network: torch.nn.Module) -> STAlign:
+    """Return the network that `torch.compile` or a parallel wrapper holds."""
+    inner: Any = network
+    while not isinstance(inner, STAlign):
+        parts = dict(inner.named_children()) if isinstance(inner, torch.nn.Module) else {}
+        inside = parts.get("_orig_mod", parts.get("module"))
+        if inside is None:
+            expected = "Expected an `STAlign` network, or one that is compiled or wrapped"
+            raise TypeError(message(expected, found=type(network).__name__))
+        inner = inside
+    return inner
 
 
-def _finish_move(folder: Path) -> None:
-    """Move the configuration into place that a killed `save` has left beside its weights."""
-    for pending in folder.glob(f".{CONFIG_FILE}.*"):
+def _state_of(network: STAlign) -> dict[str, torch.Tensor]:
+    """Return the weights of a network by the names that its configuration gives them, whatever wraps its parts."""
+    with torch.device("meta"):
+        wanted = STAlign(network.config, network.n_genes).state_dict()
+    state = {_name(name, wanted): tensor for name, tensor in network.state_dict().items()}
+    _check_state(wanted, state, "the weights of the network", "configuration")
+    return state
+
+
+def _name(name: str, wanted: Collection[str]) -> str:
+    """Leave out of a name what a wrapper has put into it."""
+    return name if name in wanted else ".".join(p for p in name.split(".") if p not in ("_orig_mod", "module"))
+
+
+def _contents(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], str]:
+    """Read a configuration, its weights and their hash, all of one `save`."""
+    path = folder / WEIGHTS_FILE
+    for last in (*[False] * (_TRIES - 1), True):
+        before = _identity(path)
+        record = _record(folder / CONFIG_FILE)
         try:
-            written = _record(pending)["weights"]["sha256"]
-            if written == sha256_of(folder / WEIGHTS_FILE):
-                pending.replace(folder / CONFIG_FILE)
-        except (ValueError, KeyError, OSError):  # half of a file, or a folder that cannot be written to
+            found = sha256_of(path)
+            if record.get("weights", {}).get("sha256", found) != found:
+                record = _pending(folder, found) or record
+            state = _state(path, record.get("weights", {}), found)
+        except (ValueError, FileNotFoundError):
+            if last or (_identity(path) == before and _record(folder / CONFIG_FILE) == record):
+                raise
+            continue  # another process has saved in the meantime
+        if last or _identity(path) == before:
+            return record, state, found
+    raise AssertionError
+
+
+def _identity(path: Path) -> tuple[int, int, int]:
+    """Tell a file from another that is moved into its place."""
+    state = path.stat()
+    return state.st_ino, state.st_size, state.st_mtime_ns
+
+
+def _pending(folder: Path, sha256: str) -> dict[str, Any] | None:
+    """Find the configuration of these weights that a `save` has not moved into place, or not yet."""
+    for path in folder.glob(f"{_SAVING}*/{CONFIG_FILE}"):
+        try:
+            record = _record(path)
+        except (ValueError, OSError):  # half of a file, or moved away in the meantime
             continue
+        if record.get("weights", {}).get("sha256") == sha256:
+            return record
+    return None
 
 
-def _flush(path: Path) -> None:
-    with path.open("rb") as file:
+def flush(path: Path) -> None:
+    """Wait until a file is on disk. It is opened for writing, as Windows flushes no other.
+
+    Parameters
+    ----------
+    path
+        The file.
+    """
+    with path.open("rb+") as file:
         os.fsync(file.fileno())
 
 
@@ -297,11 +361,12 @@ def _record(path: Path) -> dict[str, Any]:
     return record
 
 
-def _state(path: Path, recorded: dict[str, Any]) -> tuple[dict[str, torch.Tensor], str]:
+def _state(path: Path, recorded: dict[str, Any], found: str) -> dict[str, torch.Tensor]:
+    """Read the weights of a file with the hash `found`, if it is the one that was recorded."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    size, found = path.stat().st_size, sha256_of(path)
+    size = path.stat().st_size
     if recorded.get("bytes", size) != size:
         expected = f"Expected {recorded['bytes']} bytes in {path}"
         raise ValueError(
@@ -311,15 +376,14 @@ def _state(path: Path, recorded: dict[str, Any]) -> tuple[dict[str, torch.Tensor
         expected = f"Expected sha256 {recorded['sha256']} of {path}"
         raise ValueError(message(expected, found=found, hint="The file was changed or is another; copy it again"))
     try:
-        return load_file(path), found
+        return load_file(path)
     except SafetensorError as error:
         raise ValueError(
             message(f"Expected safetensors in {path}", found=str(error), hint="Truncated or another kind of file")
         ) from error
 
 
-def _check_state(network: STAlign, state: dict[str, torch.Tensor], path: Path) -> None:
-    wanted = network.state_dict()
+def _check_state(wanted: dict[str, torch.Tensor], state: dict[str, torch.Tensor], what: str, config: str) -> None:
     problems = {
         "missing": [name for name in wanted if name not in state],
         "unexpected": [name for name in state if name not in wanted],
@@ -335,5 +399,4 @@ def _check_state(network: STAlign, state: dict[str, torch.Tensor], path: Path) -
         if names
     ]
     if found:
-        expected = f"Expected the weights in {path} to fit the configuration beside them"
-        raise ValueError(message(expected, found="; ".join(found)))
+        raise ValueError(message(f"Expected {what} to fit the {config}", found="; ".join(found)))

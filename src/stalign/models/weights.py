@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import torch
 
 from stalign._validate import message
 from stalign.models.checkpoint import CONFIG_FILE, Checkpoint, load
 from stalign.models.config import MINI, InputSpec
-
-if TYPE_CHECKING:
-    import torch
 
 
 @dataclass(frozen=True)
@@ -67,14 +66,14 @@ def load_weights(weights: str | os.PathLike[str] | Checkpoint, *, device: str | 
     Parameters
     ----------
     weights
-        A name in the registry, the path of a checkpoint folder, or a checkpoint, which is returned as it is but for
-        its device.
+        A name in the registry, the path of a checkpoint folder, or a checkpoint. A checkpoint is returned as it is
+        where its network is on the device and in evaluation mode; otherwise with a copy of its network.
     device
         Where the network goes.
 
     Returns
     -------
-    The checkpoint.
+    The checkpoint, its network in evaluation mode. One that was given is not changed.
 
     Raises
     ------
@@ -86,8 +85,11 @@ def load_weights(weights: str | os.PathLike[str] | Checkpoint, *, device: str | 
         If `weights` is none of these.
     """
     if isinstance(weights, Checkpoint):
-        weights.network.to(device)
-        return weights
+        network, wanted = weights.network, torch.empty(0, device=device).device  # such as cuda:0 for cuda
+        there = all(tensor.device == wanted for tensor in (*network.parameters(), *network.buffers()))
+        if there and not any(module.training for module in network.modules()):
+            return weights
+        return replace(weights, network=copy.deepcopy(network).to(device).eval())
     if isinstance(weights, str) and weights in REGISTRY:
         return _packaged(REGISTRY[weights], device=device)
     if not isinstance(weights, str | os.PathLike):

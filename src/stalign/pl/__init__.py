@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from stalign.pl._annotate import annotate
 from stalign.pl._domains import domains
 from stalign.pl._embedding import embedding
+from stalign.pl._few_shot import few_shot
 from stalign.pl._genes import genes
 from stalign.pl._niches import niches
 from stalign.pl._patches import patches
@@ -12,4 +14,16 @@ from stalign.pl._scores import scores
 from stalign.pl._slide import slide
 from stalign.pl._training import training
 
-__all__ = ["domains", "embedding", "genes", "niches", "patches", "report", "scores", "slide", "training"]
+__all__ = [
+    "annotate",
+    "domains",
+    "embedding",
+    "few_shot",
+    "genes",
+    "niches",
+    "patches",
+    "report",
+    "scores",
+    "slide",
+    "training",
+]

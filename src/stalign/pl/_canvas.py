@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from stalign._validate import message
+from stalign._validate import message, whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,8 +54,7 @@ def canvas(
     """
     from matplotlib import pyplot as plt
 
-    if ncols < 1:
-        raise ValueError(message("Expected `ncols` to be at least 1", found=ncols))
+    whole(ncols, name="ncols")
     if ax is not None:
         axes: list[Axes] = list(np.ravel(np.asarray(ax, dtype=object)))
         if len(axes) != n:
@@ -154,3 +153,9 @@ def entitle(
         raise ValueError(message(f"Expected {n} titles, one per panel", found=len(title)))
     given = title if title is None or isinstance(title, str) else title[index]
     ax.set_title(default if given is None else given, parse_math=given is not None, **style)
+
+
+def short(name: str, most: int = 40) -> str:
+    """Cut the middle out of a name that is too long for a title."""
+    half = (most - 1) // 2
+    return name if len(name) <= most else f"{name[:half]}…{name[-half:]}"

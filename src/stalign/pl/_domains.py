@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stalign.data import sections, table_of
-from stalign.pl._canvas import canvas, entitle, finish
-from stalign.pl._labels import NO_LABEL, Labels, Palette, default_key, matched, read_labels
+from stalign._validate import message, opacity
+from stalign.data import open_sections, table_of
+from stalign.pl._canvas import canvas, entitle, finish, short
+from stalign.pl._labels import NO_LABEL, Labels, default_key, resolve
 from stalign.pl._tissue import frame, panel_size, spots, tissue
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from anndata import AnnData
     from matplotlib.axes import Axes
     from spatialdata import SpatialData
 
+    from stalign.pl._colors import Palette
+
 _LINE = 28  # letters in a line of a legend
+_ROWS = 16  # lines of a legend
+_LISTED = 6 * _ROWS  # labels that a legend lists
 
 
 def domains(
@@ -51,10 +57,13 @@ def domains(
     key
         Column of obs, or several to compare; None for the domains that `tl.domains` wrote.
     truth
-        Column of obs with true labels. It is drawn first, and domains take the colour of the true label that they
-        agree with most (Hungarian matching over all sections); colours without a partner are new ones.
+        Column of obs with true labels, drawn first. Domains keep their colours, so that a domain has one colour in all
+        figures of an object: each true label takes that of the domain (of the first column of `key`) that it agrees
+        with most (Hungarian matching over all sections), and one that nobody else has where there is none. Labels with
+        colours of their own in `uns[f"{truth}_colors"]` keep these.
     reference
-        Column of obs that gives its colours and order in the same way without being drawn.
+        Column of obs whose colours the domains take in this figure, matched in the same way, without being drawn: to
+        compare several columns, or sections, by the colours of one.
     image
         Opacity of the image under the spots, where there is one, from 0 to 1; True draws it as it is, False not at all.
     scale_bar
@@ -66,8 +75,9 @@ def domains(
     mpp
         µm per px of the full-resolution image; None derives it from the pitch of the spots.
     palette
-        Colours: a list, a mapping from label to colour, the name of a colour map, or None for those in
-        `uns[f"{key}_colors"]` and else a palette that is safe for colour-blind readers.
+        Colours: a list or the name of a colour map (of the `reference`, where there is one), a mapping from label to
+        colour, or None for those in `uns[f"{key}_colors"]`, where there are as many as categories, and else a palette
+        that is safe for colour-blind readers.
     size
         Multiple of the true diameter of the spots.
     alpha
@@ -89,8 +99,9 @@ def domains(
 
     Reads
     -----
-    - `obs[key]`, `obs[truth]`: labels; spots without one are grey
-    - `uns[f"{key}_colors"]`, `obsm["spatial"]`, `uns["spatial"]`
+    - `obs[key]`, `obs[truth]`: labels; spots that `tl.score` takes for unlabelled are grey
+    - `uns[f"{key}_colors"]`, one colour per category: names, hex, or rows of RGB(A) from 0 to 1 or 0 to 255
+    - `obsm["spatial"]`, `uns["spatial"]`
 
     Raises
     ------
@@ -101,7 +112,8 @@ def domains(
 
     Notes
     -----
-    Above 50,000 spots a panel is painted as one image.
+    Above 50,000 spots a panel is painted as one image. Legends list whole numbers, such as domains, in their order,
+    other labels in the order of the categories, and at most 96 of them.
 
     Examples
     --------
@@ -111,10 +123,13 @@ def domains(
     >>> [text.get_text() for text in ax.get_legend().get_texts()]
     ['L1', 'L2/3', 'L4', 'L5/6', 'WM']
     """
+    image = opacity(image, name="image")
     table = table_of(data, table_key)
-    columns = [default_key(table)] if key is None else [key] if isinstance(key, str) else list(key)
+    columns: list[Any] = [default_key(table)] if key is None else list(key) if isinstance(key, list | tuple) else [key]
+    if not columns:
+        raise ValueError(message("Expected `key` to name a column of obs", found="an empty list"))
     shown = resolve(table, columns, truth, reference, palette)
-    views = sections(
+    views = open_sections(
         data, table_key=table_key, image_key=image_key, library_key=library_key, mpp=mpp, image=image > 0, want_mpp=4.0
     )
     n = len(views) * len(shown)
@@ -131,33 +146,15 @@ def domains(
         for j, labels in enumerate(shown):
             panel = axes[i * len(shown) + j]
             frame(panel, place, image=image, bar=scale_bar)
-            part = Labels(labels.key, labels.names, labels.codes[view.rows], labels.colors)
+            part = labels.part(view.rows)
             spots(panel, place, part.rgb(), size=size, alpha=alpha)
             index = i * len(shown) + j
             if rooms[index]:
                 legend(panel, part if each else labels)
-            name = (
-                labels.key if len(views) == 1 else view.library if len(shown) == 1 else f"{view.library}: {labels.key}"
-            )
-            entitle(panel, title, name, index, n)
+            names = [view.name] * (len(views) > 1) + [labels.key] * (len(views) == 1 or len(shown) > 1)
+            default = ": ".join(map(short, names))
+            entitle(panel, title, default, index, n)
     return finish(figure, axes, show=show, return_fig=return_fig)
-
-
-def resolve(
-    table: AnnData, columns: Sequence[str], truth: str | None, reference: str | None, palette: Palette
-) -> list[Labels]:
-    """Labels of the panels, in order."""
-    guide = truth if truth is not None else reference
-    if guide is None:
-        return [read_labels(table, column, palette=palette) for column in columns]
-    own = None if isinstance(palette, Mapping) and not _covers(table, guide, palette) else palette
-    lead = read_labels(table, guide, palette=own)
-    found = [matched(lead, read_labels(table, column), palette=palette) for column in columns if column != guide]
-    return [lead, *found] if truth is not None or guide in columns else found
-
-
-def _covers(table: AnnData, key: str, palette: Mapping[str, str]) -> bool:
-    return all(name in palette for name in read_labels(table, key).names)
 
 
 def legend_width(shown: Sequence[Labels]) -> float:
@@ -172,9 +169,9 @@ def legend_width(shown: Sequence[Labels]) -> float:
     -------
     Inches.
     """
-    lines = [line for labels in shown for name in labels.names for line in wrapped(name).split("\n")]
+    lines = [line for labels in shown for name in labels.names[:_LISTED] for line in wrapped(name).split("\n")]
     longest = max(map(len, lines), default=0)
-    several = max(1 + (len(labels.names) - 1) // 16 for labels in shown)
+    several = max(1 + (min(max(len(labels.names), 1), _LISTED) - 1) // _ROWS for labels in shown)
     return several * (0.35 + 0.085 * max(longest, 6))
 
 
@@ -196,16 +193,19 @@ def legend(ax: Axes, labels: Labels) -> None:
     from matplotlib.lines import Line2D
 
     entries = [(wrapped(name), color) for name, color in zip(labels.names, labels.colors, strict=True)]
+    if len(entries) > _LISTED:
+        entries = [*entries[: _LISTED - 1], (f"… and {len(entries) - _LISTED + 1:,} more", "none")]
     missing = int((labels.codes < 0).sum())
     if missing:
         entries.append((f"no label ({missing:,})", NO_LABEL))
     handles = [
-        Line2D([], [], marker="o", linestyle="none", markersize=7, markeredgecolor="none", color=color, label=name)
-        for name, color in entries
+        Line2D([], [], marker="o", linestyle="none", markersize=7, markeredgecolor="none", color=color)
+        for _, color in entries
     ]
     listed = ax.legend(
-        handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, handletextpad=0.2,
-        borderaxespad=0.3, ncols=1 + (len(handles) - 1) // 16, fontsize="medium",
+        handles=handles, labels=["" for _ in entries], loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False,
+        handletextpad=0.2, borderaxespad=0.3, ncols=1 + (len(handles) - 1) // _ROWS, fontsize="medium",
     )  # fmt: skip
-    for text in listed.get_texts():
+    for text, (name, _) in zip(listed.get_texts(), entries, strict=True):
         text.set_parse_math(False)  # names come from the data
+        text.set_text(name)  # here, as a legend leaves out what begins with an underscore

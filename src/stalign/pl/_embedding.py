@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stalign._constants import Keys
-from stalign._settings import logger, settings
+from stalign._settings import logger, seed_of
 from stalign._validate import message
-from stalign.data import table_of
-from stalign.data.sections import groups
-from stalign.pl._canvas import PANEL, canvas, entitle, finish
-from stalign.pl._domains import legend, legend_width, resolve
-from stalign.pl._labels import Labels, default_key
+from stalign.data import open_sections, table_of
+from stalign.pl._canvas import PANEL, canvas, entitle, finish, short
+from stalign.pl._colors import chosen_colors
+from stalign.pl._domains import legend, legend_width
+from stalign.pl._labels import Labels, default_key, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from spatialdata import SpatialData
 
-    from stalign.pl._labels import Palette
+    from stalign.pl._colors import Palette
 
-_MOST = 30_000  # spots that UMAP is computed on; of more, a seeded sample is drawn
+_MOST = 10_000  # spots that are drawn; of more, a seeded sample is, and the title says so
 
 
 def embedding(
@@ -57,7 +57,7 @@ def embedding(
     key
         Column of obs with labels, or several; None for the domains that `tl.domains` wrote, or for the truth alone.
     truth
-        Column of obs with true labels, drawn first; domains take their colours as in `pl.domains`.
+        Column of obs with true labels, drawn first, in the colours that they have in `pl.domains`.
     use_rep
         obsm key of the embedding that UMAP is computed from.
     basis
@@ -103,7 +103,8 @@ def embedding(
 
     Notes
     -----
-    UMAP on 15 neighbours by scanpy. Of more than 30,000 spots a seeded sample is drawn. Distances between far groups
+    UMAP on 15 neighbours by scanpy, exact ones. Of more than 10,000 spots a seeded sample is drawn, and the titles say
+    so. Distances between far groups
     mean nothing in a UMAP.
 
     Examples
@@ -126,23 +127,24 @@ def embedding(
                 hint="Call `stalign.tl.embed(data)` first, or name another with `use_rep=`",
             )
         )
-    seed = settings.seed if random_state is None else random_state
+    seed = seed_of(random_state)
     columns = [] if key is None else [key] if isinstance(key, str) else list(key)
     if key is None and (truth is None or Keys.DOMAIN in table.obs):
         columns = [default_key(table)]
     shown = resolve(table, columns, truth, None, palette)
     if library_key is not None:
         shown.append(_by_library(data, library_key, table_key))
-    rows = _usable(np.asarray(table.obsm[wanted]), wanted, seed)
+    rows, usable = _usable(np.asarray(table.obsm[wanted]), wanted, seed)
     points = np.asarray(table.obsm[basis])[rows, :2] if basis is not None else _umap(table, use_rep, rows, seed)
     order = np.random.default_rng(seed).permutation(len(rows))  # so that no group lies on top of the others
     figure, axes = canvas(len(shown), ax=ax, ncols=ncols, width=PANEL + legend_width(shown))
     area = size if size is not None else float(np.clip(24_000 / len(rows), 1.0, 24.0))
+    sampled = f"\n{len(rows):,} of {usable:,} spots, at random" if usable > len(rows) else ""
     for index, (panel, labels) in enumerate(zip(axes, shown, strict=True)):
-        part = Labels(labels.key, labels.names, labels.codes[rows], labels.colors)
+        part = labels.part(rows)
         x, y = points[order].T
         panel.scatter(x, y, c=part.rgb()[order], s=area, alpha=alpha, linewidths=0, rasterized=len(rows) > 2000)
-        entitle(panel, title, labels.key, index, len(shown))
+        entitle(panel, title, f"{short(labels.key)}{sampled}", index, len(shown))
         name = "UMAP" if basis is None else basis.removeprefix("X_")
         panel.set_xlabel(f"{name} 1")
         panel.set_ylabel(f"{name} 2")
@@ -153,27 +155,26 @@ def embedding(
 
 
 def _by_library(data: AnnData | SpatialData, library_key: str, table_key: str | None) -> Labels:
-    from stalign.pl._labels import colors_of
-
-    parts = groups(data, table_key=table_key, library_key=library_key)
+    parts = [(one.name, one.rows) for one in open_sections(data, table_key=table_key, library_key=library_key)]
     codes = np.full(sum(len(rows) for _, rows in parts), -1, dtype=np.intp)
     for code, (_, rows) in enumerate(parts):
         codes[rows] = code
     names = [name for name, _ in parts]
-    return Labels(library_key, names, codes, colors_of(names))
+    return Labels(library_key, names, codes, chosen_colors(names))
 
 
-def _usable(values: NDArray[Any], key: str, seed: int) -> NDArray[np.intp]:
-    """Rows to draw."""
+def _usable(values: NDArray[Any], key: str, seed: int) -> tuple[NDArray[np.intp], int]:
+    """Rows to draw, and how many there are to draw from."""
     rows = np.flatnonzero(np.isfinite(values).all(axis=1))
     if len(rows) < 4:
         raise ValueError(message(f"Expected at least 4 spots with values in obsm[{key!r}]", found=len(rows)))
     if len(rows) < len(values):
         logger.info("%d of %d spots have no embedding and are left out.", len(values) - len(rows), len(values))
-    if len(rows) > _MOST:
-        logger.info("Drawing a sample of %d of %d spots.", _MOST, len(rows))
+    usable = len(rows)
+    if usable > _MOST:
+        logger.info("Drawing a sample of %d of %d spots.", _MOST, usable)
         rows = np.sort(np.random.default_rng(seed).choice(rows, _MOST, replace=False))
-    return rows
+    return rows, usable
 
 
 def _umap(table: AnnData, use_rep: str, rows: NDArray[np.intp], seed: int) -> NDArray[np.float64]:
@@ -187,6 +188,8 @@ def _umap(table: AnnData, use_rep: str, rows: NDArray[np.intp], seed: int) -> ND
     own = AnnData(obsm={use_rep: features})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        sc.pp.neighbors(own, n_neighbors=min(15, len(rows) - 1), use_rep=use_rep, random_state=seed)
+        # Exact neighbours: from 8,192 rows on scanpy takes approximate ones, which fails with some of its releases.
+        near = min(15, len(rows) - 1)
+        sc.pp.neighbors(own, n_neighbors=near, use_rep=use_rep, random_state=seed, transformer="sklearn")
         sc.tl.umap(own, random_state=seed, init_pos="random" if len(rows) < 10 else "spectral")
     return np.asarray(own.obsm["X_umap"], dtype=np.float64)

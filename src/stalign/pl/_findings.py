@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Mapping
 from importlib import metadata
-from importlib.resources import files
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from stalign._constants import Keys
-from stalign._validate import message
-from stalign.core.scores import IGNORE, agreement
+from stalign.core.labels import as_labels
+from stalign.core.scores import agreement
+from stalign.data import record
 from stalign.pl import _html as html
 from stalign.pl._labels import read_labels
+from stalign.pl._records import by_section, of_these_weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from anndata import AnnData
 
-    from stalign.data.sections import SectionView
+    from stalign.data import Section
 
 _PACKAGES = (
     "stalign", "torch", "timm", "numpy", "scipy", "scikit-learn", "anndata", "scanpy", "squidpy", "spatialdata",
@@ -35,7 +34,7 @@ _BEST = 20  # genes in the table
 _FEW = 8  # entries of a card that are not folded away
 
 
-def section_table(table: AnnData, views: Sequence[SectionView]) -> pd.DataFrame:
+def section_table(table: AnnData, views: Sequence[Section]) -> pd.DataFrame:
     """Describe sections and their physical scale, a row each."""
     rows = []
     for view in views:
@@ -43,7 +42,7 @@ def section_table(table: AnnData, views: Sequence[SectionView]) -> pd.DataFrame:
         image = view.image
         rows.append(
             {
-                "section": view.library,
+                "section": view.name,
                 "spots": len(view.rows),
                 "usable": int(valid.sum()),
                 "technology": view.technology,
@@ -57,7 +56,7 @@ def section_table(table: AnnData, views: Sequence[SectionView]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def map_text(table: AnnData, views: Sequence[SectionView], truth: str | None, *, has_domains: bool) -> str:
+def map_text(table: AnnData, views: Sequence[Section], truth: str | None, *, has_domains: bool) -> str:
     """Describe the map of domains for readers who do not see it."""
     named = [(Keys.DOMAIN, "domains")] if has_domains else []
     named = [(truth, "labels"), *named] if truth is not None else named
@@ -66,7 +65,7 @@ def map_text(table: AnnData, views: Sequence[SectionView], truth: str | None, *,
         labels = read_labels(table, key)
         sizes = [f"{name} {int((labels.codes == code).sum())}" for code, name in enumerate(labels.names)]
         parts.append(f"{len(sizes)} {what} with these numbers of spots: {', '.join(sizes)}")
-    names = ", ".join(view.library for view in views)
+    names = ", ".join(view.name for view in views)
     return f"Map of {table.n_obs} spots of {names}, coloured by {'; and by '.join(parts)}."
 
 
@@ -80,22 +79,42 @@ def size_table(table: AnnData, key: str) -> str:
     return html.table(frame, "Size of the domains", digits=3) + note
 
 
-def score_table(table: AnnData, views: Sequence[SectionView], truth: str) -> pd.DataFrame:
+def score_table(table: AnnData, views: Sequence[Section], truth: str) -> pd.DataFrame:
     """ARI and NMI of each section, and over all where there are several."""
-    true, found = (
-        table.obs[key].astype(object).where(table.obs[key].notna(), "").astype(str).to_numpy()
-        for key in (truth, Keys.DOMAIN)
-    )
-    parts = [(view.library, view.rows) for view in views]
+    true, found = as_labels(table.obs[truth]), as_labels(table.obs[Keys.DOMAIN])
+    labelled, placed = (np.array([label is not None for label in column], dtype=bool) for column in (true, found))
+    parts = [(view.name, view.rows) for view in views]
     parts += [("all", np.arange(table.n_obs))] if len(parts) > 1 else []
     rows = []
     for library, own in parts:
-        labelled = ~np.isin(true[own], IGNORE)
-        used = own[labelled & (found[own] != "")]
-        values = agreement(true[used], found[used])
-        rows.append({"library": library, "n_spots": len(own), "n_unlabelled": int((~labelled).sum()),
+        used = own[(labelled & placed)[own]]
+        values = agreement(true[used].astype(str), found[used].astype(str))
+        rows.append({"library": library, "n_spots": len(own), "n_unlabelled": int((~labelled[own]).sum()),
                      "n_scored": len(used), "ARI": values["ARI"], "NMI": values["NMI"]})  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def annotation(table: AnnData, views: Sequence[Section], truth: str | None) -> dict[str, str]:
+    """How labels were given, and the share that is right where there is a truth."""
+    figures = record(table, Keys.ANNOTATION, "figures")
+    given = table.obs.get(f"{Keys.ANNOTATION}_given")
+    facts = {"labels learned from": f"{int(figures.get('n_labelled', 0)):,} spots"}
+    if given is not None:
+        facts["spots that had a label"] = f"{int(given.sum()):,} of {table.n_obs:,}"
+    if np.isfinite(figures.get("accuracy", np.nan)):
+        facts["right, of labelled spots held out"] = f"{figures['accuracy']:.0%}"
+    sure = table.obs.get(f"{Keys.ANNOTATION}_confidence")
+    if sure is not None:
+        facts["spots with a confidence below .5"] = f"{int((sure < 0.5).sum()):,}"
+    if truth is not None and given is not None:
+        known, found = as_labels(table.obs[truth]), as_labels(table.obs[Keys.ANNOTATION])
+        use = np.array([a is not None and b is not None for a, b in zip(known, found, strict=True)]) & ~given.to_numpy()
+        for view in views:
+            rows = view.rows[use[view.rows]]
+            if len(rows):
+                right = (known[rows] == found[rows]).mean()
+                facts[f"{view.name}: right, of {len(rows):,} spots without a label"] = f"{right:.0%}"
+    return facts
 
 
 def gene_table(predicted: AnnData) -> str:
@@ -119,24 +138,24 @@ def gene_table(predicted: AnnData) -> str:
     return html.table(frame.head(_BEST), f"The {min(_BEST, len(frame))} most reliable genes", digits=3) + note
 
 
-def findings(table: AnnData, views: Sequence[SectionView], truth: str | None) -> list[str]:
+def findings(table: AnnData, views: Sequence[Section], truth: str | None) -> list[str]:
     """What a reader should know before believing the figures."""
     found = []
-    noted = table.uns.get(Keys.UNS, {}).get("embed", {}).get("sections", {})
+    noted = by_section(record(table, Keys.UNS, "embed").get("sections"))
     for view in views:
         invalid = int((~view.valid).sum())
         if invalid:
-            found.append(f"{view.library}: {invalid} spots have no position.")
+            found.append(f"{view.name}: {invalid} spots have no position.")
         if view.image is None:
-            found.append(f"{view.library} has no image.")
+            found.append(f"{view.name} has no image.")
         if not np.isfinite(view.coord_mpp):
-            found.append(f"{view.library}: the physical scale is unknown.")
-        entry = noted.get(view.library, {})
+            found.append(f"{view.name}: the physical scale is unknown.")
+        entry = noted.get(view.name, {})
         modality, coverage = str(entry.get("modality", "")), entry.get("gene_coverage")
         if modality == "gene" and view.image is not None:
-            found.append(f"{view.library} was embedded from its genes alone.")
+            found.append(f"{view.name} was embedded from its genes alone.")
         if coverage is not None and coverage < _LOW_COVERAGE:
-            found.append(f"{view.library}: the weights know {coverage:.0%} of its genes.")
+            found.append(f"{view.name}: the weights know {coverage:.0%} of its genes.")
     if Keys.VALID in table.obs and not table.obs[Keys.VALID].all():
         found.append(f"{int((~table.obs[Keys.VALID].astype(bool)).sum())} of {table.n_obs} spots could not be used.")
     if Keys.DOMAIN not in table.obs:
@@ -148,39 +167,30 @@ def findings(table: AnnData, views: Sequence[SectionView], truth: str | None) ->
 
 def parameters(table: AnnData) -> str:
     """Write down what each step recorded, as HTML."""
-    record = table.uns.get(Keys.UNS, {})
     shown = {
-        step: {name: value for name, value in values.items() if name != "model"}
-        for step, values in record.items()
+        name: {entry: value for entry, value in values.items() if entry != "model"}
+        for name, values in record(table, Keys.UNS).items()
         if isinstance(values, Mapping)
     }
-    params = table.uns.get(Keys.UNS_NICHES, {}).get("params", {})
-    if isinstance(params, Mapping) and params:
-        shown[Keys.UNS_NICHES] = dict(params)
+    for name, values in table.uns.items():  # what scanpy and others recorded, under the key they wrote
+        params = values.get("params") if isinstance(values, Mapping) else None
+        if isinstance(params, Mapping) and params:
+            shown[str(name)] = dict(params)
     if not shown:
         return html.paragraph("None are recorded.")
-    return "".join(html.facts(values, step) for step, values in shown.items())
+    return "".join(html.facts(values, name) for name, values in shown.items())
 
 
-def card(table: AnnData, weights: str | Path | None) -> str:
+def card(table: AnnData, stored: Mapping[str, Any] | None) -> str:
     """Name, hash and card of the weights."""
-    used = table.uns.get(Keys.UNS, {}).get("embed", {})
-    name = str(used.get("weights", ""))
-    if weights is not None:
-        where = Path(weights) / "config.json" if Path(weights).is_dir() else Path(weights)
-        if not where.is_file():
-            raise FileNotFoundError(message("Expected the folder of a checkpoint", found=f"nothing at {where}"))
-        stored = json.loads(where.read_text(encoding="utf-8"))
-    else:
-        packaged = files("stalign").joinpath("weights", Path(name).name or "none", "config.json")
-        stored = json.loads(packaged.read_text(encoding="utf-8")) if packaged.is_file() else None
+    used = record(table, Keys.UNS, "embed")
     known = {key: used[key] for key in ("weights", "sha256", "version") if key in used}
     content = html.facts(known, "What embedded these sections") if known else html.paragraph("No weights were used.")
     if stored is None:
         return content + (html.paragraph("Their card is not at hand; pass `weights=`.") if known else "")
-    of_file = stored.get("weights", {})
-    if used.get("sha256") and of_file.get("sha256") not in {None, used["sha256"]}:
+    if not of_these_weights(table, stored):
         content += html.paragraph("The card below is of other weights: its hash differs.")
+    of_file = stored.get("weights", {})
     stated = {"parameters": of_file.get("parameters"), "sha256": of_file.get("sha256"), **stored.get("meta", {})}
     return content + _card_tables(stated)
 

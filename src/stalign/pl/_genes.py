@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stalign._constants import Keys
-from stalign._validate import message
+from stalign._validate import message, opacity
 from stalign.core.scores import per_gene
-from stalign.data import sections, table_of
-from stalign.pl._canvas import canvas, entitle, finish
+from stalign.data import open_sections, table_of
+from stalign.pl._canvas import canvas, entitle, finish, short
+from stalign.pl._records import seen_in_training, split_of
 from stalign.pl._tissue import frame, panel_size, spots, tissue
 
 if TYPE_CHECKING:
@@ -21,8 +23,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from spatialdata import SpatialData
 
+    from stalign.data import Section
+
 TRUTH = "truth"  # layer of measured expression that tl.predict_genes writes
 _BAR = 0.9  # inches, room for a colour bar
+_LINE = 44  # letters in a line of the caption under a panel
+_LINE_HEIGHT = 0.17  # inches
 _MISSING = (0.7, 0.7, 0.7, 1.0)
 
 
@@ -94,6 +100,7 @@ def genes(
     - `layers["truth"]`, (n_obs, n_genes) float: measured expression, where there is some
     - `var["reliability"]`, `var["reliable"]`, `uns["stalign"]["predict_genes"]`, where they are there
     - `obsm["spatial"]`, `uns["spatial"]`
+    - `uns["stalign"]["predict_genes"]`, `uns["stalign"]["embed"]`: for the caption
 
     Raises
     ------
@@ -106,7 +113,9 @@ def genes(
     -----
     The scale runs from the 1st to the 99th percentile of both panels of a pair. Pearson's r in the title is that of the
     section shown. Spots without a value are grey. A line under the figure says which genes are shown and why, and from
-    what their reliability is told; genes that are not reliable say so in their title.
+    what their reliability is told; genes that are not reliable say so in their title. Under a prediction stands what it
+    was fitted to, and whether the weights behind its features were trained on a section of this name, where that is
+    recorded.
 
     Examples
     --------
@@ -121,6 +130,7 @@ def genes(
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
+    image = opacity(image, name="image")
     table = table_of(data, table_key)
     if palette not in colormaps:
         raise ValueError(message("Expected `palette` to name a colour map", found=repr(palette)))
@@ -128,7 +138,7 @@ def genes(
     columns = table.var_names.get_indexer(chosen)
     kinds = [("measured", table.layers[TRUTH])] if TRUTH in table.layers else []
     kinds.append(("predicted", table.X))
-    views = sections(
+    views = open_sections(
         data, table_key=table_key, image_key=image_key, library_key=library_key, mpp=mpp, image=image > 0, want_mpp=4.0
     )
     count = len(chosen) * len(views) * len(kinds)
@@ -136,11 +146,13 @@ def genes(
     places = [tissue(view) for view in views]
     order = [place for _ in chosen for place in places for _ in kinds]
     widths, height = panel_size(order, bar=scale_bar)
+    captions = [_caption(table, view) for view in views]
+    height += _LINE_HEIGHT * max(caption.count("\n") + 1 if caption else 0 for caption in captions)
     bars = [_BAR if (index + 1) % len(kinds) == 0 else 0.0 for index in range(count)]
     figure, axes = canvas(count, ax=ax, ncols=ncols, width=widths, height=height, beside=bars)
     panels = iter(enumerate(axes))
     for gene, column in zip(chosen, columns, strict=True):
-        for view, place in zip(views, places, strict=True):
+        for view, place, caption in zip(views, places, captions, strict=True):
             values = [_dense(matrix, view.rows, int(column)) for _, matrix in kinds]
             low, high = _limits(values)
             scale = ScalarMappable(Normalize(low, high), palette)
@@ -151,16 +163,24 @@ def genes(
                 rgba[~np.isfinite(value)] = _MISSING
                 frame(panel, place, image=image, bar=scale_bar)
                 spots(panel, place, rgba, size=size, alpha=alpha)
-                where = "" if len(views) == 1 else f"{view.library}: "
+                where = "" if len(views) == 1 else f"{short(view.name)}: "
                 more = f"{_correlation(values)}{_warning(table, gene)}" if kind == "predicted" else ""
                 default = f"{where}{gene} {kind}{more}"
                 entitle(panel, title, default, index, count)
+                if kind == "predicted":
+                    panel.set_xlabel(caption, fontsize="small", parse_math=False)
                 pair.append(panel)
             figure.colorbar(scale, ax=pair, shrink=0.8, label=_unit(table))
     reason = _reason(table, chosen, named=names is not None)
     if reason and ax is None:
         figure.supxlabel(reason, fontsize="small", wrap=True, parse_math=False)
     return finish(figure, axes, show=show, return_fig=return_fig)
+
+
+def _caption(table: AnnData, view: Section) -> str:
+    """What a prediction was fitted to, and whether the weights knew the section, in short lines."""
+    lines = [split_of(table), *seen_in_training(table, {view.name: view.rows})]
+    return "\n".join(textwrap.fill(line.rstrip("."), _LINE) for line in lines if line)
 
 
 def _pick(table: AnnData, names: str | Sequence[str] | None, n: int) -> list[str]:

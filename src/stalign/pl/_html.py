@@ -10,9 +10,9 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
 _LONG = 12  # values of a list that are written out
@@ -186,7 +186,7 @@ def fold(summary: str, content: str) -> str:
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Flatten nested mappings.
+    """Flatten nested mappings and tables.
 
     Parameters
     ----------
@@ -201,7 +201,10 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     """
     rows: list[tuple[str, Any]] = []
     for name, value in values.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, pd.DataFrame):  # a row per section
+            for number, row in enumerate(value.to_dict(orient="records")):
+                rows += flat(row, f"{prefix}{name}.{row.pop('section', number)}.")
+        elif isinstance(value, Mapping):
             rows += flat(value, f"{prefix}{name}.")
         else:
             rows.append((f"{prefix}{name}", value))
@@ -214,7 +217,7 @@ def picture(figure: Figure, alt: str, caption: str, *, dpi: float) -> str:
     Parameters
     ----------
     figure
-        The figure; it is closed.
+        The figure.
     alt
         What it shows, for readers who do not see it, plain text.
     caption
@@ -226,11 +229,8 @@ def picture(figure: Figure, alt: str, caption: str, *, dpi: float) -> str:
     -------
     HTML.
     """
-    from matplotlib import pyplot as plt
-
     stream = BytesIO()
     figure.savefig(stream, format="png", dpi=dpi, bbox_inches="tight")
-    plt.close(figure)
     data = base64.b64encode(stream.getvalue()).decode()
     width, height = (int.from_bytes(stream.getvalue()[at : at + 4], "big") for at in (16, 20))  # of the PNG's header
     return (

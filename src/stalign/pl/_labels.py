@@ -1,10 +1,10 @@
-"""Columns of labels: their order, their colours, and the pairing of domains with a truth."""
+"""Columns of labels: their order, their colours, and the pairing of a truth with domains."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +12,9 @@ import pandas as pd
 
 from stalign._constants import Keys
 from stalign._validate import message
-from stalign.core.palette import palette as default_palette
+from stalign.core.labels import as_labels, as_text
 from stalign.core.scores import match_labels
+from stalign.pl._colors import Palette, chosen_colors, other_colors, stored_colors
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 NO_LABEL = "#B3B3B3"  # readable on black and on white
 _MANY = 100  # labels beyond which a column of numbers is no column of labels
-_NONE = ("", "nan", "None", "NA")  # what files write where there is no label
-Palette = str | Sequence[str] | Mapping[str, str] | None
 
 
 @dataclass(frozen=True)
@@ -39,12 +38,19 @@ class Labels:
         Position of each spot's label in `names`, (n,) intp; -1 where there is none.
     colors
         One `#RRGGBB` per name.
+    own
+        Whether the user chose the colours or the object holds them, rather than that they are the default.
     """
 
     key: str
     names: list[str]
     codes: NDArray[np.intp]
     colors: list[str]
+    own: bool = False
+
+    def part(self, rows: NDArray[np.intp]) -> Labels:
+        """The labels of some spots, with all names and colours."""
+        return replace(self, codes=self.codes[rows])
 
     def rgb(self) -> NDArray[np.float64]:
         """Colours of the spots, (n, 3)."""
@@ -98,7 +104,8 @@ def read_labels(table: AnnData, key: str, *, palette: Palette = None) -> Labels:
 
     Returns
     -------
-    The labels: in the order of the categories for a categorical, in natural order otherwise.
+    The labels that occur: whole numbers in their order; else in the order of the categories for a categorical, in
+    natural order otherwise. What means "no label" for `tl.score` is none here.
 
     Raises
     ------
@@ -110,122 +117,109 @@ def read_labels(table: AnnData, key: str, *, palette: Palette = None) -> Labels:
     if key not in table.obs:
         raise KeyError(message("Expected a column of obs", found=repr(key), available=table.obs.columns))
     column = table.obs[key]
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        column = column.cat.remove_categories([name for name in column.cat.categories if str(name) in _NONE])
-        values, codes = column.cat.categories, column.cat.codes.to_numpy().astype(np.intp)
-        used = np.unique(codes[codes >= 0])
-        names = [str(values[code]) for code in used]
-        place = np.full(len(values) + 1, -1, dtype=np.intp)
-        place[used] = np.arange(len(used))
-        codes = place[codes]
-        stored = _stored(table, key, table.obs[key].cat.categories, names)
-    else:
-        numeric = pd.api.types.is_float_dtype(column) or pd.api.types.is_integer_dtype(column)
-        if numeric and column.nunique() > _MANY:
-            raise ValueError(
-                message(
-                    f"Expected labels in obs[{key!r}]",
-                    found=f"{column.nunique()} different numbers",
-                    hint="Continuous values are plotted by squidpy.pl.spatial_scatter",
-                )
+    numeric = pd.api.types.is_float_dtype(column) or pd.api.types.is_integer_dtype(column)
+    if numeric and column.nunique() > _MANY:
+        raise ValueError(
+            message(
+                f"Expected labels in obs[{key!r}]",
+                found=f"{column.nunique()} different numbers",
+                hint="Continuous values are plotted by squidpy.pl.spatial_scatter",
             )
-        text = column.map(str, na_action="ignore")
-        text = text.mask(text.isin(_NONE))
-        names = sorted(text.dropna().unique(), key=_natural)
-        codes = pd.Index(names).get_indexer(text).astype(np.intp)
-        stored = _stored(table, key, names, names)
-    return Labels(key, names, codes, _colors(names, palette, stored, key))
-
-
-def matched(truth: Labels, labels: Labels, *, palette: Palette = None) -> Labels:
-    """Give domains the colours and the order of the true labels that they agree with most (the Hungarian method).
-
-    Parameters
-    ----------
-    truth
-        The true labels.
-    labels
-        The domains of the same spots.
-    palette
-        Colours the user chose; a mapping that names every domain is taken as it is.
-
-    Returns
-    -------
-    The domains, in the order of their true labels, unmatched ones last and in colours that no true label has.
-    """
-    both = (truth.codes >= 0) & (labels.codes >= 0)
-    if not both.any():
-        return labels
-    pairs = {
-        int(name): int(true)
-        for name, true in match_labels(truth.codes[both].astype(str), labels.codes[both].astype(str)).items()
-    }
-    order = sorted(range(len(labels.names)), key=lambda code: (code not in pairs, pairs.get(code, code)))
-    if isinstance(palette, Mapping) and all(name in palette for name in labels.names):
-        colors = [palette[labels.names[code]] for code in order]
+        )
+    text = as_labels(column)
+    present = {name for name in text if name is not None}
+    ordered = False
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        categories = [as_text(category) or "" for category in column.cat.categories]
+        ordered = bool(column.cat.ordered)
     else:
-        taken = {color.upper() for color in truth.colors}
-        extra = (color for color in default_palette(len(truth.names) + 2 * len(order)) if color.upper() not in taken)
-        colors = [truth.colors[pairs[code]] if code in pairs else next(extra) for code in order]
-    place = np.full(len(order) + 1, -1, dtype=np.intp)
-    place[order] = np.arange(len(order))
-    return Labels(labels.key, [labels.names[code] for code in order], place[labels.codes], colors)
+        categories = sorted({name for name in as_labels(column, ignore=()) if name is not None}, key=_natural)
+    names = [name for name in dict.fromkeys(categories) if name in present]
+    if not ordered and all(name.isdecimal() for name in names):
+        names = sorted(names, key=int)  # domains, whose numbers run along the tissue
+    codes = pd.Index(names, dtype=object).get_indexer(text).astype(np.intp)
+    stored = stored_colors(table, key, categories) if palette is None else None
+    colors = chosen_colors(names, palette, key=key) if stored is None else [stored[name] for name in names]
+    return Labels(key, names, codes, colors, own=palette is not None or stored is not None)
 
 
-def colors_of(names: Sequence[str], palette: Palette = None) -> list[str]:
-    """Choose one colour per name.
+def paired(labels: Labels, guide: Labels) -> Labels:
+    """Give labels the colours of those of a guide that they agree with most (the Hungarian method).
 
     Parameters
     ----------
-    names
-        What is to be told apart.
-    palette
-        Colours: a list, a mapping, the name of a colour map, or None for the default.
+    labels
+        Labels to colour, such as a truth.
+    guide
+        Labels of the same spots whose colours stand, such as domains.
 
     Returns
     -------
-    `#RRGGBB` for each name.
+    The labels in their own order; those without a partner have colours that nobody else has.
     """
-    return _colors(list(names), palette, None, "palette")
+    both = (labels.codes >= 0) & (guide.codes >= 0)
+    pairs = match_labels(guide.codes[both].astype(str), labels.codes[both].astype(str)) if both.any() else {}
+    rest = iter(other_colors(len(labels.names), guide.colors))
+    colors = [guide.colors[int(pairs[str(k)])] if str(k) in pairs else next(rest) for k in range(len(labels.names))]
+    return replace(labels, colors=colors)
+
+
+def resolve(
+    table: AnnData, columns: Sequence[str], truth: str | None, reference: str | None, palette: Palette
+) -> list[Labels]:
+    """Read the labels of the panels of a figure, the truth first, in colours that agree.
+
+    Parameters
+    ----------
+    table
+        The table.
+    columns
+        Columns of obs with domains, which keep their colours.
+    truth
+        Column with true labels; they take the colours of their partners in the first of `columns`, unless they have
+        colours of their own.
+    reference
+        Column whose colours the domains take in this figure.
+    palette
+        Colours the user chose: a list or a colour map for the reference, else the domains, else the truth; a mapping
+        for each column all of whose labels it names.
+
+    Returns
+    -------
+    The labels.
+
+    Raises
+    ------
+    KeyError
+        If a column is not there.
+    ValueError
+        If a column holds measurements, or the palette covers none.
+    """
+    columns = [column for column in columns if column != truth]
+    keys = list(dict.fromkeys(key for key in (reference, *columns, truth) if key is not None))
+    read = {key: read_labels(table, key) for key in keys}
+    if isinstance(palette, Mapping):
+        known = {as_text(name) for name in palette}
+        chosen = [key for key in keys if known.issuperset(read[key].names)]
+        given = chosen or keys[:1]  # which says what is missing
+    elif palette is not None:
+        given = [reference] if reference is not None else columns or keys
+    else:
+        given = []
+    read |= {key: read_labels(table, key, palette=palette) for key in given}
+    found = [read[column] for column in columns]
+    if reference is not None:
+        fixed = set(given if isinstance(palette, Mapping) else ()) | {reference}
+        found = [labels if labels.key in fixed else paired(labels, read[reference]) for labels in found]
+    if truth is None:
+        return found
+    labels = read[truth]
+    listed = palette is not None and not isinstance(palette, Mapping)
+    own = truth in given or truth == reference or (labels.own and not listed)
+    return [labels if own or not found else paired(labels, found[0]), *found]
 
 
 def _natural(name: str) -> list[Any]:
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part.lower()) for part in re.split(r"(\d+)", name) if part]
-
-
-def _stored(table: AnnData, key: str, categories: Sequence[Any], names: list[str]) -> list[str] | None:
-    """Colours in uns, which are in the order of the categories."""
-    colors = table.uns.get(f"{key}_colors")
-    if colors is None or len(colors) < len(categories):
-        return None
-    by_name = {str(category): str(color) for category, color in zip(categories, colors, strict=False)}
-    return [by_name[name] for name in names]
-
-
-def _colors(names: list[str], palette: Palette, stored: list[str] | None, key: str) -> list[str]:
-    from matplotlib import colormaps
-    from matplotlib.colors import to_hex
-
-    if palette is None:
-        chosen: Any = stored if stored is not None else default_palette(len(names))
-    elif isinstance(palette, str):
-        if palette not in colormaps:
-            raise ValueError(message("Expected `palette` to name a colour map", found=repr(palette)))
-        colormap = colormaps[palette]
-        listed = getattr(colormap, "colors", None)
-        few = listed is not None and len(names) <= len(listed) <= 40
-        chosen = list(listed) if few and listed is not None else colormap(np.linspace(0, 1, max(len(names), 2)))
-    elif isinstance(palette, Mapping):
-        missing = [name for name in names if name not in palette]
-        if missing:
-            raise ValueError(
-                message(f"Expected `palette` to hold a colour for every label of {key!r}", found=f"none for {missing}")
-            )
-        chosen = [palette[name] for name in names]
-    else:
-        if len(palette) < len(names):
-            raise ValueError(
-                message(f"Expected `palette` to hold {len(names)} colours for {key!r}", found=f"{len(palette)}")
-            )
-        chosen = palette
-    return [to_hex(color).upper() for color, _ in zip(chosen, names, strict=False)]
+    return [
+        (0, int(part), "") if part.isdecimal() else (1, 0, part.lower()) for part in re.split(r"(\d+)", name) if part
+    ]

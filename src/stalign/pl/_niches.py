@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stalign._constants import Keys
-from stalign._validate import message
-from stalign.data import sections, table_of
-from stalign.pl._canvas import canvas, entitle, finish
+from stalign._validate import message, opacity
+from stalign.data import niche_of, open_sections, table_of
+from stalign.pl._canvas import canvas, entitle, finish, short
 from stalign.pl._tissue import RASTER_FROM, Tissue, frame, panel_size, spots, tissue
 
 if TYPE_CHECKING:
@@ -91,7 +91,8 @@ def niches(
 
     Reads
     -----
-    - `obsp["niche_connectivities"]`, (n_obs, n_obs) CSR: niches
+    - `obsp["niche_connectivities"]`, (n_obs, n_obs) CSR, which has to be there; `uns["niches"]["params"]`, by which
+      niches are drawn as they are for the spots that are left
     - `obsm["spatial"]`, `uns["spatial"]`
 
     Raises
@@ -112,6 +113,7 @@ def niches(
     >>> stalign.pp.niches(adata)
     >>> overview, closeup = stalign.pl.niches(adata, show=False)
     """
+    image = opacity(image, name="image")
     table = table_of(data, table_key)
     if Keys.NICHE_GRAPH not in table.obsp:
         raise KeyError(
@@ -122,7 +124,7 @@ def niches(
                 hint="Call `stalign.pp.niches(data)` first",
             )
         )
-    views = sections(
+    views = open_sections(
         data, table_key=table_key, image_key=image_key, library_key=library_key, mpp=mpp, image=image > 0, want_mpp=2.0
     )
     asked = [] if spot is None else [spot] if isinstance(spot, str) else list(spot)
@@ -135,18 +137,18 @@ def niches(
     sizes = [side for width in widths for side in (width, min(width, height))[:per]]
     rooms = [_LEGEND if zoom and panel % 2 else 0.0 for panel in range(len(sizes))]
     figure, axes = canvas(len(sizes), ax=ax, ncols=ncols, width=sizes, height=height, beside=rooms)
-    graph = table.obsp[Keys.NICHE_GRAPH].tocsr()
+    niche = niche_of(table)
     for i, (view, place) in enumerate(zip(views, places, strict=True)):
-        own = graph[view.rows][:, view.rows]
+        own = view.niches(niche)
         names = table.obs_names[view.rows]
         focus = _focus(place, own, names, [name for name in asked if name in names])
         panel = axes[per * i]
         frame(panel, place, image=image, bar=scale_bar)
         _overview(panel, place, own, focus, palette, size=size, alpha=alpha)
-        entitle(panel, title, view.library, per * i, len(axes))
+        entitle(panel, title, short(view.name), per * i, len(axes))
         if zoom:
             _closeup(axes[2 * i + 1], place, own, focus, palette, image=image, bar=scale_bar, size=size, alpha=alpha)
-            entitle(axes[2 * i + 1], title, f"niche of {names[focus]}", 2 * i + 1, len(axes))
+            entitle(axes[2 * i + 1], title, f"niche of {short(str(names[focus]))}", 2 * i + 1, len(axes))
     return finish(figure, axes, show=show, return_fig=return_fig)
 
 
@@ -166,7 +168,7 @@ def _focus(place: Tissue, graph: csr_matrix, names: Any, asked: list[str]) -> in
         return spot
     usable = has & np.isfinite(place.xy).all(axis=1)
     if not usable.any():
-        raise ValueError(message("Expected niches", found=f"no spot of {place.section.library!r} with a neighbour"))
+        raise ValueError(message("Expected niches", found=f"no spot of {place.section.name!r} with a neighbour"))
     distance = np.linalg.norm(place.xy - np.median(place.xy[usable], axis=0), axis=1)
     return int(np.where(usable, distance, np.inf).argmin())
 

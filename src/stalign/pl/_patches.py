@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stalign._constants import Keys
-from stalign._validate import message
-from stalign.data import sections, table_of
+from stalign._settings import logger
+from stalign._validate import message, whole
+from stalign.data import open_sections, section_row, table_of
 from stalign.pl._bar import draw_bar
-from stalign.pl._canvas import canvas, entitle, finish
-from stalign.pl._labels import read_labels
+from stalign.pl._canvas import canvas, entitle, finish, short
+from stalign.pl._labels import Labels, read_labels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,11 +23,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from spatialdata import SpatialData
 
-    from stalign.data.sections import SectionView
+    from stalign.data import Section
 
 _LEVELS = (("spot", Keys.SPOT_WINDOW), ("niche", Keys.NICHE_WINDOW))
 _LINE = 18  # letters in a line of a title
 _MAX_PX = 224  # px, side of a patch in the figure
+_MOST = 20  # labels that patches are shown of
 
 
 def patches(
@@ -58,7 +60,8 @@ def patches(
     n
         How many spots of each section, where `spots` is None.
     by
-        Column of obs with labels: one spot is taken from each label, from its middle, and titles are in its colour.
+        Column of obs with labels: one spot is taken from each label (of each section's 20 most common, where there are
+        more), from its middle, and titles are in its colour.
     scale_bar
         Whether to draw a scale bar in µm, where the scale is known.
     library_key
@@ -69,7 +72,8 @@ def patches(
     mpp
         µm per px of the full-resolution image; None derives it from the pitch of the spots.
     palette
-        Colours of the labels in `by`.
+        Colours of the labels in `by`: a list, a mapping from label to colour, the name of a colour map, or None for
+        those in `uns[f"{by}_colors"]`, as in `pl.domains`.
     size
         Side in px that patches are resampled to, such as 28 to see what a small encoder sees; None for that of the
         window in the image, at most 224.
@@ -122,16 +126,15 @@ def patches(
                     hint="Call `stalign.pp.patches(data)` first",
                 )
             )
-    if size is not None and size < 1:
-        raise ValueError(message("Expected `size` to be at least 1 px", found=size))
-    views = sections(
-        data,
-        table_key=table_key,
-        image_key=image_key if image_key is not None else recorded(table, "image_key") or None,
-        library_key=library_key,
-        mpp=mpp if mpp is not None else recorded(table, "coord_mpp") or None,
-    )
-    chosen = [_choose(table, view, spots, n, by) for view in views]
+    if size is not None:
+        whole(size, name="size")
+    where: dict[str, Any] = {"table_key": table_key, "library_key": library_key, "mpp": mpp}
+    if image_key is None:
+        noted = {one.name: section_row(table, "patches", one.name) for one in open_sections(data, **where)}
+        image_key = {name: str(row["image_key"]) for name, row in noted.items() if row}
+    views = open_sections(data, image_key=image_key, **where)
+    labels = read_labels(table, by, palette=palette) if by is not None else None
+    chosen = [_choose(table, view, spots, n, labels) for view in views]
     if spots is not None and sum(map(len, chosen)) < len(spots):
         unknown = [name for name in spots if name not in table.obs_names]
         found = repr(unknown[0]) if unknown else "spots without a window"
@@ -141,13 +144,12 @@ def patches(
         raise ValueError(message(f"Expected labels in obs[{by!r}]", found="none for any spot with a window"))
     width = max(len(picks) for _, picks in rows)
     figure, axes = canvas(2 * sum(1 for _ in rows) * width, ax=ax, ncols=width, width=1.5, height=1.65)
-    labels = read_labels(table, by, palette=palette) if by is not None else None
     for i, (view, picks) in enumerate(rows):
         for j, (level, slot) in enumerate(_LEVELS):
             strip = axes[(2 * i + j) * width : (2 * i + j + 1) * width]
             windows = np.asarray(table.obsm[slot], dtype=np.float64)[view.rows[picks]]
             _strip(strip, view, windows, size=size, bar=scale_bar)
-            name = level if len(rows) == 1 else f"{view.library}\n{level}"
+            name = level if len(rows) == 1 else f"{short(view.name, 16)}\n{level}"
             strip[0].set_ylabel(name, parse_math=False)
             if j == 1:
                 continue
@@ -162,30 +164,14 @@ def patches(
     return finish(figure, axes, show=show, return_fig=return_fig)
 
 
-def recorded(table: AnnData, name: str) -> dict[str, Any]:
-    """Look up what `pp.patches` noted of each section.
-
-    Parameters
-    ----------
-    table
-        The table.
-    name
-        What to look up, such as `image_key`.
-
-    Returns
-    -------
-    A value per section; empty where there is no record.
-    """
-    noted = table.uns.get(Keys.UNS, {}).get("patches", {}).get("sections", {})
-    return {str(library): entry[name] for library, entry in noted.items() if name in entry}
-
-
-def _choose(table: AnnData, view: SectionView, spots: Sequence[str] | None, n: int, by: str | None) -> NDArray[np.intp]:
+def _choose(
+    table: AnnData, view: Section, spots: Sequence[str] | None, n: int, labels: Labels | None
+) -> NDArray[np.intp]:
     """Positions in the section of the spots to show."""
     if view.image is None:
         raise ValueError(
             message(
-                f"Expected an image of section {view.library!r}",
+                f"Expected an image of section {view.name!r}",
                 found="none",
                 hint="Patches are cut from it; store one in uns['spatial'] or name it with `image_key=`",
             )
@@ -199,12 +185,15 @@ def _choose(table: AnnData, view: SectionView, spots: Sequence[str] | None, n: i
         return at[(at >= 0) & has[at]]
     if not has.any():
         raise ValueError(
-            message(f"Expected windows for section {view.library!r}", found=f"NaN for all {len(has)} spots")
+            message(f"Expected windows for section {view.name!r}", found=f"NaN for all {len(has)} spots")
         )
-    if by is not None:
-        labels = read_labels(table, by)
+    if labels is not None:
         codes = np.where(has, labels.codes[view.rows], -1)
         groups = [np.flatnonzero(codes == code) for code in range(len(labels.names))]
+        if len(groups) > _MOST:
+            logger.info("Showing patches of the %d most common of %d labels.", _MOST, len(groups))
+            common = np.sort(np.argsort([-len(group) for group in groups], kind="stable")[:_MOST])
+            groups = [groups[code] for code in common]
         return np.array([_middle(view.coords, group) for group in groups if len(group)], dtype=np.intp)
     usable = np.flatnonzero(has)
     return usable[np.linspace(0, len(usable) - 1, min(n, len(usable)) + 2)[1:-1].round().astype(np.intp)]
@@ -216,7 +205,7 @@ def _middle(coords: NDArray[np.float64], group: NDArray[np.intp]) -> int:
 
 
 def _strip(
-    axes: Sequence[Axes], view: SectionView, windows: NDArray[np.float64], *, size: int | None, bar: bool
+    axes: Sequence[Axes], view: Section, windows: NDArray[np.float64], *, size: int | None, bar: bool
 ) -> None:
     """Draw one row of patches."""
     image = view.image

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import os
+import tempfile
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from stalign._constants import Keys
 from stalign._settings import logger
-from stalign.data import sections, table_of
+from stalign.data import open_sections, table_of
 from stalign.pl import _findings as say
 from stalign.pl import _html as html
+from stalign.pl._annotate import annotate
 from stalign.pl._domains import domains
 from stalign.pl._embedding import embedding
 from stalign.pl._genes import genes
-from stalign.pl._labels import read_labels
+from stalign.pl._labels import read_labels, resolve
 from stalign.pl._niches import niches
 from stalign.pl._patches import patches
+from stalign.pl._records import from_weights, seen_in_training, split_of, stored_card
 from stalign.pl._scores import scores as draw_scores
 from stalign.pl._training import training
 
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
+T = TypeVar("T")
+_DOMAINS = "Each spot at its true size over the image, in the colour of its domain."
+_TRUTH = " Labels without colours of their own take those of the domains they agree with most."
 _SCORES = (
     "ARI, the adjusted Rand index, is 1 where domains and labels agree and 0 for a random labelling; NMI is the share "
     "of information that they have in common. Where there are several runs, dots are single runs and whiskers one "
@@ -97,7 +102,7 @@ def report(
 
     Reads
     -----
-    - `obs["stalign_domain"]`, `obs[truth]`, `obs["stalign_valid"]`
+    - `obs["stalign_domain"]`, `obs["stalign_annotation"]`, `obs[truth]`, `obs["stalign_valid"]`
     - `obsm["X_stalign"]`, `obsm["spot_window"]`, `obsm["niche_window"]`, `obsp["niche_connectivities"]`
     - `obsm["spatial"]`, `uns["spatial"]`, `uns["stalign"]`
 
@@ -110,7 +115,9 @@ def report(
 
     Notes
     -----
-    A figure that cannot be drawn is left out, and the warnings say why.
+    A part that fails is left out, and the warnings say why; the verbosity "debug" logs the traceback. Domains have the
+    same colours in all figures. What predicted genes were fitted to, and which sections the weights were trained on,
+    stands under the figures.
 
     Examples
     --------
@@ -124,74 +131,112 @@ def report(
     table = table_of(data, table_key)
     if truth is not None:
         read_labels(table, truth)
-    card = say.card(table, weights)
-    common = {"table_key": table_key, "library_key": library_key, "image_key": image_key, "mpp": mpp}
-    views = sections(data, **common)  # type: ignore[arg-type]
+    stored = stored_card(table, weights)
+    common: dict[str, Any] = {
+        "table_key": table_key,
+        "library_key": library_key,
+        "image_key": image_key,
+        "mpp": mpp,
+    }
+    views = open_sections(data, **common)
     has_domains = Keys.DOMAIN in table.obs
+    job = _Report(warnings=list(notes), dpi=dpi)
+    rows = {view.name: view.rows for view in views}
+    known = job.made("Sections in the training were left out", lambda: seen_in_training(table, rows, card=stored)) or []
+    job.warnings += job.made("Warnings were left out", lambda: say.findings(table, views, truth)) or []
+    job.warnings += known
+    seen = " ".join(known)
     if scores is None and truth is not None and has_domains:
-        scores = say.score_table(table, views, truth)
-    job = _Report(warnings=[*notes, *say.findings(table, views, truth)], dpi=dpi)
+        scores = job.made("The scores were left out", lambda: say.score_table(table, views, truth))
     with plt.ioff(), mpl.rc_context(), mpl.style.context("default"):
-        job.add(
-            "sections", "Sections", html.table(say.section_table(table, views), "Sections and their physical scale")
-        )
+        job.add("sections", "Sections", lambda: html.table(say.section_table(table, views), "Sections and their scale"))
         if has_domains or truth is not None:
-            key = None if has_domains else truth
+            shown = Keys.DOMAIN if has_domains else str(truth)
             job.draw(
-                lambda: domains(data, key, truth=truth if has_domains else None, return_fig=True, **common),  # type: ignore[arg-type]
-                say.map_text(table, views, truth, has_domains=has_domains),
-                "Each spot at its true size over the image. Domains take the colour of the label they agree with most."
-                if truth is not None
-                else "Each spot at its true size over the image, in the colour of its domain.",
+                "the domains",
+                lambda: domains(data, shown, truth=truth if has_domains else None, return_fig=True, **common),
+                lambda: say.map_text(table, views, truth, has_domains=has_domains),
+                f"{_DOMAINS}{_TRUTH if has_domains and truth is not None else ''} "
+                f"{seen if has_domains and from_weights(table) else ''}",
             )
-            job.add("domains", "Domains", say.size_table(table, Keys.DOMAIN if has_domains else str(truth)))
+            job.add("domains", "Domains", lambda: say.size_table(table, shown))
+        if Keys.ANNOTATION in table.obs:
+            job.draw(
+                "the annotation",
+                lambda: annotate(data, truth=truth, return_fig=True, **common),
+                "Labels of the annotation over the tissue, and their confidence.",
+                "Labels given to all spots from those of some, or from other sections, and how sure they are.",
+            )
+            about = "How labels were given, and how many are right"
+            job.add("annotation", "Annotation", lambda: html.facts(say.annotation(table, views, truth), about))
         if scores is not None:
             numbers = scores
-            job.draw(lambda: draw_scores(numbers, return_fig=True), "Bars of the scores in the table below.", _SCORES)
-            job.add("scores", "Scores", html.table(scores, "Agreement of domains and labels", digits=3))
+            job.draw(
+                "the scores", lambda: draw_scores(numbers, return_fig=True), "Bars of the scores in the table below.",
+                f"{_SCORES} {seen if from_weights(table) else ''}",
+            )  # fmt: skip
+            job.add("scores", "Scores", lambda: html.table(numbers, "Agreement of domains and labels", digits=3))
         if umap and Keys.EMBED in table.obsm and (has_domains or truth is not None):
             job.draw(
+                "the embedding",
                 lambda: embedding(data, truth=truth, table_key=table_key, library_key=library_key, return_fig=True),
                 "Two-dimensional map of the embedding, a dot per spot, coloured by label and domain.",
-                "UMAP of the embedding; distances between far groups mean nothing.",
+                f"UMAP of the embedding; distances between far groups mean nothing. {seen}",
             )
             job.add("embedding", "Embedding")
         if Keys.NICHE_GRAPH in table.obsp:
             job.draw(
-                lambda: niches(data, return_fig=True, **common),  # type: ignore[arg-type]
+                "the niches",
+                lambda: niches(data, return_fig=True, **common),
                 "Graph of which spots are averaged with which, and one niche up close.",
                 "Niches. The solid square is the spot window, the dashed one the niche window.",
             )
         if {Keys.SPOT_WINDOW, Keys.NICHE_WINDOW} <= set(table.obsm) and any(view.image for view in views):
-            by = truth or (Keys.DOMAIN if has_domains else None)
             job.draw(
-                lambda: patches(data, by=by, return_fig=True, **common),  # type: ignore[arg-type]
+                "the patches",
+                lambda: patches(
+                    data, return_fig=True, **_as_on_the_map(table, truth, has_domains=has_domains), **common
+                ),
                 "Image patches of example spots, and of their niches below.",
                 "Patches of one spot from the middle of each label.",
             )
         job.add("niches", "Niches and patches")
         if predicted is not None:
             result = predicted
+            split = split_of(result)
             job.draw(
+                "the predicted genes",
                 lambda: genes(result, library_key=library_key, mpp=mpp, return_fig=True),
                 "Maps of predicted expression, with the measured where there is some, of the most reliable genes.",
-                "Predicted expression, and the measured where there is some, on one colour scale.",
+                "Predicted expression, and the measured where there is some, on one colour scale. "
+                f"{split}{'.' if split else ''} {seen}",
             )
-            job.add("genes", "Predicted genes", say.gene_table(predicted))
+            job.add("genes", "Predicted genes", lambda: say.gene_table(result))
         if metrics is not None:
             curves = metrics
             job.draw(
-                lambda: training(curves, return_fig=True), "Curves of the losses over steps.", "Losses over steps."
+                "the training curves",
+                lambda: training(curves, return_fig=True),
+                "Curves of the losses over steps.",
+                "Losses over steps.",
             )
             job.add("training", "Training")
-    job.add("parameters", "Parameters", say.parameters(table))
-    job.add("weights", "Weights", card)
-    job.add("versions", "Versions", html.facts(say.versions(), "Software"))
+    job.add("parameters", "Parameters", lambda: say.parameters(table))
+    job.add("weights", "Weights", lambda: say.card(table, stored))
+    job.add("versions", "Versions", lambda: html.facts(say.versions(), "Software"))
     listed = html.bullets(job.warnings, kind="warnings") if job.warnings else html.paragraph("None.")
     job.sections.insert(0, ("warnings", "Warnings", listed))
     spots = f"{table.n_obs:,} spots, {table.n_vars:,} genes, {len(views)} section{'s' if len(views) > 1 else ''}."
     made = f"Made by stalign {say.package_version('stalign')} on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC."
     return _write(Path(path), html.page(title, spots, job.sections, made))
+
+
+def _as_on_the_map(table: AnnData, truth: str | None, *, has_domains: bool) -> dict[str, Any]:
+    """Which labels patches are taken from, in the colours that these have in the map of domains."""
+    if truth is None:
+        return {"by": Keys.DOMAIN if has_domains else None}
+    labels = resolve(table, [Keys.DOMAIN] if has_domains else [], truth, None, None)[0]
+    return {"by": truth, "palette": dict(zip(labels.names, labels.colors, strict=True))}
 
 
 @dataclass
@@ -203,32 +248,47 @@ class _Report:
     sections: list[tuple[str, str, str]] = field(default_factory=list)
     waiting: str = ""
 
-    def draw(self, figure: Callable[[], Any], alt: str, caption: str) -> None:
-        """Draw a figure, or note why it could not be drawn."""
-        try:
-            drawn = figure()
-        except (KeyError, ValueError) as error:
-            reason = str(error.args[0]) if error.args else type(error).__name__
-            logger.warning("Left out of the report: %s (%s)", caption, reason)
-            self.warnings.append(f"A figure was left out ({caption.rstrip('.')}). {reason}")
-            return
-        self.waiting += html.picture(drawn, alt, caption, dpi=self.dpi)
+    def made(self, left_out: str, make: Callable[[], T]) -> T | None:
+        """Make a part of the report, or say why it is left out: no part takes the report with it."""
+        from matplotlib import pyplot as plt
 
-    def add(self, key: str, heading: str, content: str = "") -> None:
+        before = set(plt.get_fignums())
+        try:
+            return make()
+        except Exception as error:  # noqa: BLE001
+            reason = str(error.args[0]) if error.args else "no reason given"
+            if not reason.startswith("Expected"):  # else it is a sentence of stalign
+                reason = f"{type(error).__name__}: {reason}"
+            logger.warning("Report: %s. %s", left_out, reason)
+            logger.debug("Report: %s", left_out, exc_info=True)
+            self.warnings.append(f"{left_out}. {reason}")
+            return None
+        finally:
+            for number in set(plt.get_fignums()) - before:
+                plt.close(number)
+
+    def draw(self, what: str, figure: Callable[[], Any], alt: str | Callable[[], str], caption: str) -> None:
+        """Draw a figure."""
+        made = self.made(
+            f"A figure was left out ({what})",
+            lambda: html.picture(figure(), alt if isinstance(alt, str) else alt(), caption.strip(), dpi=self.dpi),
+        )
+        self.waiting += made or ""
+
+    def add(self, key: str, heading: str, content: Callable[[], str] | None = None) -> None:
         """Close a section, if there is anything in it."""
-        if self.waiting or content:
-            self.sections.append((key, heading, self.waiting + content))
+        text = "" if content is None else self.made(f"A table was left out ({heading})", content) or ""
+        if self.waiting or text:
+            self.sections.append((key, heading, self.waiting + text))
         self.waiting = ""
 
 
 def _write(path: Path, page: str) -> Path:
     """Write a file as a whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-") as folder:
+        temporary = Path(folder) / path.name
         temporary.write_text(page, encoding="utf-8")
         temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     logger.info("Wrote the report to %s.", path)
     return path

@@ -10,12 +10,12 @@ import pandas as pd
 
 from stalign._validate import message
 from stalign.pl._canvas import canvas, entitle, finish
-from stalign.pl._labels import colors_of
+from stalign.pl._colors import chosen_colors
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from stalign.pl._labels import Palette
+    from stalign.pl._colors import Palette
 
 _METHOD = ("method", "weights", "encoder")
 _SECTION = ("section", "library", "dataset")
@@ -96,7 +96,7 @@ def scores(
     method, runs = _column(runs, method_key, _METHOD, "stalign")
     section, runs = _column(runs, library_key, _SECTION, "")
     methods, libraries = (list(dict.fromkeys(runs[column].astype(str))) for column in (method, section))
-    colors = colors_of(methods, palette)
+    colors = chosen_colors(methods, palette)
     width = min(max(2.6, 0.5 * len(methods) * len(libraries) + 1.8), 12.0)
     ncols = ncols if ncols is not None else 2 if width <= 7 else 1
     room = 0.5 + 0.085 * max(map(len, methods)) if len(methods) > 1 else 0.0

@@ -9,8 +9,8 @@ import numpy as np
 from stalign._constants import Keys
 from stalign._validate import message
 from stalign.core.tissue import MASK_MPP, find_tissue
-from stalign.data import sections, table_of
-from stalign.pl._canvas import canvas, entitle, finish
+from stalign.data import open_sections, table_of
+from stalign.pl._canvas import canvas, entitle, finish, short
 from stalign.pl._tissue import frame, spots, tissue
 
 if TYPE_CHECKING:
@@ -100,10 +100,10 @@ def slide(
     True
     """
     table = table_of(data, table_key)
-    views = sections(
+    views = open_sections(
         data, table_key=table_key, image_key=image_key, library_key=library_key, mpp=mpp, want_mpp=MASK_MPP
     )
-    lacking = [view.library for view in views if view.image is None or not np.isfinite(view.coord_mpp)]
+    lacking = [view.name for view in views if view.image is None or not np.isfinite(view.coord_mpp)]
     if lacking:
         raise ValueError(message("Expected an image and a physical scale", found=f"neither or one of {lacking[0]!r}"))
     record = table.uns.get(Keys.UNS, {}).get("slide", {})
@@ -114,14 +114,16 @@ def slide(
     figure, axes = canvas(len(views), ax=ax, ncols=ncols, width=_WIDTH, height=height)
     for index, (panel, place) in enumerate(zip(axes, places, strict=True)):
         image = place.section.image
-        (x0, y0), (x1, y1) = place.from_pixels(np.array([[0.0, 0.0], image.shape[::-1]]))  # type: ignore[union-attr]
+        edges = place.from_pixels(np.array([[0.0, 0.0], image.shape[::-1]]))  # type: ignore[union-attr]
+        (x0, y0), (x1, y1) = edges.min(axis=0), edges.max(axis=0)
         frame(panel, place, image=1.0, view=(x0, y0, x1, y1), bar=scale_bar)
         spots(panel, place, np.tile(_SPOT, (len(place.xy), 1)), size=size, alpha=alpha)
         if outlined:
             _outline(panel, place)
         valid = int(place.section.valid.sum())
-        origin = f", {place.section.coord_mpp:.3g} µm per px ({place.section.mpp_origin})"
-        entitle(panel, title, f"{place.section.library}: {valid} spots{origin}", index, len(views), fontsize="small")
+        scale = f"{place.section.coord_mpp:.3g} µm per px ({place.section.mpp_origin})"
+        default = f"{short(place.section.name)}: {valid} spots, {scale}"
+        entitle(panel, title, default, index, len(views), fontsize="small")
     return finish(figure, axes, show=show, return_fig=return_fig)
 
 
@@ -131,10 +133,11 @@ def _outline(panel: Axes, place: Tissue) -> None:
     if image is None:
         return
     small, factor = image.thumbnail(max(1, round(max(image.shape) * min(1.0, image.mpp / MASK_MPP))))
-    found = find_tissue(small, image.mpp / factor)
-    height, width = found.mask.shape
+    found = find_tissue(image.along_coords(small), image.mpp / factor)
+    height, width = small.shape[:2]
     corners = place.from_pixels(np.array([[0.5, 0.5], [width - 0.5, height - 0.5]]) / factor)
-    x, y = np.linspace(*corners[:, 0], width), np.linspace(*corners[:, 1], height)
+    low, high, (height, width) = corners.min(axis=0), corners.max(axis=0), found.mask.shape
+    x, y = np.linspace(low[0], high[0], width), np.linspace(low[1], high[1], height)
     for mask, color in ((found.mask, "black"), (found.ink, _INK)):
         if mask.any() and not mask.all() and min(mask.shape) > 1:
             panel.contour(x, y, mask.astype(float), levels=[0.5], colors=[color], linewidths=0.8, zorder=3)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-    from stalign.data.sections import SectionView
+    from stalign.data import Section
 
 RASTER_FROM = 50_000  # spots above which a panel is painted as one image
 _RASTER_PX = 1600  # px, longest side of that image
@@ -43,7 +43,7 @@ class Tissue:
         Diameter of a spot.
     """
 
-    section: SectionView
+    section: Section
     unit: float
     xy: NDArray[np.float64]
     diameter: float
@@ -58,10 +58,10 @@ class Tissue:
         image = self.section.image
         if image is None:
             return pixels
-        return (np.asarray(pixels, dtype=np.float64) - np.asarray(image.offset)) / image.scale * self.unit
+        return image.to_coords(pixels) * self.unit
 
 
-def tissue(section: SectionView) -> Tissue:
+def tissue(section: Section) -> Tissue:
     """Put a section into the units of a panel.
 
     Parameters
@@ -117,7 +117,7 @@ def _view(place: Tissue, *, bar: bool) -> tuple[float, float, float, float]:
     if not len(valid):
         raise ValueError(
             message(
-                f"Expected spots of section {place.section.library!r} to have positions", found="NaN or none for all"
+                f"Expected spots of section {place.section.name!r} to have positions", found="NaN or none for all"
             )
         )
     margin = 1.5 * place.diameter
@@ -152,10 +152,8 @@ def frame(
     Raises
     ------
     ValueError
-        If no spot has a position, or `image` is no opacity.
+        If no spot has a position.
     """
-    if not 0 <= image <= 1:
-        raise ValueError(message("Expected `image` to be True, False or an opacity from 0 to 1", found=image))
     view = _view(place, bar=bar) if view is None else view
     dark = None
     if image and place.section.image is not None:
@@ -183,16 +181,18 @@ def _draw_image(ax: Axes, place: Tissue, view: tuple[float, float, float, float]
     picture = place.section.image
     if picture is None:
         return None
-    corners = np.array([[view[0], view[1]], [view[2], view[3]]]) / place.unit * picture.scale + picture.offset
+    corners = picture.to_windows(np.array([view]) / place.unit).reshape(2, 2)
     side = float((corners[1] - corners[0]).max())
     if side < 0.3 * max(picture.shape):  # a close-up: cut it, as the thumbnail would be coarse
         centre = corners.mean(axis=0)
         window = np.concatenate([centre - side / 2, centre + side / 2])
         pixels = picture.patches(window[None], int(min(_IMAGE_PX, max(1, np.ceil(side)))))[0]
-        (x0, y0), (x1, y1) = place.from_pixels(window.reshape(2, 2))
+        edges = place.from_pixels(window.reshape(2, 2))
     else:
         pixels, _ = picture.thumbnail(_IMAGE_PX)
-        (x0, y0), (x1, y1) = place.from_pixels(np.array([[0.0, 0.0], [picture.shape[1], picture.shape[0]]]))
+        edges = place.from_pixels(np.array([[0.0, 0.0], [picture.shape[1], picture.shape[0]]]))
+    pixels = picture.along_coords(pixels)
+    (x0, y0), (x1, y1) = edges.min(axis=0), edges.max(axis=0)
     ax.imshow(pixels, extent=(x0, x1, y1, y0), interpolation="antialiased", zorder=0, aspect="auto", alpha=opacity)
     ax.patch.set_visible(True)  # what shows through
     width, height = view[2] - view[0], view[3] - view[1]

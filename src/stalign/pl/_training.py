@@ -10,14 +10,14 @@ import pandas as pd
 
 from stalign._validate import message
 from stalign.pl._canvas import canvas, entitle, finish
-from stalign.pl._labels import colors_of
+from stalign.pl._colors import chosen_colors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from matplotlib.axes import Axes
 
-    from stalign.pl._labels import Palette
+    from stalign.pl._colors import Palette
 
 _FILE = "metrics.csv"
 _INDEX = ("step", "epoch")
@@ -97,7 +97,7 @@ def training(
     figure, axes = canvas(len(panels), ax=ax, ncols=ncols, width=4.0, height=3.0)
     for index, (panel, (name, members)) in enumerate(zip(axes, panels.items(), strict=True)):
         quantities = list(dict.fromkeys(quantity for quantity, _ in members))
-        colors = dict(zip(quantities, colors_of(quantities, palette), strict=True))
+        colors = dict(zip(quantities, chosen_colors(quantities, palette), strict=True))
         for quantity, stage in members:
             dashed = stage not in {"", "train"}
             label = stage or quantity if len(quantities) == 1 else f"{quantity} ({stage})" if dashed else quantity

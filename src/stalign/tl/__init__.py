@@ -1,4 +1,4 @@
-"""Tools: embed, cut into domains, score, predict genes and retrieve."""
+"""Tools: embed, cut into domains, annotate, score, predict genes and retrieve."""
 
 from __future__ import annotations
 
@@ -6,20 +6,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from stalign.core.annotation_model import AnnotationModel
     from stalign.core.clustering import GMM, KMeans, Leiden
     from stalign.core.domain_model import DomainModel
     from stalign.core.retrieval import Retrieval
+    from stalign.tl._annotate import annotate, annotation_model
     from stalign.tl._domains import domain_model, domains
     from stalign.tl._embed import embed
     from stalign.tl._encode import encode
+    from stalign.tl._few_shot import few_shot
     from stalign.tl._image_features import ImageFeatures
     from stalign.tl._predict_genes import predict_genes
     from stalign.tl._probe import probe
     from stalign.tl._retrieve import retrieve
     from stalign.tl._score import score
     from stalign.tl._splits import Folds
+    from stalign.tl._suggest import suggest
 
 _WHERE = {
+    "AnnotationModel": "stalign.core.annotation_model",
     "Folds": "stalign.tl._splits",
     "GMM": "stalign.core.clustering",
     "ImageFeatures": "stalign.tl._image_features",
@@ -27,31 +32,40 @@ _WHERE = {
     "Leiden": "stalign.core.clustering",
     "Retrieval": "stalign.core.retrieval",
     "DomainModel": "stalign.core.domain_model",
+    "annotate": "stalign.tl._annotate",
+    "annotation_model": "stalign.tl._annotate",
     "domain_model": "stalign.tl._domains",
     "domains": "stalign.tl._domains",
     "embed": "stalign.tl._embed",
     "encode": "stalign.tl._encode",
+    "few_shot": "stalign.tl._few_shot",
     "predict_genes": "stalign.tl._predict_genes",
     "probe": "stalign.tl._probe",
     "retrieve": "stalign.tl._retrieve",
     "score": "stalign.tl._score",
+    "suggest": "stalign.tl._suggest",
 }
 __all__ = [
     "GMM",
+    "AnnotationModel",
     "DomainModel",
     "Folds",
     "ImageFeatures",
     "KMeans",
     "Leiden",
     "Retrieval",
+    "annotate",
+    "annotation_model",
     "domain_model",
     "domains",
     "embed",
     "encode",
+    "few_shot",
     "predict_genes",
     "probe",
     "retrieve",
     "score",
+    "suggest",
 ]
 
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from stalign._validate import message
+from stalign._validate import message, whole
 from stalign.core.clustering import GMM, Leiden
 from stalign.core.domain_model import DomainModel, Projection, principal_axes
 from stalign.core.mixture import Mixture
@@ -84,8 +84,8 @@ def find_domains(
     ValueError
         If there are fewer usable rows than domains or `n_components` is below 1.
     """
-    if n_components is not None and n_components < 1:
-        raise ValueError(message("Expected `n_components` from 1, or None", found=str(n_components)))
+    if n_components is not None:
+        whole(n_components, name="n_components")
     valid = np.flatnonzero(np.isfinite(features).all(axis=1))
     wanted = getattr(clusterer, "n_domains", None) or 1
     if len(valid) < max(wanted, 1):

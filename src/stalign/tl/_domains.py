@@ -9,13 +9,11 @@ import numpy as np
 import pandas as pd
 
 from stalign._constants import Keys
-from stalign._settings import logger, settings
+from stalign._settings import logger, seed_of
 from stalign._validate import message
 from stalign.core.domain_model import DomainModel
 from stalign.core.refine import majority_vote, ring_graph
-from stalign.data.sections import sections
-from stalign.data.slots import write
-from stalign.data.table import table_of
+from stalign.data import check_key, check_writable, open_sections, record, table_of, write
 from stalign.tl._clusterers import find_domains, resolve
 
 if TYPE_CHECKING:
@@ -90,8 +88,9 @@ def domains(
     ------
     - `obs["stalign_domain"]`, (n_obs,) categorical of strings: the domains, NaN where the features have NaN
     - `uns["stalign_domain_colors"]`, list of n_domains strings: `#RRGGBB` for each category
-    - `uns["stalign"]["domains"]`, or `uns["stalign"]["domains_<key_added>"]` for another column: parameters, and the
-      model that `reference` reads
+    - `uns["stalign_domain"]`: params, and model, which `reference` reads
+
+    With `key_added`, column and entries of uns bear its name instead of `stalign_domain`.
 
     Raises
     ------
@@ -101,7 +100,7 @@ def domains(
         If there are fewer usable spots than domains, the features do not fit `reference`, or an argument makes no
         sense.
     TypeError
-        If `clusterer` has no `fit_predict`.
+        If `clusterer` has no `fit_predict`, or `n_components` or `random_state` is not a whole number.
     FileNotFoundError
         If `reference` is a path to no file.
 
@@ -124,16 +123,19 @@ def domains(
     """
     passes = _passes(refine)
     key = Keys.DOMAIN if key_added is None else key_added
-    seed = settings.seed if random_state is None else random_state
+    check_key(key, name="key_added")
+    seed = seed_of(random_state)
     several = isinstance(data, list | tuple)
     parts: list[AnnData | SpatialData] = list(data) if several else [data]
     tables = [table_of(part, table_key) for part in parts]
     if not tables:
         raise ValueError(message("Expected at least one section", found="an empty list"))
+    for table in tables:
+        check_writable(table, key)
     if reference is None:
         rep = use_rep or Keys.EMBED
         features = _stacked(tables, rep)
-        labels, model, record = find_domains(features, resolve(clusterer), rep, n_components, seed)
+        labels, model, params = find_domains(features, resolve(clusterer), rep, n_components, seed)
     elif clusterer is not None:
         found, hint = "both", "Leave out the clusterer"
         raise ValueError(message("Expected either `clusterer` or `reference`", found=found, hint=hint))
@@ -141,24 +143,23 @@ def domains(
         model = domain_model(reference, table_key=table_key)
         rep = use_rep or model.use_rep
         features = _stacked(tables, rep)
-        labels, record = model.predict(features), {"clusterer": "reference"}
+        labels, params = model.predict(features), {"clusterer": "reference"}
     used = int((labels >= 0).sum())
     pieces = np.split(labels, np.cumsum([table.n_obs for table in tables])[:-1])
-    if passes:
-        where: dict[str, str | None] = {"library_key": library_key, "table_key": table_key}
-        pieces = [_refine(part, piece, passes, **where) for part, piece in zip(parts, pieces, strict=True)]
-    record |= {"use_rep": rep, "n_domains": len(model.names), "refine": passes, "n_spots": used, "key_added": key}
+    for part, piece in zip(parts, pieces, strict=True) if passes else ():
+        for section in open_sections(part, library_key=library_key, table_key=table_key, image=False):
+            piece[section.rows] = majority_vote(piece[section.rows], ring_graph(section.positions), passes=passes)
+    params |= {"use_rep": rep, "n_domains": len(model.names), "refine": passes, "n_spots": used, "key_added": key}
     if library_key is not None:
-        record["library_key"] = library_key
+        params["library_key"] = library_key
     left_out = f"; {len(labels) - used} without features are NaN" if used < len(labels) else ""
     logger.info("Cut %d spots into %d domains: added obs[%r]%s.", used, len(model.names), key, left_out)
-    entry = "domains" if key == Keys.DOMAIN else f"domains_{key}"
     changed = []
     for part, table, piece in zip(parts, tables, pieces, strict=True):
         column = pd.Series(pd.Categorical.from_codes(piece, categories=list(model.names)), index=table.obs_names)
         slots = {
             "obs": {key: column},
-            "uns": {f"{key}_colors": list(model.colors), Keys.UNS: {entry: {**record, "model": model.to_dict()}}},
+            "uns": {f"{key}_colors": list(model.colors), key: {"params": params, "model": model.to_dict()}},
         }
         changed.append(write(part, slots, copy=copy, table_key=table_key))
     return changed[0] if not several else changed if copy else None
@@ -184,7 +185,7 @@ def domain_model(
 
     Reads
     -----
-    - `uns["stalign"]["domains"]["model"]`
+    - `uns["stalign_domain"]["model"]`, or that of another `key`
 
     Raises
     ------
@@ -208,16 +209,18 @@ def domain_model(
         return source
     if isinstance(source, str | Path):
         return DomainModel.load(source)
-    entry = "domains" if key in {None, Keys.DOMAIN} else f"domains_{key}"
-    known = table_of(source, table_key).uns.get(Keys.UNS, {})
-    if entry not in known or "model" not in known[entry]:
-        there = [name for name in known if name.startswith("domains")]
-        raise KeyError(
-            message(
-                f"Expected domains in uns[{Keys.UNS!r}]", available=there, hint="Run `tl.domains` on these data first"
-            )
-        )
-    return DomainModel.from_dict(known[entry]["model"])
+    table, key = table_of(source, table_key), Keys.DOMAIN if key is None else key
+    found = record(table, key, "model") or record(table, Keys.UNS, _entry_before(key), "model")
+    if not found:
+        there = [name for name in table.uns if record(table, name, "model")]
+        hint = "Run `tl.domains` on these data first"
+        raise KeyError(message(f"Expected domains in uns[{key!r}]", found="none", available=there, hint=hint))
+    return DomainModel.from_dict(found)
+
+
+def _entry_before(key: str) -> str:
+    """Where version 0.1 kept the domains of a column, in uns["stalign"]."""
+    return "domains" if key == Keys.DOMAIN else f"domains_{key}"
 
 
 def features_of(table: AnnData, use_rep: str) -> np.ndarray:
@@ -242,9 +245,8 @@ def features_of(table: AnnData, use_rep: str) -> np.ndarray:
         If it is not a matrix of numbers.
     """
     if use_rep not in table.obsm:
-        hint = (
-            "Run `stalign.tl.embed` first, or pass `use_rep=`" if use_rep.startswith(Keys.EMBED) else "Pass `use_rep=`"
-        )
+        embedded = str(use_rep).startswith(Keys.EMBED)
+        hint = "Run `stalign.tl.embed` first, or pass `use_rep=`" if embedded else "Pass `use_rep=`"
         raise KeyError(
             message("Expected an embedding in obsm", found=repr(use_rep), available=table.obsm.keys(), hint=hint)
         )
@@ -270,11 +272,3 @@ def _passes(refine: bool | int) -> int:  # noqa: FBT001
         raise ValueError(message("Expected `refine` to be True, False or a number of passes", found=repr(refine)))
     return int(refine)
 
-
-def _refine(
-    data: AnnData | SpatialData, labels: np.ndarray, passes: int, *, library_key: str | None, table_key: str | None
-) -> np.ndarray:
-    refined = labels.copy()
-    for view in sections(data, library_key=library_key, table_key=table_key, image=False):
-        refined[view.rows] = majority_vote(labels[view.rows], ring_graph(view.coords), passes=passes)
-    return refined

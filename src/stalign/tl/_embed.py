@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from stalign._constants import VISIUM_SPOT_UM, Keys
-from stalign._settings import logger, settings
-from stalign._validate import message
+from stalign._settings import logger, seed_of
+from stalign._validate import message, warn, whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,6 +31,7 @@ def embed(
     orthologs: Mapping[str, str] | None = None,
     features: Mapping[str, str] | None = None,
     mpp: float | Mapping[str, float] | None = None,
+    spot_diameter: float | None = None,
     library_key: str | None = None,
     table_key: str | None = None,
     image_key: str | Mapping[str, str] | None = None,
@@ -65,6 +65,8 @@ def embed(
     mpp
         µm per px of the full-resolution image, one for all sections or one per section; None takes what is stated, or
         derives it from the pitch of the spots.
+    spot_diameter
+        Diameter of a spot, or of a cell, in µm; None takes that of the technology.
     library_key
         obs column that names the section of each spot; None for one section.
     table_key, image_key
@@ -89,9 +91,8 @@ def embed(
     - `.X` or `layers[layer]`, (n_obs, n_vars): raw counts
     - `obsm["spatial"]`, (n_obs, 2) float: x and y in px of the full-resolution image
     - `uns["spatial"]`: image and scale factors of each section
-    - `obsp["niche_connectivities"]`, (n_obs, n_obs) CSR: made where absent, or where spots were removed since
-    - `obsm["spot_window"]`, `obsm["niche_window"]`, (n_obs, 4) float: made where absent, or where image, positions,
-      scale or niches changed since
+    - `uns["stalign"]["patches"]`: `mpp` and `spot_diameter` as they were given to `pp.patches`, while the windows still
+      lie where the spots are
     - `obsm[features[...]]`, (n_obs, d) float: features of frozen encoders
 
     Writes
@@ -102,7 +103,8 @@ def embed(
       earlier call wrote for a modality that is now left out is removed
     - `obs["stalign_valid"]`, (n_obs,) bool: whether the spot could be embedded; rows of others are NaN
     - `uns["stalign"]["embed"]`: weights, their sha256, versions, seed, and per section the modality and gene coverage
-    - niches and windows, with their records, where they are made, as `pp.niches` and `pp.patches` do
+    - niches as the weights know them and windows, with their records, as `pp.niches` and `pp.patches` write them; where
+      others are there, the log says that they are replaced
 
     Raises
     ------
@@ -114,7 +116,7 @@ def embed(
     FileNotFoundError
         If the weights' folder does not exist.
     TypeError
-        If `data` is neither AnnData nor SpatialData.
+        If `data` is neither AnnData nor SpatialData, or `batch_size` or `random_state` is not a whole number.
 
     Warns
     -----
@@ -145,96 +147,86 @@ def embed(
     >>> adata.obsm["X_stalign"].shape[0] == adata.n_obs
     True
     """
-    from stalign.data.counts import match_counts
-    from stalign.data.expression import Vocabulary
-    from stalign.data.sections import sections
-    from stalign.data.slots import write
-    from stalign.data.spots import read_section
-    from stalign.data.table import has_counts, table_of
+    from stalign.data import (
+        CountKeys,
+        Vocabulary,
+        check_writable,
+        merged,
+        niche_slots,
+        open_sections,
+        say_what_changes,
+        section_table,
+        table_of,
+        window_slots,
+        write,
+    )  # fmt: skip
+    from stalign.data.spots import niche_for, read_section
     from stalign.encoders.runtime import pick_device
     from stalign.models.weights import load_weights
-    from stalign.pp._niches import niche_slots
-    from stalign.pp._patches import window_slots
-    from stalign.tl._embed_run import Embedding, check_features, niches_hold, record_of, windows_hold
-    from stalign.tl._modality import described
+    from stalign.tl._embedding import Embedding
+    from stalign.tl._modality import check_features, described, facts_of, features_by_branch
 
     if not image and not genes:
         raise ValueError(message("Expected at least one of `image` and `genes` to be True", found="both False"))
-    if batch_size < 1:
-        raise ValueError(message("Expected `batch_size` to be at least 1", found=batch_size))
+    whole(batch_size, name="batch_size")
+    seed = seed_of(random_state)
     table = table_of(data, table_key)
     if table.n_obs == 0:
         raise ValueError(message("Expected at least one spot", found="an empty table"))
+    check_writable(table, Keys.UNS, Keys.UNS_NICHES)
     checkpoint = load_weights(weights, device=pick_device(device))
     spec = checkpoint.config.input
     check_features(checkpoint.config, features or {}, image=image, genes=genes)
+    arrays = features_by_branch(table, features or {})
     vocabulary = Vocabulary(checkpoint.vocabulary, checkpoint.ensembl)
-    seed = settings.seed if random_state is None else random_state
-    want_mpp = VISIUM_SPOT_UM / spec.spot_px
-    views = sections(
+    keys = CountKeys(layer, total_counts, gene_key, orthologs)
+    sections = open_sections(
         data,
+        table_key=table_key,
+        library_key=library_key,
+        image=image,
         image_key=image_key,
         mpp=mpp,
-        image=image,
-        want_mpp=want_mpp,
-        library_key=library_key,
-        table_key=table_key,
+        spot_diameter=spot_diameter,
+        want_mpp=VISIUM_SPOT_UM / spec.spot_px,
     )
-    read: dict[str, Any] = {"layer": layer, "total_counts": total_counts, "gene_key": gene_key, "orthologs": orthologs}
-    counts = match_counts(table, vocabulary, **read) if genes and has_counts(table, layer) else None
-    slots: dict[str, dict[str, Any]] = {"obs": {}, "obsm": {}, "obsp": {}, "uns": {}}
-    graph = table.obsp.get(Keys.NICHE_GRAPH)
-    if graph is None or not niches_hold(graph, views):
-        graph = niche_slots(
-            table, views, spec.n_neighbors, include_self=spec.include_self, library_key=library_key, into=slots
-        )
-    windows = None
-    if any(view.image is not None for view in views):
-        if Keys.NICHE_GRAPH in slots["obsp"] or not windows_hold(table, views, given_mpp=mpp is not None):
-            windows = window_slots(table, views, graph, into=slots)
-        else:
-            windows = (table.obsm[Keys.SPOT_WINDOW], table.obsm[Keys.NICHE_WINDOW])
+    niche = niche_for(spec)
+    slots = niche_slots(sections, niche, library_key)
+    if any(section.image is not None for section in sections):
+        slots = merged(slots, window_slots(sections, niche))
+    say_what_changes(table, slots)
     embedding = Embedding(checkpoint, table.n_obs, batch_size)
-    records = {}
-    while views:  # one by one, so that one image is in memory at a time
+    facts = []
+    while sections:  # one by one, so that one image is in memory at a time
+        section = sections.pop(0)
+        own = {branch: values[section.rows] for branch, values in arrays.items()}
         reader = read_section(
-            table,
-            views.pop(0),
-            spec,
-            vocabulary,
-            graph=graph,
-            windows=windows,
-            counts=counts,
-            image=image,
-            genes=genes,
-            layer=layer,
-            features=features,
-            random_state=seed,
+            section, spec, vocabulary, keys=keys, image=image, genes=genes, features=own, random_state=seed
         )
-        embedding.add(reader)
-        records[reader.section.library] = record_of(reader)
-    slots["obsm"] |= embedding.arrays()
-    slots["obs"][Keys.VALID] = embedding.valid
-    record = {
+        embedding.add(reader, section.rows)
+        facts.append(facts_of(reader))
+    noted = {
         "weights": checkpoint.config.name,
         "sha256": checkpoint.sha256,
         "version": version("stalign"),
         "random_state": seed,
-        "sections": records,
+        "sections": section_table(facts),
     }
-    slots["uns"][Keys.UNS] = {**slots["uns"].get(Keys.UNS, {}), "embed": record}
+    found: dict[str, dict[str, Any]] = {
+        "obsm": embedding.arrays(),
+        "obs": {Keys.VALID: embedding.valid},
+        "uns": {Keys.UNS: {"embed": noted}},
+    }
     missing = int((~embedding.valid).sum())
     if missing:
-        warnings.warn(
+        warn(
             f"{missing} of {table.n_obs} spots could not be embedded (no position, or neither image nor counts); "
-            f"their rows are NaN and obs[{Keys.VALID!r}] is False.",
-            UserWarning,
-            stacklevel=2,
+            f"their rows are NaN and obs[{Keys.VALID!r}] is False."
         )
-    changed = write(data, slots, copy=copy, table_key=table_key)
+    changed = write(data, merged(slots, found), copy=copy, table_key=table_key)
     written = table_of(data if changed is None else changed, table_key)
     for key in (Keys.EMBED_IMAGE, Keys.EMBED_GENE):
-        if key not in slots["obsm"]:
+        if key not in found["obsm"]:
             written.obsm.pop(key, None)
-    logger.info("Embedded %d spots (%s): added obsm[%r].", table.n_obs - missing, described(records), Keys.EMBED)
+    logger.info("Embedded %d spots (%s): added obsm[%r].", table.n_obs - missing, described(facts), Keys.EMBED)
     return changed

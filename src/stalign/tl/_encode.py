@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stalign._constants import Keys
 from stalign._settings import logger
-from stalign._validate import message, one_of
+from stalign._validate import message, one_of, warn, whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -103,13 +102,13 @@ def encode(
     -----
     - `obsm["spatial"]`, (n_obs, 2) float, and `uns["spatial"]` or the images of a SpatialData, by image encoders
     - `.X` or `layers[layer]`, (n_obs, n_vars): raw counts, by gene encoders
-    - `obsp["niche_connectivities"]`, (n_obs, n_obs) CSR, at level `niche`; niches of 3 neighbours where it is absent
+    - `uns["niches"]["params"]`, at level `niche`: what makes a niche; 3 neighbours where it is absent
 
     Writes
     ------
     - `obsm["X_<encoder>_<level>"]`, (n_obs, dim) float32: features; NaN for spots without position, image or counts
-    - `uns["stalign"]["encode"]["X_<encoder>_<level>"]`: encoder, options, sha256 of the weights, precision, and for
-      each section image, scale and window
+    - `uns["X_<encoder>_<level>"]`: params, with encoder, options, sha256 of the weights and precision; sections, a
+      DataFrame with image, scale and window of each section; for gene encoders, how many genes matched
 
     Raises
     ------
@@ -121,7 +120,7 @@ def encode(
     FileNotFoundError, PermissionError, ConnectionError
         If the weights can't be had; the message says how to get them.
     TypeError
-        If `data` is neither AnnData nor SpatialData.
+        If `data` is neither AnnData nor SpatialData, or `batch_size` is not a whole number.
 
     Warns
     -----
@@ -136,11 +135,10 @@ def encode(
     >>> adata.obsm["X_colour_niche"].shape == (adata.n_obs, 27)
     True
     """
-    from stalign.data.slots import write
-    from stalign.data.table import table_of
+    from stalign.data import CountKeys, check_key, check_writable, open_sections, table_of, write
     from stalign.encoders import get
     from stalign.tl._encode_genes import encode_genes
-    from stalign.tl._encode_images import encode_images
+    from stalign.tl._encode_images import encode_images, wanted_mpp
     from stalign.tl._encode_run import Run
 
     card = get(encoder)
@@ -148,30 +146,35 @@ def encode(
         one_of(level, LEVELS, name="level", hint="Or pass the width of the patches in µm")
     elif not 0 < level < np.inf:
         raise ValueError(message("Expected a width in µm above 0 as `level`", found=repr(level)))
-    if level not in ("spot", "niche") and card.modality == "gene":
+    if level not in {"spot", "niche"} and card.modality == "gene":
         raise ValueError(message("Expected `level` to be `spot` or `niche` for a gene encoder", found=repr(level)))
-    if batch_size < 1:
-        raise ValueError(message("Expected `batch_size` to be at least 1", found=batch_size))
+    whole(batch_size, name="batch_size")
+    width = level if isinstance(level, str) else f"{level:g}um"
+    key = f"X_{card.name}_{width}".replace("/", "_") if key_added is None else key_added
+    check_key(key, name="key_added")
     table = table_of(data, table_key)
+    check_writable(table, key)
+    sections = open_sections(
+        data,
+        table_key=table_key,
+        library_key=library_key,
+        image=card.modality == "image",
+        image_key=image_key,
+        mpp=mpp,
+        spot_diameter=spot_diameter,
+        want_mpp=partial(wanted_mpp, card, level),
+    )
     run = Run.start(card, weights, device=device, precision=precision, cache=cache, batch_size=batch_size)
-    where: dict[str, Any] = {"library_key": library_key, "table_key": table_key}
     if card.modality == "image":
-        features, record = encode_images(
-            run, data, table, level=level, image_key=image_key, mpp=mpp, spot_diameter=spot_diameter, **where
-        )
+        features, noted = encode_images(run, sections, level=level)
     else:
-        features, record = encode_genes(
-            run, data, table, level=level, layer=layer, total_counts=total_counts, gene_key=gene_key,
-            aliases=aliases, orthologs=orthologs, **where,
-        )  # fmt: skip
-    key = key_added or f"X_{card.name}_{level if isinstance(level, str) else f'{level:g}um'}"
+        keys = CountKeys(layer, total_counts, gene_key, orthologs)
+        features, noted = encode_genes(run, sections, keys, level=str(level), aliases=aliases)
     missing = int((~np.isfinite(features).all(axis=1)).sum())
     if missing:
-        text = f"{missing} of {table.n_obs} spots could not be encoded by {card.name!r}; their rows are NaN."
-        warnings.warn(text, UserWarning, stacklevel=2)
-    entry = {"level": str(level), "version": version("stalign"), **run.record(), **record}
-    before = dict(table.uns.get(Keys.UNS, {}).get("encode", {}))
-    slots: dict[str, dict[str, Any]] = {"obsm": {key: features}, "uns": {Keys.UNS: {"encode": {**before, key: entry}}}}
+        warn(f"{missing} of {table.n_obs} spots could not be encoded by {card.name!r}; their rows are NaN.")
+    params = {"level": str(level), "version": version("stalign"), **run.record()}
+    slots: dict[str, dict[str, Any]] = {"obsm": {key: features}, "uns": {key: {"params": params, **noted}}}
     changed = write(data, slots, copy=copy, table_key=table_key)
     logger.info("Encoded %d spots with %s: added obsm[%r].", table.n_obs - missing, card.name, key)
     return changed

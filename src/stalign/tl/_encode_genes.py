@@ -6,23 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stalign._constants import Keys
 from stalign._settings import logger, progress
 from stalign._validate import message
 from stalign.core.genes import match
 from stalign.core.niches import niche_mean
-from stalign.data.genes import gene_ids
-from stalign.data.sections import groups
-from stalign.data.table import read_counts
-from stalign.tl._encode_run import niche_graph_of
+from stalign.data import gene_ids, niche_of, niche_slots, read_counts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import scipy.sparse as sp
-    from anndata import AnnData
     from numpy.typing import NDArray
-    from spatialdata import SpatialData
 
+    from stalign.data import CountKeys, Section
     from stalign.tl._encode_run import Run
 
 _CHUNK = 512  # spots to a cached file
@@ -30,16 +27,11 @@ _CHUNK = 512  # spots to a cached file
 
 def encode_genes(
     run: Run,
-    data: AnnData | SpatialData,
-    table: AnnData,
+    sections: Sequence[Section],
+    keys: CountKeys,
     *,
     level: str,
-    layer: str | None,
-    total_counts: str | None,
-    gene_key: str | None,
-    aliases: Mapping[str, str] | None,
-    orthologs: Mapping[str, str] | None,
-    **where: Any,
+    aliases: Mapping[str, str] | None = None,
 ) -> tuple[NDArray[np.float32], dict[str, Any]]:
     """Encode the counts of a table's spots.
 
@@ -47,42 +39,40 @@ def encode_genes(
     ----------
     run
         The encoder and its cache.
-    data
-        AnnData or SpatialData.
-    table
-        Its table; it is not changed.
+    sections
+        All sections of the table.
+    keys
+        Where its counts are.
     level
         `spot` or `niche`.
-    layer, total_counts, gene_key, aliases, orthologs
-        As for `tl.encode`.
-    where
-        `library_key` and `table_key`.
+    aliases
+        Other names of genes.
 
     Returns
     -------
     Features, (n_obs, dim) float32, NaN where there are no counts, and a record of the genes.
     """
-    counts, totals = read_counts(table, layer=layer, total_counts=total_counts)
+    table = sections[0].table
+    counts, totals = read_counts(table, layer=keys.layer, total_counts=keys.total_counts)
     encoder = run.encoder
-    record: dict[str, Any] = {"n_genes": int(counts.shape[1])}
+    noted: dict[str, Any] = {"n_genes": int(counts.shape[1])}
     if encoder.vocabulary:
-        ids, _ = gene_ids(table, gene_key=gene_key)
-        found = match(ids, encoder.vocabulary, aliases=aliases, orthologs=orthologs)
+        ids, _ = gene_ids(table, gene_key=keys.gene_key)
+        found = match(ids, encoder.vocabulary, aliases=aliases, orthologs=keys.orthologs)
         logger.info("%s: %s.", run.card.name, found.summary())
         counts = (counts @ found.collapse).tocsr()
-        record |= {"n_genes": found.n_matched, "gene_coverage": float(found.coverage), "matched_by": found.kind}
+        noted |= {"n_genes": found.n_matched, "gene_coverage": float(found.coverage), "matched_by": found.kind}
     if level == "niche":
-        graph = niche_graph_of(data, table, **where)
+        graph = niche_slots(sections, niche_of(table))["obsp"][Keys.NICHE_GRAPH]
         counts = niche_mean(graph, counts)
         totals = None if totals is None else niche_mean(graph, totals[:, None])[:, 0].astype(np.float64)
-    else:
-        groups(data, **where)  # the same complaints about sections at both levels
     counts.sort_indices()
     if not getattr(encoder, "normalises", False):
         if totals is not None:
-            logger.info("%s does not normalise by totals: obs[%r] makes no difference.", run.card.name, total_counts)
+            unused = "%s does not normalise by totals: obs[%r] makes no difference."
+            logger.info(unused, run.card.name, keys.total_counts)
         totals = None
-    return _encode(run, counts, list(table.obs_names), totals), record
+    return _encode(run, counts, list(table.obs_names), totals), noted
 
 
 def _encode(

@@ -8,20 +8,14 @@ import numpy as np
 
 from stalign._settings import progress
 from stalign._validate import message
-from stalign.core.patches import spot_windows_um
-from stalign.data.sections import sections
-from stalign.pp._patches import window_slots
-from stalign.tl._encode_run import niche_graph_of
+from stalign.data import niche_of, section_table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
-    from anndata import AnnData
     from numpy.typing import NDArray
-    from spatialdata import SpatialData
 
-    from stalign.data.images import SectionImage
-    from stalign.data.sections import SectionView
+    from stalign.data import Section, SectionImage
     from stalign.encoders.card import Card
     from stalign.tl._encode_run import Run
 
@@ -30,15 +24,7 @@ _LARGEST = 4  # patches are cut at no more than this many times the encoder's in
 
 
 def encode_images(
-    run: Run,
-    data: AnnData | SpatialData,
-    table: AnnData,
-    *,
-    level: str | float,
-    image_key: str | Mapping[str, str] | None,
-    mpp: float | Mapping[str, float] | None,
-    spot_diameter: float | None,
-    **where: Any,
+    run: Run, sections: Sequence[Section], *, level: str | float
 ) -> tuple[NDArray[np.float32], dict[str, Any]]:
     """Encode the patches of a table's spots.
 
@@ -46,16 +32,10 @@ def encode_images(
     ----------
     run
         The encoder and its cache.
-    data
-        AnnData or SpatialData.
-    table
-        Its table; it is not changed.
+    sections
+        All sections of the table.
     level
         `spot`, `niche`, `native` or a width in µm.
-    image_key, mpp, spot_diameter
-        As for `tl.encode`.
-    where
-        `library_key` and `table_key`.
 
     Returns
     -------
@@ -66,24 +46,44 @@ def encode_images(
     ValueError
         If no section has an image.
     """
-    card = run.card
-    given: dict[str, Any] = {"mpp": mpp, "spot_diameter": spot_diameter, **where}
-    plain = sections(data, image=False, **given)
-    views = sections(data, image_key=image_key, want_mpp=_wanted(plain, card, level), **given)
-    if all(view.image is None for view in views):
+    card, table = run.card, sections[0].table
+    if all(section.image is None for section in sections):
         hint = "Put it in `uns['spatial']`, or in the images of a SpatialData; gene encoders need none"
         raise ValueError(message(f"Expected an image for the encoder {card.name!r}", found="none", hint=hint))
-    windows = _windows(data, table, views, card, level, where)
     features = np.full((table.n_obs, card.dim), np.nan, dtype=np.float32)
-    chunks = []
-    for view in views:
-        rows = view.rows[np.isfinite(windows[view.rows]).all(axis=1)]
-        if view.image is not None and len(rows):
-            size = _native_px(windows[rows], card)
-            chunks += [(view.image, rows[start : start + _CHUNK], size) for start in range(0, len(rows), _CHUNK)]
-    for image, rows, size in progress(chunks, desc=f"Encoding with {card.name}", unit="chunk"):
-        features[rows] = _encode_chunk(run, image, windows[rows], size)
-    return features, {"sections": {view.library: _section_record(view, windows) for view in views}}
+    width_um = None if level in {"spot", "niche"} else _field_um(card, level)
+    chunks, facts = [], []
+    for section in sections:
+        windows = section.windows("niche" if level == "niche" else "spot", niche_of(table), width_um=width_um)
+        own = np.flatnonzero(np.isfinite(windows).all(axis=1))
+        if section.image is not None and len(own):
+            size = _native_px(windows[own], card)
+            parts = np.split(own, range(_CHUNK, len(own), _CHUNK))
+            chunks += [(section.image, section.rows[part], windows[part], size) for part in parts]
+        facts.append(_facts(section, windows))
+    for image, rows, windows, size in progress(chunks, desc=f"Encoding with {card.name}", unit="chunk"):
+        features[rows] = _encode_chunk(run, image, windows, size)
+    return features, {"sections": section_table(facts)}
+
+
+def wanted_mpp(card: Card, level: str | float, section: Section) -> float | None:
+    """Tell the µm per px at which a patch has the encoder's input size.
+
+    Parameters
+    ----------
+    card
+        The encoder.
+    level
+        `spot`, `niche`, `native` or a width in µm.
+    section
+        The section.
+
+    Returns
+    -------
+    µm per px; None, for the finest that there is, where the size of a spot is unknown.
+    """
+    width = section.spot_diameter_um if level in {"spot", "niche"} else _field_um(card, level)
+    return float(width / (card.resize_px or card.input_px)) if np.isfinite(width) else None
 
 
 def _encode_chunk(run: Run, image: SectionImage, windows: NDArray[np.floating], size: int) -> NDArray[np.float32]:
@@ -109,35 +109,6 @@ def _field_um(card: Card, level: str | float) -> float:
     return card.input_um * (card.resize_px or card.input_px) / card.input_px
 
 
-def _wanted(views: list[SectionView], card: Card, level: str | float) -> float | None:
-    """µm per px at which a patch has the encoder's input size; None for the finest that there is."""
-    px = card.resize_px or card.input_px
-    diameters = [view.spot_diameter_um for view in views]
-    width = min(diameters, default=np.nan) if level in ("spot", "niche") else _field_um(card, level)
-    return float(width / px) if np.isfinite(width) else None
-
-
-def _windows(
-    data: AnnData | SpatialData,
-    table: AnnData,
-    views: list[SectionView],
-    card: Card,
-    level: str | float,
-    where: Mapping[str, Any],
-) -> NDArray[np.float32]:
-    """Windows in px of each section's image, (n_obs, 4); NaN where there are none."""
-    if level in ("spot", "niche"):
-        graph = niche_graph_of(data, table, **where)
-        spot, niche = window_slots(table, views, graph, into={})
-        return spot if level == "spot" else niche
-    windows = np.full((table.n_obs, 4), np.nan, dtype=np.float32)
-    for view in views:
-        if view.image is not None:
-            corners = spot_windows_um(view.coords_um, _field_um(card, level)).reshape(-1, 2) / view.coord_mpp
-            windows[view.rows] = view.image.to_pixels(corners).reshape(-1, 4)
-    return windows
-
-
 def _native_px(windows: NDArray[np.floating], card: Card) -> int:
     """Size at which the patches of a section are cut: their own, for encoders that resize for themselves."""
     if not card.architecture:
@@ -146,14 +117,15 @@ def _native_px(windows: NDArray[np.floating], card: Card) -> int:
     return int(np.clip(np.ceil(widest - 1e-3), 1, _LARGEST * (card.resize_px or card.input_px)))
 
 
-def _section_record(view: SectionView, windows: NDArray[np.floating]) -> dict[str, Any]:
-    if view.image is None:
-        return {"image_key": "none"}
-    side = np.nanmedian(windows[view.rows, 2] - windows[view.rows, 0])
+def _facts(section: Section, windows: NDArray[np.floating]) -> dict[str, Any]:
+    """What patches of a section were cut from, for a row of the record."""
+    image, sides = section.image, windows[np.isfinite(windows).all(axis=1)]
+    side = float(np.median(sides[:, 2] - sides[:, 0])) if len(sides) else np.nan
     return {
-        "image_key": view.image.key,
-        "mpp": float(view.image.mpp),
-        "mpp_origin": view.mpp_origin,
-        "window_um": float(side * view.image.mpp),
-        "window_px": float(side),
+        "section": section.name,
+        "image_key": "" if image is None else image.key,
+        "mpp": np.nan if image is None else float(image.mpp),
+        "mpp_origin": "" if image is None else section.mpp_origin,
+        "window_um": np.nan if image is None else side * float(image.mpp),
+        "window_px": side,
     }

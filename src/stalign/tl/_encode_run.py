@@ -5,21 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from stalign._constants import N_NEIGHBORS, Keys
 from stalign._settings import settings
 from stalign._validate import one_of
-from stalign.data.sections import sections
 from stalign.encoders.cache import FeatureCache
 from stalign.encoders.loading import RANDOM, identify, locate
 from stalign.encoders.registry import loader_of
 from stalign.encoders.runtime import PRECISIONS
-from stalign.pp._niches import niche_slots
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from anndata import AnnData
-    from spatialdata import SpatialData
 
     from stalign.encoders.card import Card
 
@@ -119,25 +113,3 @@ class Run:
             "precision": self.precision,
             **size,
         }
-
-
-def niche_graph_of(data: AnnData | SpatialData, table: AnnData, **where: Any) -> Any:
-    """Get the niche graph of a table, or make it.
-
-    Parameters
-    ----------
-    data
-        AnnData or SpatialData.
-    table
-        Its table; it is not changed.
-    where
-        `library_key` and `table_key`.
-
-    Returns
-    -------
-    (n_obs, n_obs) CSR float32, rows sum to 1.
-    """
-    graph = table.obsp.get(Keys.NICHE_GRAPH)
-    if graph is not None:
-        return graph
-    return niche_slots(table, sections(data, image=False, **where), N_NEIGHBORS, into={})

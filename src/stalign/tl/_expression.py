@@ -11,8 +11,7 @@ from scipy import sparse
 from stalign._constants import Keys
 from stalign._validate import message
 from stalign.core.expression import normalise
-from stalign.data.sections import groups
-from stalign.data.table import has_counts, label_columns, read_counts, table_of
+from stalign.data import has_counts, label_columns, open_sections, read_counts, table_of
 from stalign.tl._domains import features_of
 from stalign.tl._image_features import ImageFeatures
 from stalign.tl._modality import check_modality
@@ -146,8 +145,6 @@ def read_spots(
 def _read(data: AnnData | SpatialData, how: Reading, patient_key: str | None) -> Spots:
     table = table_of(data, how.table_key)
     section = np.zeros(table.n_obs, dtype=np.intp)
-    for number, (_, rows) in enumerate(groups(data, library_key=how.library_key, table_key=how.table_key)):
-        section[rows] = number
     patients = np.full(table.n_obs, "", dtype=object)
     if patient_key is not None:
         if patient_key not in table.obs:
@@ -156,8 +153,11 @@ def _read(data: AnnData | SpatialData, how: Reading, patient_key: str | None) ->
         column = table.obs[patient_key].astype(object)
         patients = column.where(column.notna(), "").astype(str).to_numpy(dtype=object)
     coords = np.full((table.n_obs, 2), np.nan)
-    if Keys.SPATIAL in table.obsm:
-        coords[:] = np.asarray(table.obsm[Keys.SPATIAL], dtype=np.float64)[:, :2]
+    sections = open_sections(data, library_key=how.library_key, table_key=how.table_key, image=False)
+    for number, one in enumerate(sections):
+        section[one.rows] = number
+        if Keys.SPATIAL in table.obsm:
+            coords[one.rows] = one.positions
     expression, measured = None, np.zeros(table.n_obs, dtype=bool)
     if has_counts(table, how.layer):
         if not table.var_names.is_unique:
@@ -175,7 +175,7 @@ def _read(data: AnnData | SpatialData, how: Reading, patient_key: str | None) ->
 
 def _features(data: AnnData | SpatialData, table: AnnData, how: Reading) -> np.ndarray:
     if isinstance(how.features, ImageFeatures):
-        return how.features.of(data, table, library_key=how.library_key, table_key=how.table_key)
+        return how.features.of(data, library_key=how.library_key, table_key=how.table_key)
     for name in how.features:
         check_modality(table, name)
     return np.concatenate([features_of(table, name) for name in how.features], axis=1, dtype=np.float64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,6 +67,9 @@ def gene_result(
     record["n_scored"] = int((np.isfinite(measured) & np.isfinite(predicted)).any(axis=1).sum())
     record["n_constant_genes"] = int((np.isnan(var["pearson"]) & (var["n"] > 0)).sum())
     result.uns[Keys.UNS] = {"predict_genes": record}
+    known = table.uns.get(Keys.UNS)
+    if isinstance(known, Mapping) and "embed" in known and any(key.startswith(Keys.EMBED) for key in record["use_rep"]):
+        result.uns[Keys.UNS]["embed"] = deepcopy(known["embed"])
     seen = var["n"] > 0
     logger.info(
         "Predicted %d genes, %d of them reliable by held-out %ss of the reference, in %d of %d spots (%s)%s.",
@@ -106,5 +110,11 @@ def _scores(
 
 
 def _own(value: Any) -> Any:
-    """Copy nested mappings, so that the result can be changed without the query; arrays are shared."""
-    return {key: _own(part) for key, part in value.items()} if isinstance(value, Mapping) else value
+    """Copy what is in uns, but share the pixels of images, as arrays that cannot be written to."""
+    if isinstance(value, Mapping):
+        return {name: _own(entry) for name, entry in value.items()}
+    if isinstance(value, np.ndarray) and value.ndim >= 2:
+        shared = value.view()
+        shared.flags.writeable = False
+        return shared
+    return value if hasattr(value, "compute") or hasattr(value, "chunks") else deepcopy(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -70,17 +71,13 @@ class ImageFeatures:
         around = [] if self.context is None else [f"mean over {self.context:g} µm"]
         return [*(f"X_{name}_{side:g}um" for side in self.windows), *around]
 
-    def of(
-        self, data: AnnData | SpatialData, table: AnnData, *, library_key: str | None, table_key: str | None
-    ) -> np.ndarray:
+    def of(self, data: AnnData | SpatialData, *, library_key: str | None, table_key: str | None) -> np.ndarray:
         """Compute the features of a table's spots.
 
         Parameters
         ----------
         data
             AnnData or SpatialData; it is not changed.
-        table
-            Its table.
         library_key, table_key
             As for `tl.encode`.
 
@@ -94,9 +91,9 @@ class ImageFeatures:
             If no section has an image, or `windows` is empty.
         """
         from stalign.core.surroundings import gaussian_mean
-        from stalign.data.sections import sections
+        from stalign.data import open_sections
         from stalign.encoders import get
-        from stalign.tl._encode_images import encode_images
+        from stalign.tl._encode_images import encode_images, wanted_mpp
         from stalign.tl._encode_run import Run
 
         if not self.windows:
@@ -105,17 +102,15 @@ class ImageFeatures:
             raise ValueError(message("Expected `context` above 0 µm, or None", found=repr(self.context)))
         card = get(self.encoder)
         run = Run.start(card, self.weights, device=self.device, precision="fp32", cache=True, batch_size=_BATCH)
-        parts = [
-            encode_images(
-                run, data, table, level=float(side), image_key=None, mpp=self.mpp, spot_diameter=None,
-                library_key=library_key, table_key=table_key,
-            )[0]
-            for side in self.windows
-        ]  # fmt: skip
+        parts = []
+        for side in map(float, self.windows):
+            want = partial(wanted_mpp, card, side)
+            sections = open_sections(data, table_key=table_key, library_key=library_key, mpp=self.mpp, want_mpp=want)
+            parts.append(encode_images(run, sections, level=side)[0])
         features = np.concatenate(parts, axis=1, dtype=np.float64)
         if self.context is None:
             return features
         around = np.full_like(features, np.nan)
-        for view in sections(data, image=False, mpp=self.mpp, library_key=library_key, table_key=table_key):
-            around[view.rows] = gaussian_mean(features[view.rows], view.coords_um, self.context)
+        for section in sections:
+            around[section.rows] = gaussian_mean(features[section.rows], section.coords_um, self.context)
         return np.concatenate([features, around], axis=1)

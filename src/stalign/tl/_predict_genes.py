@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stalign._settings import logger, settings
-from stalign._validate import message, one_of
+from stalign._settings import logger, seed_of
+from stalign._validate import message, one_of, warn
 from stalign.core.standardise import STANDARDS
-from stalign.data.table import label_columns, table_of
+from stalign.data import label_columns, open_sections, table_of
 from stalign.tl._expression import TARGETS, Reading, Spots, most_variable, read_spots
 from stalign.tl._gene_result import gene_result
 from stalign.tl._held_out import Plan, as_fitter, predict_parts
@@ -114,7 +113,7 @@ def predict_genes(
       the reference; NaN where there are too few;
     - layers["truth"], float32: the target of the measured counts, where the query has any; NaN for genes it lacks and
       for spots without counts;
-    - obs of the query, and its obsm["spatial"] and uns["spatial"];
+    - obs of the query, and its obsm["spatial"] and uns["spatial"], whose images are shared and cannot be written to;
     - var, told from the reference alone: reliability, the mean Pearson over held-out parts of the reference, and
       reliability_se, its standard error; reliable, whether the first less the second is at least 0.15; level, what
       predictions are centred on: the mean over sections or patients, weighted as a random-effects model does; level_sd,
@@ -127,8 +126,9 @@ def predict_genes(
     - uns["stalign"]["predict_genes"]: split (`reference`, `spot`, `section` or `patient`), split_key, model, alpha
       (penalty per spot, of each fold), use_rep, standardise, target, coverage, genes (how they were chosen),
       n_candidates, n_reliable, held_out (`patient`, `section`, `region` or `spot`: what reliability is told from),
-      n_units (patients or sections that give the level), n_patients (0 where unknown), n_reference, n_predicted,
-      n_scored, n_constant_genes, random_state.
+      n_units (patients or sections that give the level), n_patients (0 where unknown), n_reference,
+      reference_sections, n_predicted, n_scored, n_constant_genes, random_state; and uns["stalign"]["embed"] of the
+      query, where features of `tl.embed` were used.
 
     Reads
     -----
@@ -169,7 +169,7 @@ def predict_genes(
         raise ValueError(message("Expected at least one gene", found=str(genes)))
     if reference is not None and split is not None:
         raise ValueError(message("Expected either `reference` or `split`", found="both"))
-    plan = Plan(as_fitter(model), standardise, settings.seed if random_state is None else random_state, coverage)
+    plan = Plan(as_fitter(model), standardise, seed_of(random_state), coverage)
     features = _features_named(use_rep)
     table = table_of(query, table_key)
     folds = split if isinstance(split, Folds) else Folds(split or "spot")
@@ -198,7 +198,7 @@ def predict_genes(
         chosen = np.argsort(-np.nan_to_num(found.reliability), kind="stable")
         chosen = chosen[found.reliable[chosen]]
         if not len(chosen):
-            warnings.warn(_none_reliable(names, found.reliability), UserWarning, stacklevel=2)
+            warn(_none_reliable(names, found.reliability))
             chosen = np.arange(min(N_GENES, len(names)))
     patients = set(source.patients[source.measured]) - {""}
     if len(patients) == 1:
@@ -225,6 +225,8 @@ def predict_genes(
     }
     if column is not None:
         record["split_key"] = column
+    if reference is not None:
+        record["reference_sections"] = _reference_sections(reference, library_key, table_key)
     if isinstance(model, str) and model == "ridge":
         record["alpha"] = [fit.model.alpha for fit in found.fits]
     return gene_result(table, asked, names, found, chosen, record)
@@ -264,6 +266,16 @@ def _how_chosen(genes: str | int | Sequence[str] | None) -> str:
     if isinstance(genes, int | np.integer):
         return "variable"
     return RELIABLE if isinstance(genes, str) and genes == RELIABLE else "named"
+
+
+def _reference_sections(
+    reference: AnnData | SpatialData | Sequence[AnnData | SpatialData], library_key: str | None, table_key: str | None
+) -> list[str]:
+    """Name the sections of the reference."""
+    parts = reference if isinstance(reference, list | tuple) else [reference]
+    sections = [open_sections(part, library_key=library_key, table_key=table_key) for part in parts]
+    names = [section.name for some in sections for section in some]
+    return list(dict.fromkeys(names))
 
 
 def _none_reliable(names: np.ndarray, reliability: np.ndarray) -> str:

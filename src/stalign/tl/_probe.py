@@ -38,7 +38,8 @@ def probe(
     data
         AnnData, or SpatialData with a table.
     truth
-        Column of obs with the labels. Missing ones, "undetermined" and "Exclude" are left out and counted.
+        Column of obs with the labels. Spots that `tl.score` takes for unlabelled are left out and counted: missing
+        labels, and such as "undetermined" and "Exclude".
     use_rep
         Key in obsm, or several, each scored on its own.
     split
@@ -96,10 +97,11 @@ def probe(
                 message("Expected `use_rep` to be in obsm", found=repr(key), available=table.obsm.keys(), hint=hint)
             )
     groups = library_column(table, library_key)[1] if split == "library" else None
-    labels = table.obs[truth].astype("object").where(table.obs[truth].notna(), "").astype(str).to_numpy()
     rows = {}
     for key in keys:
-        found = linear_probe(np.asarray(table.obsm[key], dtype=np.float64), labels, groups=groups, seeds=seeds)
+        found = linear_probe(
+            np.asarray(table.obsm[key], dtype=np.float64), table.obs[truth], groups=groups, seeds=seeds
+        )
         rows[key] = {
             "macro_f1": float(found.test.mean()),
             "macro_f1_sd": float(found.test.std(ddof=1)) if len(found.test) > 1 else float("nan"),

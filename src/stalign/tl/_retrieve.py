@@ -9,7 +9,7 @@ import pandas as pd
 
 from stalign._constants import Keys
 from stalign._settings import logger
-from stalign._validate import message, one_of
+from stalign._validate import message, one_of, whole
 from stalign.data.table import table_of
 from stalign.tl._domains import features_of
 from stalign.tl._modality import check_modality
@@ -88,8 +88,7 @@ def retrieve(
     ['query', 'rank', 'match', 'similarity']
     """
     one_of(direction, DIRECTIONS, name="direction")
-    if n < 1:
-        raise ValueError(message("Expected `n` from 1", found=str(n)))
+    whole(n, name="n")
     asks, answers = DIRECTIONS[direction] if use_rep is None else use_rep
     asking = table_of(query, table_key)
     answering = asking if reference is None else table_of(reference, table_key)

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 from stalign._constants import Keys
-from stalign._settings import logger, settings
+from stalign._settings import logger, seed_of
 from stalign._validate import message
-from stalign.core.scores import IGNORE, agreement, compactness
-from stalign.data.sections import groups
-from stalign.data.table import check_labels, label_columns, table_of
+from stalign.core.labels import NO_LABEL, as_labels
+from stalign.core.scores import agreement, classification, compactness
+from stalign.data import check_labels, label_columns, open_sections, table_of
 from stalign.tl._domains import features_of
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def score(
     truth: str = "layer",
     *,
     key: str | None = None,
-    ignore: Collection[str] = IGNORE,
+    ignore: Collection[str] = NO_LABEL,
     use_rep: str | None = None,
     library_key: str | None = None,
     table_key: str | None = None,
@@ -44,9 +44,10 @@ def score(
     truth
         The obs column of labels, such as a pathologist's.
     key
-        The obs column of domains; None for `stalign_domain`.
+        The obs column of domains, or of the labels of `tl.annotate`; None for `stalign_domain`.
     ignore
-        Labels that mean "not labelled", beside missing values. Spots with them are left out and counted.
+        Labels that mean "not labelled", beside missing values: by default what files write there, such as "", "NA" and
+        "None", and "undetermined", "Exclude" and "unlabelled". Spots with them are left out and counted.
     use_rep
         The obsm key of features on which domains are scored without the labels as well: the columns silhouette,
         calinski_harabasz and davies_bouldin. None leaves these out.
@@ -67,11 +68,14 @@ def score(
     - n_scored, the spots compared: n_spots = n_unlabelled + n_no_domain + n_scored;
     - n_domains and n_truth, how many domains and labels these have;
     - ARI, NMI (over the arithmetic mean of the entropies), homogeneity and completeness, NaN without scored spots;
+    - for the labels of `tl.annotate`: accuracy, macro_f1 (mean F1 of the true labels), and n_given, labelled spots
+      that the annotation had learned from, which are left out of n_scored and of all scores;
     - with `use_rep`, the three compactness scores of the domains over all spots that have a domain and features.
 
     Reads
     -----
     - `obs[truth]` and `obs["stalign_domain"]`, (n_obs,)
+    - `obs[f"{key}_given"]`, (n_obs,) bool, of the labels of `tl.annotate`
     - `obsm[use_rep]`, (n_obs, d) float, where asked for
 
     Raises
@@ -92,20 +96,23 @@ def score(
     """
     table = table_of(data, table_key)
     key = Keys.DOMAIN if key is None else key
-    seed = settings.seed if random_state is None else random_state
+    seed = seed_of(random_state)
     parts = _libraries(data, table, library_key=library_key, table_key=table_key)
     labels = _column(table, truth, name="truth", ignore=ignore, hint="Pass the obs column of labels as `truth=`")
-    found = _column(table, key, name="key", ignore=(), hint="Run `stalign.tl.domains` first, or pass `key=`")
+    found = _column(table, key, name="key", ignore=NO_LABEL, hint="Run `stalign.tl.domains` first, or pass `key=`")
     features = None if use_rep is None else features_of(table, use_rep)
     if len(parts) > 1:
         parts = [*parts, (OVERALL, np.arange(table.n_obs))]
-    rows = [_row(name, rows, labels, found, features, seed) for name, rows in parts]
+    given = _given(table, key)
+    rows = [_row(name, rows, labels, found, features, seed, given) for name, rows in parts]
     result = pd.DataFrame(rows)
     last = result.iloc[-1]
     if last["n_scored"] < last["n_spots"]:
         logger.info(
-            "Scored %d of %d spots: %d without a label in obs[%r] and %d labelled ones without a domain are left out.",
+            "Scored %d of %d spots: %d without a label in obs[%r] and %d labelled ones without a domain are left out"
+            "%s.",
             *(last["n_scored"], last["n_spots"], last["n_unlabelled"], truth, last["n_no_domain"]),
+            f", and {last['n_given']} that the annotation had learned from" if given is not None else "",
         )
     return result
 
@@ -116,29 +123,38 @@ def _libraries(
     """Split into libraries; scores do not need the sections, so a table of several can be scored as one."""
     if library_key is None and len(table.uns.get(Keys.UNS_SPATIAL, {})) > 1:
         return [(OVERALL, np.arange(table.n_obs))]
-    return list(groups(data, library_key=library_key, table_key=table_key))
+    return [(one.name, one.rows) for one in open_sections(data, library_key=library_key, table_key=table_key)]
 
 
 def _column(table: AnnData, column: str, *, name: str, ignore: Collection[str], hint: str) -> np.ndarray:
-    """Read labels as strings, (n_obs,) object, with None where there is none."""
+    """Read labels as text, (n_obs,) object, with None where there is none."""
     if column not in table.obs:
         expected = f"Expected `{name}` to name a column of obs"
         raise KeyError(message(expected, found=repr(column), available=label_columns(table), hint=hint))
     check_labels(table, column, name=name)
-    values = table.obs[column]
-    missing = values.isna().to_numpy()
-    text = values.astype(str).to_numpy(dtype=object)
-    text[missing | np.isin(text.astype(str), [str(value) for value in ignore])] = None
-    return text
+    return as_labels(table.obs[column], ignore=ignore)
+
+
+def _given(table: AnnData, key: str) -> np.ndarray | None:
+    """Spots whose label an annotation had learned from, (n_obs,) bool; None for other columns."""
+    column = f"{key}_given"
+    return table.obs[column].to_numpy(dtype=bool) if column in table.obs and key in table.uns else None
 
 
 def _row(
-    library: str, rows: np.ndarray, truth: np.ndarray, found: np.ndarray, features: np.ndarray | None, seed: int
+    library: str,
+    rows: np.ndarray,
+    truth: np.ndarray,
+    found: np.ndarray,
+    features: np.ndarray | None,
+    seed: int,
+    given: np.ndarray | None = None,
 ) -> dict[str, Any]:
     truth, found = truth[rows], found[rows]
     labelled = np.array([value is not None for value in truth], dtype=bool)
     placed = np.array([value is not None for value in found], dtype=bool)
-    both = labelled & placed
+    learned = np.zeros(len(rows), dtype=bool) if given is None else given[rows] & labelled & placed
+    both = labelled & placed & ~learned
     scored = truth[both].astype(str), found[both].astype(str)
     row: dict[str, Any] = {
         "library": library,
@@ -150,6 +166,8 @@ def _row(
         "n_truth": len(np.unique(scored[0])),
         **agreement(*scored),
     }
+    if given is not None:
+        row |= {**classification(*scored), "n_given": int(learned.sum())}
     if features is not None:
         use = placed & np.isfinite(features[rows]).all(axis=1)
         row |= compactness(features[rows][use], found[use].astype(str), random_state=seed)

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
-from stalign._settings import logger, progress, settings
+from stalign._settings import logger, progress, seed_of, settings
 from stalign._validate import message, one_of
-from stalign.data.expression import Vocabulary
-from stalign.data.table import table_of
+from stalign.data import Vocabulary, table_of
 from stalign.models.checkpoint import Checkpoint, load, save
 from stalign.models.image_encoders import standardise
 from stalign.models.weights import load_weights
@@ -29,6 +28,8 @@ from stalign.train.config import (
     SectionSpec,
     TrainConfig,
 )
+from stalign.train.held_out import hold_out
+from stalign.train.placement import placement, probe
 from stalign.train.run import Run, wire
 from stalign.train.slides import Slide
 from stalign.train.store import open_store
@@ -44,9 +45,12 @@ if TYPE_CHECKING:
     from stalign.models.batch import Batch
     from stalign.models.image_encoders import BackboneEncoder
     from stalign.models.network import STAlign
+    from stalign.train.loaders import Split
     from stalign.train.store import StoredSection
 
 _ANCHOR = 0.02  # as in configs/stalign-mini.toml: at 1, the losses bend the space of genes, and domains are lost
+_DIVERGED = "Lower `lr`, or raise `batch_size` or `temperature`"
+_MEND = "Mend it, or leave it out of `data`"
 _CHUNK = 256  # spots whose images are encoded at one time
 
 
@@ -99,7 +103,9 @@ def finetune(
     batch_size
         Spots a step.
     held_out
-        Share of the spots that is not trained on; their loss decides when to stop and which state is kept.
+        Share of the spots of each section, in one to four neighbourhoods drawn at random, that is not trained on;
+        their loss decides when to stop and which state is kept. Spots around them whose niches reach into theirs are
+        left out of both.
     patience
         Epochs without a lower held-out loss after which training stops.
     layer, total_counts, gene_key, orthologs, mpp, library_key, table_key, image_key
@@ -111,7 +117,9 @@ def finetune(
 
     Returns
     -------
-    The weights, for `tl.embed(weights=...)`. `meta["finetune"]` has the held-out loss before and after.
+    The weights, for `tl.embed(weights=...)`. `meta["finetune"]` has the held-out loss before and after, and in `spots`
+    how many spots of each section were trained on, held out and left out, and the `centres` of what was held out, x
+    and y in px of its coordinates. After Ctrl-C, the best weights so far, with a warning.
 
     Reads
     -----
@@ -122,8 +130,8 @@ def finetune(
     Raises
     ------
     ValueError
-        If `modality` is unknown, `held_out` is not between 0 and 0.5, another number is out of range, or no section has
-        enough spots.
+        If `modality` is unknown, `held_out` is not between 0 and 0.5, another number is out of range, no section has
+        enough spots, or one is too small to hold out a part of it; or `settings.device` is no device of this machine.
     RuntimeError
         If a section cannot be read.
     TypeError
@@ -133,7 +141,7 @@ def finetune(
     OSError
         If `out` cannot be written to.
     KeyboardInterrupt
-        After Ctrl-C; nothing is kept.
+        After Ctrl-C before training has begun.
 
     Notes
     -----
@@ -154,7 +162,7 @@ def finetune(
     one_of(modality, ("both", "gene", "image"), name="modality")
     if not 0 < held_out < 0.5:
         raise ValueError(message("Expected `held_out` between 0 and 0.5", found=held_out))
-    seed = int(settings.seed if random_state is None else random_state)
+    seed = seed_of(random_state)
     epochs, batch_size, lr = float(epochs), int(batch_size), float(lr)
     seconds = np.inf if max_seconds is None else float(max_seconds)
     for name, value, least in (
@@ -162,12 +170,22 @@ def finetune(
         ("lr", lr, 0),
         ("max_seconds", seconds, 0),
         ("batch_size", batch_size, 1),
+        ("patience", patience, 0),
         ("random_state", seed, -1),
+        ("temperature", 1.0 if temperature is None else float(temperature), 0),
     ):
         if not value > least:
             raise ValueError(message(f"Expected `{name}` above {least}", found=value))
+    for name, value in (("epochs", epochs), ("lr", lr)):
+        if not np.isfinite(value):
+            raise ValueError(message(f"Expected `{name}` to be finite", found=value))
     if out is not None:
-        check_folder(Path(out))
+        check_folder(Path(out).expanduser())
+    try:
+        probe(placement(RunConfig(**_device())))
+    except ValueError as error:
+        expected, found = "Expected `settings.device` to be a device of this machine", repr(settings.device)
+        raise ValueError(message(expected, found=found)) from error
     before = load_weights(weights)
     spec = SectionSpec(
         "data",
@@ -200,12 +218,12 @@ def finetune(
     loss = replace(loss, negatives="in_batch")
     with own_randomness():
         vocabulary = Vocabulary(before.vocabulary, before.ensembl)
-        store = open_store(slides, config.data, before.config.input, vocabulary=vocabulary, seed=seed)
+        store = open_store(slides, config.data, before.config.input, vocabulary=vocabulary, seed=seed, advice=_MEND)
         network = copy.deepcopy(before.network)
         if not train_images:
             store.sections = [_with_features(s, network) for s in store.sections]
-        train, validation = _hold_out(store.sections, held_out, seed)
-        run = wire(config, store, network.train(), train, validation, loss=loss)
+        train, validation, parts = _hold_out(store.sections, held_out, seed)
+        run = wire(config, store, network.train(), train, validation, loss=loss, advice=_DIVERGED)
         best = _train(run, patience=patience, max_seconds=seconds)
     record = {
         "weights": before.config.name,
@@ -215,6 +233,7 @@ def finetune(
         "temperature": loss.temperature,
         "step": best.step,
         "held_out_loss": [best.first, best.value],
+        "spots": parts,
         "random_state": seed,
     }
     if "finetune" in before.meta:
@@ -229,15 +248,22 @@ def finetune(
 
 
 def _train(run: Run, *, patience: int, max_seconds: float) -> Best:
-    """Train until the held-out loss stops falling, and put the best state back."""
+    """Train until the held-out loss stops falling or Ctrl-C comes, and put the best state back."""
     best = Best(patience=patience)
     with tempfile.TemporaryDirectory() as folder:
         limit = {"max_time": {"seconds": max_seconds}} if np.isfinite(max_seconds) else {}
         trainer = make_trainer(run, callbacks=[best, Timing()], loggers=[], out=Path(folder), **limit)
         with interruptible():
             trainer.validate(run.module, datamodule=run.data, verbose=False)
-            best.first = best.value
-            trainer.fit(run.module, datamodule=run.data)
+        best.first = best.value
+        try:
+            with interruptible():
+                trainer.fit(run.module, datamodule=run.data)
+        except KeyboardInterrupt:
+            done = trainer.global_step
+            logger.warning(
+                "Interrupted after %d steps: these are the best weights so far, of step %d.", done, best.step
+            )
     run.module.load_state_dict(best.state)
     return best
 
@@ -272,21 +298,25 @@ def _colours(batch: Batch, network: STAlign) -> tuple[torch.Tensor, torch.Tensor
     return torch.tensor([spec.mean], device=batch.section.device), torch.tensor([spec.std], device=batch.section.device)
 
 
-def _hold_out(
-    sections: Sequence[StoredSection], share: float, seed: int
-) -> tuple[
-    tuple[list[StoredSection], list[NDArray[np.intp]]],
-    tuple[list[StoredSection], list[NDArray[np.intp]]],
-]:
-    """Split the spots of each section at random."""
+def _hold_out(sections: Sequence[StoredSection], share: float, seed: int) -> tuple[Split, Split, list[dict[str, Any]]]:
+    """Split the spots of each section by neighbourhoods, and say how."""
     rng = np.random.default_rng(seed)
-    kept, held = [], []
-    for section in sections:
-        rows = rng.permutation(section.rows)
-        n = max(2, round(share * len(rows)))
-        held.append(np.sort(rows[:n]))
-        kept.append(np.sort(rows[n:]))
-    return (list(sections), kept), (list(sections), held)
+    parts = [hold_out(section, share, rng) for section in sections]
+    for section, part in zip(sections, parts, strict=True):
+        if len(part.train) < 2:
+            expected = f"Expected section {section.name!r} to have room for neighbourhoods that are held out"
+            hint = "Lower `held_out`, or leave the section out of `data`"
+            raise ValueError(message(expected, found=f"{len(section.rows)} spots", hint=hint))
+        logger.info(
+            "%s: training on %d spots, holding out %d in %d neighbourhoods, leaving out %d around them.",
+            section.name,
+            len(part.train),
+            len(part.held),
+            len(part.centres),
+            len(part.rim),
+        )
+    record = [part.record(section.name) for section, part in zip(sections, parts, strict=True)]
+    return (list(sections), [p.train for p in parts]), (list(sections), [p.held for p in parts]), record
 
 
 def _device() -> dict[str, Any]:

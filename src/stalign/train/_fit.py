@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +17,24 @@ from stalign._validate import message
 from stalign.models.checkpoint import CONFIG_FILE, save
 from stalign.train._history import COLUMNS, history
 from stalign.train.callbacks import Checkpoints, EndsAtOnce, Timing, found, latest
+from stalign.train.files import write_text
 from stalign.train.run import assemble
-from stalign.train.trainer import check_folder, interruptible, make_trainer, own_randomness
+from stalign.train.trainer import check_folder, interruptible, make_trainer, own_randomness, own_threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from stalign.train.config import TrainConfig
     from stalign.train.run import Run
+
+
+@dataclass(frozen=True)
+class _Last:
+    """The last sound checkpoint: its file, its step and what it recorded of its run."""
+
+    path: Path
+    step: int
+    run: dict[str, Any]
 
 
 def fit(slides: Iterable[Any] | None, config: TrainConfig, *, resume: bool = False) -> Path:
@@ -61,12 +72,13 @@ def fit(slides: Iterable[Any] | None, config: TrainConfig, *, resume: bool = Fal
     Notes
     -----
     A run that is killed and resumed goes on exactly as it would have: batches, augmentation, dropout and schedules
-    follow from the seed and the step, and everything else is in the checkpoint.
+    follow from the seed and the step, and everything else is in the checkpoint. Sums are rounded in an order that
+    depends on the number of threads, so that a run goes on with as many as it had (`torch.get_num_threads()`), and the
+    log says so where the process has another number, which it has again afterwards.
 
     Examples
     --------
-    >>> import tempfile
-    >>> import stalign as st
+    >>>     >>> import stalign as st
     >>> from stalign.train.config import RunConfig, SamplerConfig
     >>> config = st.train.TrainConfig(
     ...     name="mine",
@@ -87,12 +99,13 @@ def fit(slides: Iterable[Any] | None, config: TrainConfig, *, resume: bool = Fal
         some = " and ".join(name for name in there if there[name])
         raise FileExistsError(message(f"Expected no run in {str(out)!r}", found=some, hint=hint))
     check_folder(out)
-    with own_randomness(), interruptible():
+    last = _last(folder) if resume else None
+    with own_threads(_threads(last)), own_randomness(), interruptible():
         run = assemble(slides, config)
-        ckpt = _resumed(run, folder) if resume else None
+        ckpt = _resumed(run, last) if last is not None else None
         if first_process():
-            _write(out / "manifest.csv", run.store.manifest().to_csv(index=False))
-            _write(out / "config.json", json.dumps(config.to_dict(), indent=1) + "\n")
+            write_text(out / "manifest.csv", run.store.manifest().to_csv(index=False))
+            write_text(out / "config.json", json.dumps(config.to_dict(), indent=1) + "\n")
         timing = Timing()
         checkpoints = Checkpoints(folder, every=config.run.checkpoint_every, keep=config.run.keep)
         trainer = make_trainer(run, callbacks=[checkpoints, timing, EndsAtOnce()], loggers=_loggers(config), out=out)
@@ -163,20 +176,54 @@ def _losses(out: Path) -> dict[str, float]:
     return {name: float(means[name]) for name in means.index if "/" in name and np.isfinite(means[name])}
 
 
-def _resumed(run: Run, folder: Path) -> Path | None:
-    last = latest(folder)
-    if last is None:
+def _last(folder: Path) -> _Last | None:
+    """Find the last sound checkpoint, and keep what it says of its run but not its weights."""
+    found = latest(folder)
+    if found is None:
         logger.info("No checkpoint in %s; starting from the beginning.", folder)
         return None
-    path, content = last
-    before, now = content.get("stalign", {}), run.module.fingerprint
-    different = [_difference(before.get(key), now[key], key) for key in now if before.get(key) != now[key]]
+    path, content = found
+    return _Last(path, int(content["global_step"]), content.get("stalign", {}))
+
+
+def _threads(last: _Last | None) -> int:
+    """Return how many threads a run computes with: those of the run that it goes on with, else the caller's."""
+    here = torch.get_num_threads()
+    number = int(last.run.get("threads", here)) if last is not None else here
+    if number != here:
+        logger.info("Going on with %d torch threads, as before, rather than the %d of this process.", number, here)
+    return number
+
+
+def _resumed(run: Run, last: _Last) -> Path:
+    """See that a checkpoint is of this run, and let the run go on from its step."""
+    path, before, now = last.path, last.run, run.module.fingerprint
+    different = [
+        _changed(before.get(key), now[key]) if key == "sections" else _difference(before.get(key), now[key], key)
+        for key in now
+        if before.get(key) != now[key]
+    ]
     if different:
         hint = "Resume with the configuration and sections of that run, or start in another `out`"
         raise ValueError(message(f"Expected {str(path)!r} to be of this run", found="; ".join(different), hint=hint))
-    run.data.start = int(content["global_step"])
+    run.data.start = last.step
     logger.info("Going on from step %d of %d.", run.data.start, run.steps)
     return path
+
+
+def _changed(before: Any, now: list[list[Any]]) -> str:
+    """Name the first section that a run has no more, has anew, or that holds something else."""
+    known = {name: (spots, parts) for name, spots, parts in before or []}
+    for name, spots, parts in now:
+        if name not in known:
+            return f"a section {name!r} that was not there"
+        was, old = known.pop(name)
+        kinds = [kind for kind in {**old, **parts} if old.get(kind) != parts.get(kind)] if isinstance(old, dict) else []
+        if was != spots:
+            return f"section {name!r} had {was} spots and has {spots}"
+        if kinds:
+            return f"section {name!r} has other {', '.join(kinds)}"
+    return f"no section {next(iter(known))!r} any more" if known else "sections in another order or of another version"
 
 
 def _difference(before: Any, now: Any, where: str) -> str:
@@ -207,10 +254,3 @@ def first_process() -> bool:
     True for a run of one process too.
     """
     return getattr(rank_zero_only, "rank", 0) == 0
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".saving-{path.name}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

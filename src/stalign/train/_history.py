@@ -54,7 +54,9 @@ def history(out: str | Path) -> pd.DataFrame:
     >>> len(st.train.history(out))
     2
     """
-    files = sorted(Path(out).glob("logs/start-*/metrics.csv"), key=lambda f: int(f.parent.name.split("-")[1]))
+    files = sorted(
+        Path(out).expanduser().glob("logs/start-*/metrics.csv"), key=lambda f: int(f.parent.name.split("-")[1])
+    )
     # A killed run may leave half a line at the end.
     texts = [file.read_text(encoding="utf-8").rpartition("\n")[0] for file in files]
     tables = [pd.read_csv(StringIO(text)) for text in texts if text.count("\n")]

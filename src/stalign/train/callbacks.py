@@ -14,6 +14,7 @@ import torch
 
 from stalign._settings import logger
 from stalign._validate import message
+from stalign.models.checkpoint import flush
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,8 +82,7 @@ class Checkpoints(pl.Callback):
             self.folder.mkdir(parents=True, exist_ok=True)
             trainer.save_checkpoint(temporary, weights_only=False)
             if trainer.is_global_zero:
-                with temporary.open("rb+") as file:
-                    os.fsync(file.fileno())
+                flush(temporary)
         except OSError as error:
             raise self._failed(error, temporary, final) from error
         self._written = (temporary, final)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,6 +24,7 @@ from stalign.encoders.registry import get
 from stalign.encoders.runtime import autocast, pick_device
 from stalign.encoders.vision import ImageEncoder, build, load_network
 from stalign.train.clip_data import Pairs, read_pairs
+from stalign.train.files import write_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -146,14 +148,17 @@ def fit_clip(
             dim = tower.eval()(torch.zeros(1, 3, card.input_px, card.input_px)).shape[1]
         pair = ClipPair(tower, dim, pairs.n_genes, width=config.width, temperature=config.temperature).to(device)
         losses = _train(pair, pairs, ImageEncoder(card, tower, device=device, precision="fp32"), config)
-    folder = Path(config.out)
+    folder = Path(config.out).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.detach().cpu().contiguous() for name, value in pair.state_dict().items()}, folder / WEIGHTS)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as temporary:
+        state = {name: value.detach().cpu().contiguous() for name, value in pair.state_dict().items()}
+        save_file(state, Path(temporary) / WEIGHTS)
+        (Path(temporary) / WEIGHTS).replace(folder / WEIGHTS)
     record = {
         "config": asdict(config), "options": dict(card.options), "changes": extra, "dim": int(dim),
         "genes": pairs.genes, "licence": card.licence, "n_spots": len(pairs), "loss": losses,
     }  # fmt: skip
-    (folder / CONFIG).write_text(json.dumps(record, indent=1))
+    write_text(folder / CONFIG, json.dumps(record, indent=1))
     logger.info("Fine-tuned %s on %d spots: wrote %s.", card.name, len(pairs), folder)
     return folder
 

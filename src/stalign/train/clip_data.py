@@ -7,13 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stalign._constants import N_NEIGHBORS
 from stalign._validate import message
-from stalign.data.genes import gene_ids
-from stalign.data.sections import sections
-from stalign.data.table import read_counts, table_of
-from stalign.pp._niches import niche_slots
-from stalign.pp._patches import window_slots
+from stalign.data import gene_ids, open_sections, read_counts, table_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -123,17 +118,15 @@ def read_pairs(
     images, windows, counts, names = [], [], [], []
     for one in data:
         table = table_of(one)
-        views = sections(one, library_key=library_key)
-        spot, niche = window_slots(table, views, niche_slots(table, views, N_NEIGHBORS, into={}), into={})
         matrix, _ = read_counts(table, layer=layer)
         ids, _ = gene_ids(table)
-        for view in views:
-            given = (spot if level == "spot" else niche)[view.rows]
-            kept = np.isfinite(given).all(axis=1) & (np.asarray(matrix[view.rows].sum(axis=1)).ravel() > 0)
-            if view.image is not None and kept.any():
-                images.append(view.image)
+        for one_section in open_sections(one, library_key=library_key):
+            given = one_section.windows(level)
+            kept = np.isfinite(given).all(axis=1) & (np.asarray(matrix[one_section.rows].sum(axis=1)).ravel() > 0)
+            if one_section.image is not None and kept.any():
+                images.append(one_section.image)
                 windows.append(given[kept].astype(np.float64))
-                counts.append(matrix[view.rows[kept]])
+                counts.append(matrix[one_section.rows[kept]])
                 names.append(ids)
     if not images:
         raise ValueError(message("Expected sections with spots that have an image and counts", found="none"))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stalign._validate import message
+from stalign.core.gaussian import GaussianMean
 
 if TYPE_CHECKING:
     from stalign.train.store import StoredSection
@@ -50,9 +51,11 @@ def with_clusters(stored: StoredSection, *, n_clusters: int = 8, seed: int = 0) 
             f"Expected counts and at least {4 * n_clusters} spots in section {stored.name!r} for cluster negatives"
         )
         raise ValueError(message(expected, found=found, hint='Use `loss.negatives = "in_batch"`'))
-    niches = (expression.graph @ expression.values)[stored.rows]
-    rank = min(20, min(niches.shape) - 1)
-    scores = TruncatedSVD(rank, random_state=seed).fit_transform(niches)
+    values, few = expression.values, not isinstance(expression.graph, GaussianMean)
+    niches = (expression.graph @ values)[stored.rows] if few else values  # means of hundreds of spots are not sparse
+    scores = TruncatedSVD(min(20, min(niches.shape) - 1), random_state=seed).fit_transform(niches)
+    if not few:
+        scores = (expression.graph @ scores)[stored.rows]
     labels = KMeans(n_clusters, n_init=4, random_state=seed).fit_predict(scores)
     if len(np.unique(labels)) < _LEAST:
         raise ValueError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from stalign._validate import message
@@ -48,7 +49,7 @@ class SectionSpec:
     slide
         Name of the slide in an STimage-1K4M or HEST copy.
     donor, study
-        Who the slide is from, for `exclude`.
+        Who the slide is from, for `exclude` and `validation`.
     donor_key
         obs column with the donor of each spot, for tables of several donors.
     library_key
@@ -115,7 +116,8 @@ class DataConfig:
     exclude
         Patterns of section, slide, file, donor or study names that no run may see.
     validation
-        Patterns of section names that are left out of training and whose loss is logged; of one name, all sections.
+        Patterns of section, slide, donor or study names that are left out of training and whose loss is logged. Each
+        must fit something. No donor, and no section that holds the same counts, may be on both sides.
     min_spots
         Sections with fewer usable spots are dropped.
     max_genes
@@ -312,7 +314,8 @@ class TrainConfig:
     name
         Name of the weights.
     out
-        Folder of the run: logs, checkpoints, manifest and, at the end, `weights`. Relative to the working directory.
+        Folder of the run: logs, checkpoints, manifest and, at the end, `weights`. Relative to the working directory;
+        `~` is the user's home, here as in all paths.
     seed
         Seed of everything random.
     model
@@ -336,6 +339,7 @@ class TrainConfig:
     card: CardConfig = field(default_factory=CardConfig)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "out", str(Path(self.out).expanduser()))
         for key, least in _LEAST.items():
             part, name = key.split(".")
             value = getattr(getattr(self, part), name)
@@ -357,6 +361,19 @@ class TrainConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as plain values that JSON can hold."""
         return json.loads(json.dumps(asdict(self)))
+
+
+def resolve(root: str | Path, path: str | Path) -> Path:
+    """Return a path that is relative to `root`, with `~` for the user's home.
+
+    Parameters
+    ----------
+    root
+        A folder.
+    path
+        A path.
+    """
+    return Path(root).expanduser() / Path(path).expanduser()
 
 
 def _check(right: bool, key: str, expected: str, found: object) -> None:  # noqa: FBT001 (a condition, not an option)

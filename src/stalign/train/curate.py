@@ -10,8 +10,9 @@ import pandas as pd
 
 from stalign._settings import logger
 from stalign._validate import message
-from stalign.io._stimage import read_table
+from stalign.io.tables import read_table
 from stalign.train.config import SectionSpec
+from stalign.train.files import write_text
 from stalign.train.patterns import as_patterns, matches, warn_unfit
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def curate_stimage(
     >>> import stalign as st
     >>> table = st.train.curate_stimage("path/to/STimage-1K4M", "manifest.csv", exclude=["*Maynard*"])  # doctest: +SKIP
     """
-    root = Path(root)
+    root = Path(root).expanduser()
     _check_out(out)
     table = _table(root / "meta", "meta_all_gene*.csv", ("slide", "species", "tech"))
     rows = []
@@ -157,7 +158,7 @@ def curate_hest(
     >>> import stalign as st
     >>> table = st.train.curate_hest("path/to/hest", "manifest.csv", exclude=["MISC*"])  # doctest: +SKIP
     """
-    root = Path(root)
+    root = Path(root).expanduser()
     _check_out(out)
     table = _table(root, "HEST_v*.csv", ("id", "species", "st_technology"))
     rows = []
@@ -199,7 +200,7 @@ def kept_slides(manifest: str | Path) -> list[SectionSpec]:
     ValueError
         If it is no manifest.
     """
-    path = Path(manifest)
+    path = Path(manifest).expanduser()
     if not path.is_file():
         raise FileNotFoundError(message("Expected a manifest", found=f"no file {str(path)!r}"))
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -295,19 +296,12 @@ def _manifest(rows: list[dict[str, Any]], root: Path, out: str | Path | None) ->
     kept = table["kept"]
     logger.info("Kept %d of %d slides, %d spots.", kept.sum(), len(table), int(table.loc[kept, "spots"].sum()))
     if out is not None:
-        path = Path(out)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".saving-{path.name}")
-        try:
-            table.to_csv(temporary, index=False)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_text(Path(out).expanduser(), table.to_csv(index=False))
     return table
 
 
 def _check_out(out: str | Path | None) -> None:
-    if out is not None and Path(out).is_dir():
+    if out is not None and Path(out).expanduser().is_dir():
         expected = "Expected `out` to be a file to write the manifest to"
         raise ValueError(message(expected, found=f"the folder {str(out)!r}", hint="Add a file name to it"))
 

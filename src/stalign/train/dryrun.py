@@ -14,8 +14,9 @@ import torch
 from stalign.models.network import n_parameters
 from stalign.train.callbacks import Timing
 from stalign.train.loaders import make_sampler
+from stalign.train.placement import precision, world_size
 from stalign.train.run import assemble
-from stalign.train.trainer import make_trainer, own_randomness, precision, world_size
+from stalign.train.trainer import make_trainer, own_randomness
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

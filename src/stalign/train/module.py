@@ -48,6 +48,8 @@ class AlignModule(pl.LightningModule):
         Seed of dropout.
     fingerprint
         What a resumed run has to have in common with this one.
+    advice
+        What to do about a loss that is not finite.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class AlignModule(pl.LightningModule):
         loss: LossConfig | None = None,
         seed: int = 0,
         fingerprint: dict[str, Any] | None = None,
+        advice: str = DIVERGED,
     ) -> None:
         super().__init__()
         self.network = network
@@ -68,6 +71,7 @@ class AlignModule(pl.LightningModule):
         self.optim = optim
         self.seed = seed
         self.fingerprint = fingerprint or {}
+        self.advice = advice
         self.rate = Schedule(optim.lr * batch_size / optim.lr_batch, optim.min_lr, steps=steps, warmup=warmup)
         self.decay = Schedule(optim.weight_decay, optim.weight_decay_end, steps=steps)
 
@@ -108,7 +112,7 @@ class AlignModule(pl.LightningModule):
             values = ", ".join(f"{name} {float(terms[name].detach())}" for name in broken)
             where = f"at step {self.global_step}, learning rate {self.rate(self.global_step):.3g}"
             expected = f"Expected a finite loss {where}, sections {', '.join(batch.sections)}"
-            raise FloatingPointError(message(expected, found=values, hint=DIVERGED))
+            raise FloatingPointError(message(expected, found=values, hint=self.advice))
         for name, value in terms.items():
             self.log(f"loss/{name}", value.detach(), batch_size=len(batch), prog_bar=name == "total", sync_dist=True)
         temperature = float(torch.as_tensor(self.loss.temperature).detach())
@@ -147,8 +151,8 @@ class AlignModule(pl.LightningModule):
         return self.loss(outputs, keys=keys, offset=offset, negatives=negatives, exclude=exclude)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Record what a resumed run has to have in common with this one."""
-        checkpoint["stalign"] = self.fingerprint
+        """Record what a resumed run has to have in common with this one, and the threads that it goes on with."""
+        checkpoint["stalign"] = {**self.fingerprint, "threads": torch.get_num_threads()}
 
 
 def _fused(device: torch.device) -> bool | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from stalign._validate import message
-from stalign.train.config import TrainConfig
+from stalign.train.config import TrainConfig, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,7 +48,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
         raise ValueError(message(f"Expected {str(path)!r} to be TOML", found=str(error))) from error
     root = Path(str(values.get("data", {}).get("root", "."))) if isinstance(values.get("data", {}), dict) else Path()
     if isinstance(values.setdefault("data", {}), dict):
-        values["data"]["root"] = str(path.parent / root)
+        values["data"]["root"] = str(resolve(path.parent, root))
     return build(TrainConfig, override(values, overrides))
 
 

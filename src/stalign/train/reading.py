@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from anndata import AnnData
 
 from stalign._constants import Keys
 from stalign._validate import message
-from stalign.data.expression import Vocabulary
-from stalign.data.genes import gene_ids
-from stalign.data.slots import write
-from stalign.data.spots import read_section
-from stalign.data.table import has_counts, read_counts, table_of
+from stalign.data import Vocabulary, gene_ids, has_counts, read_counts, table_of, write
+from stalign.data.spots import niche_for, read_section
+from stalign.train.config import resolve
 from stalign.train.patterns import left_out, names_of, takes, warn_unfit
 from stalign.train.slides import donor_of
 from stalign.train.vocabulary import human_symbols
@@ -99,20 +95,20 @@ def survey(one: Opened, config: DataConfig, by_ensembl: Mapping[str, str]) -> Su
     found = Survey()
     counted = slide.spec.genes and has_counts(table, layer=slide.spec.layer)
     kept = []
-    for view in one.views:
-        donor = donor_of(table, view, slide)
-        why = left_out(slide, view.library, donor, config.exclude)
-        n = int(np.isfinite(view.coords).all(axis=1).sum())
+    for view in one.sections:
+        donor = donor_of(view, slide)
+        why = left_out(slide, view.name, donor, config.exclude)
+        n = int(view.valid.sum())
         if why is None and n < config.min_spots:
             why = f"{n} spots, fewer than {config.min_spots}"
         if why is None and not counted and view.image is None:
             why = "neither an image nor counts"
         if why is None:
             kept.append(view)
-            found.sections.append(view.library)
+            found.sections.append(view.name)
             found.donors.append(donor)
         else:
-            found.dropped.append(report_row(slide, view.library, why, donor=donor, spots=n))
+            found.dropped.append(report_row(slide, view.name, why, donor=donor, spots=n))
     if counted and kept:
         given = slide.spec
         counts, _ = read_counts(table, layer=given.layer, total_counts=given.total_counts)
@@ -193,7 +189,7 @@ def read(
     section: str,
     spec: InputSpec,
     vocabulary: Vocabulary | None,
-    features: Mapping[str, str],
+    features: Mapping[str, NDArray[np.floating]],
     seed: int,
 ) -> SpotReader:
     """Make a section ready for the network.
@@ -209,7 +205,7 @@ def read(
     vocabulary
         The genes of the run; None where no section has counts.
     features
-        obsm key of the frozen features of each branch that takes some.
+        Frozen features of each branch that takes some, (n_obs, d) each.
     seed
         Seed of the subsample that the gene basis is fitted to.
 
@@ -218,27 +214,21 @@ def read(
     The reader.
     """
     given = one.slide.spec
-    view = next(view for view in one.views if view.library == section)
+    found = next(found for found in one.sections if found.name == section)
     return read_section(
-        one.table,
-        view,
+        found,
         spec,
         vocabulary or Vocabulary(()),
-        graph=one.graph,
-        windows=one.windows,
+        keys=one.keys,
         image=given.image,
         genes=given.genes and vocabulary is not None,
-        layer=given.layer,
-        total_counts=given.total_counts,
-        gene_key=given.gene_key,
-        orthologs=one.slide.orthologs,
-        features=features,
+        features={branch: values[found.rows] for branch, values in features.items()},
         random_state=seed,
     )
 
 
-def with_features(one: Opened, config: DataConfig) -> tuple[Opened, dict[str, str]]:
-    """Add frozen features, given as arrays or computed by an encoder and cached, to a copy of the table.
+def features_of(one: Opened, config: DataConfig, spec: InputSpec) -> dict[str, NDArray[np.float32]]:
+    """Get frozen features: given as arrays, in the table, or computed by an encoder and cached.
 
     Parameters
     ----------
@@ -246,42 +236,45 @@ def with_features(one: Opened, config: DataConfig) -> tuple[Opened, dict[str, st
         The slide.
     config
         Which encoders compute features.
+    spec
+        What the network reads.
 
     Returns
     -------
-    The slide with features in its table's obsm, and the key of each branch.
+    Features (n_obs, d) float32 by branch.
 
     Raises
     ------
+    KeyError
+        If the table does not hold features that are named.
     ValueError
         If an array does not have a row for each spot.
     """
-    found: dict[str, str] = {}
-    arrays: dict[str, NDArray[np.float32]] = {}
+    found: dict[str, NDArray[np.float32]] = {}
     table, given = one.table, one.slide.spec
     for branch, where in given.features.items():
-        found[branch] = where.removeprefix("obsm:")
-        if not where.startswith("obsm:"):
-            found[branch] = f"stalign_{branch}"
-            arrays[found[branch]] = values = np.load(one.slide.root / where)
+        key = where.removeprefix("obsm:")
+        if where == key:
+            values = np.load(resolve(one.slide.root, where))
             if len(values) != table.n_obs:
                 expected = f"Expected {table.n_obs} rows of features for {branch!r} in {where!r}"
                 raise ValueError(message(expected, found=len(values)))
+        elif key in table.obsm:
+            values = table.obsm[key]
+        else:
+            expected = f"Expected features of {branch} in obsm"
+            raise KeyError(message(expected, found=repr(key), available=table.obsm.keys()))
+        found[branch] = np.asarray(values, np.float32)
     for branch, encoder in config.encoders.items():
+        level = branch.split("_")[0]
+        key = f"X_{encoder}_{level}"
         if branch in found:
             continue
-        level = branch.split("_")[0]
-        found[branch] = f"X_{encoder}_{level}"
-        if found[branch] not in table.obsm:
-            weights = weights_of(config, encoder)
-            arrays[found[branch]] = _encoded(one, encoder, weights, level, found[branch])
-    if arrays:
-        layers = {name: values for name, values in table.layers.items() if name is not None}
-        slim = AnnData(X=table.X, obs=table.obs, var=table.var, layers=layers)
-        slim.obsm.update({key: table.obsm[key] for key in found.values() if key in table.obsm})
-        slim.obsm.update(arrays)
-        one = replace(one, table=slim)
-    return one, found
+        if key in table.obsm:
+            found[branch] = np.asarray(table.obsm[key], np.float32)
+        else:
+            found[branch] = _encoded(one, encoder, weights_of(config, encoder), level, spec)
+    return found
 
 
 def weights_of(config: DataConfig, encoder: str) -> str | None:
@@ -299,15 +292,16 @@ def weights_of(config: DataConfig, encoder: str) -> str | None:
     A path, `random`, or None for the published ones.
     """
     weights = config.encoder_weights.get(encoder)
-    return weights if weights in (None, "random") else str(Path(config.root) / Path(weights).expanduser())
+    return weights if weights in (None, "random") else str(resolve(config.root, weights))
 
 
-def _encoded(one: Opened, encoder: str, weights: str | None, level: str, key: str) -> NDArray[np.float32]:
+def _encoded(one: Opened, encoder: str, weights: str | None, level: str, spec: InputSpec) -> NDArray[np.float32]:
+    """Features of a slide by an encoder, of the niches of the run."""
     from stalign import tl
 
-    given = one.slide.spec
-    # The niches of the run: the table may hold others, and `tl.encode` would make those of three neighbours.
-    own: Any = write(one.data, {"obsp": {Keys.NICHE_GRAPH: one.graph}}, copy=True, table_key=given.table_key)
+    given, key = one.slide.spec, "stalign_features"
+    noted = {"uns": {Keys.UNS_NICHES: {"params": asdict(niche_for(spec))}}}
+    own: Any = write(one.data, noted, copy=True, table_key=given.table_key)
     tl.encode(
         own,
         encoder,
@@ -323,4 +317,4 @@ def _encoded(one: Opened, encoder: str, weights: str | None, level: str, key: st
         image_key=given.image_key,
         key_added=key,
     )
-    return table_of(own, given.table_key).obsm[key]
+    return np.asarray(table_of(own, given.table_key).obsm[key], np.float32)

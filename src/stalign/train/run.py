@@ -12,22 +12,25 @@ from stalign._validate import message, one_of
 from stalign.models.config import BRANCHES, Features, TimmEncoder
 from stalign.models.network import STAlign
 from stalign.models.pretrained import start_from_pretrained
+from stalign.train.callbacks import DIVERGED
 from stalign.train.clusters import with_clusters
+from stalign.train.config import resolve
 from stalign.train.loaders import SpotData, make_sampler
 from stalign.train.model import model_config
 from stalign.train.module import AlignModule
+from stalign.train.placement import world_size
 from stalign.train.shelf import hash_of
 from stalign.train.slides import as_slides
 from stalign.train.store import open_store
-from stalign.train.trainer import world_size
+from stalign.train.validation import split
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from stalign.models.config import LossConfig, ModelConfig
     from stalign.train.config import TrainConfig
     from stalign.train.loaders import Split
-    from stalign.train.store import SectionStore, StoredSection
+    from stalign.train.store import SectionStore
 
 
 @dataclass
@@ -77,7 +80,7 @@ def assemble(slides: Iterable[Any] | None, config: TrainConfig) -> Run:
     Raises
     ------
     ValueError
-        If no section can be used.
+        If no section can be used, or training and validation cannot be told apart; see `split`.
     RuntimeError
         If a section cannot be read.
     """
@@ -93,7 +96,7 @@ def assemble(slides: Iterable[Any] | None, config: TrainConfig) -> Run:
     clusters = shape.loss.negatives == "cluster"
     if clusters:
         store.sections = [with_clusters(s, seed=config.seed) for s in store.sections]
-    train, validation = split(store.sections, data.validation)
+    train, validation = split(store, data.validation)
     torch.manual_seed(config.seed)
     network = STAlign(shape, len(store.vocabulary.symbols))
     start_from_pretrained(network)
@@ -109,6 +112,7 @@ def wire(
     *,
     loss: LossConfig | None = None,
     clusters: bool = False,
+    advice: str = DIVERGED,
 ) -> Run:
     """Put a network and its sections together to a run.
 
@@ -126,6 +130,8 @@ def wire(
         Losses to train with; None takes those of the network's configuration.
     clusters
         Whether negatives come from other clusters of the same section.
+    advice
+        What to do about a loss that is not finite.
 
     Returns
     -------
@@ -156,35 +162,10 @@ def wire(
             "steps": steps,
             "processes": world,
         },
+        advice=advice,
     )
     data = SpotData(config, train, validation, steps=steps, clusters=clusters)
     return Run(config, store, module, data, per_epoch)
-
-
-def split(sections: Sequence[StoredSection], patterns: Sequence[str]) -> tuple[Split, Split | None]:
-    """Set the sections apart whose names match.
-
-    Parameters
-    ----------
-    sections
-        All sections.
-    patterns
-        Patterns of the names of those to validate on.
-
-    Returns
-    -------
-    Sections and spots to train on, and those to validate on or None.
-
-    Raises
-    ------
-    ValueError
-        If nothing is left to train on.
-    """
-    held = [s for s in sections if s.fits(patterns)]
-    kept = [s for s in sections if not s.fits(patterns)]
-    if not kept:
-        raise ValueError(message("Expected sections to train on", found="all of them held out by `data.validation`"))
-    return (kept, [s.rows for s in kept]), ((held, [s.rows for s in held]) if held else None)
 
 
 def _check_features(store: SectionStore, shape: ModelConfig) -> None:
@@ -211,5 +192,5 @@ def _named(config: TrainConfig) -> list[Any]:
     from stalign.train.curate import kept_slides
 
     manifest = config.data.manifest
-    more = kept_slides(Path(config.data.root) / manifest) if manifest else []
+    more = kept_slides(resolve(config.data.root, manifest)) if manifest else []
     return [*config.data.sections, *more]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import json
-import os
 import shutil
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+import tempfile
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,19 +20,20 @@ from stalign._constants import Keys
 from stalign._settings import logger
 from stalign._validate import message
 from stalign.core.expression import LowRank
+from stalign.core.gaussian import GaussianMean
 from stalign.data.expression import Expression
 from stalign.data.images import SectionImage
-from stalign.data.sections import SectionView
 from stalign.data.spots import SpotReader
+from stalign.models.checkpoint import flush
+from stalign.train.config import resolve
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
 
     from stalign.models.config import InputSpec
     from stalign.train.slides import Slide
 
-_CLASSES = {cls.__name__: cls for cls in (SectionView, SectionImage, Expression, LowRank)}
+_CLASSES = {cls.__name__: cls for cls in (SectionImage, Expression, LowRank, GaussianMean)}
 _CSR = ("data", "indices", "indptr")
 _INDEX = "index.json"
 
@@ -66,16 +69,19 @@ class Shelf:
 
         Returns
         -------
-        The thing, or None where there is none.
+        The thing, or None where there is none, or one that is damaged or cannot be read.
         """
         where = self.folder / key
-        if not (where / _INDEX).is_file():
+        if not where.is_dir():
             return None
         try:
             return _unpacked(json.loads((where / _INDEX).read_text(encoding="utf-8")), where, spec)
         except (OSError, EOFError, LookupError, ValueError, TypeError, AttributeError, StopIteration) as error:
-            logger.warning("Made anew what could not be read from %s: %s", where, error)
-            shutil.rmtree(where, ignore_errors=True)
+            if getattr(error, "errno", None) in (None, errno.ENOENT):
+                logger.warning("Made anew what is damaged in %s: %s", where, error)
+                shutil.rmtree(where, ignore_errors=True)
+            else:
+                logger.warning("Made anew, and left as it is, what cannot be read from %s: %s", where, error)
             return None
 
     def put(self, key: str, thing: Any) -> None:
@@ -94,22 +100,22 @@ class Shelf:
             If it cannot be written, as on a full disk; nothing is left behind.
         """
         final = self.folder / key
-        temporary = self.folder / f".{key}-{os.getpid()}"
         try:
-            temporary.mkdir(parents=True, exist_ok=True)
-            index = json.dumps(_packed(thing, temporary, "x"))
-            (temporary / _INDEX).write_text(index, encoding="utf-8")
-            for path in temporary.iterdir():
-                _flush(path)
-            if not final.exists():
-                temporary.rename(final)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self.folder, prefix=f".{key}-") as folder:
+                temporary = Path(folder) / "new"  # made with the usual permissions
+                temporary.mkdir()
+                index = json.dumps(_packed(thing, temporary, "x"))
+                (temporary / _INDEX).write_text(index, encoding="utf-8")
+                for path in temporary.iterdir():
+                    flush(path)
+                if not final.exists():
+                    temporary.rename(final)
         except OSError as error:
             if not final.exists():  # else another process was first
                 hint = "Make room and start again, which finds what is there already"
                 expected = f"Cannot write to the store of sections in {str(self.folder)!r}"
                 raise NotKeptError(message(expected, found=str(error), hint=hint)) from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def key_of(slide: Slide, more: Mapping[str, Any]) -> str | None:
@@ -159,7 +165,7 @@ def _files(slide: Slide) -> list[Path]:
         found = [f for part in parts for f in (*path.glob(f"{part}/{own}"), *path.glob(f"*/{part}/{own}"))]
     else:
         found = [f for f in path.rglob("*") if f.is_file()]
-    given = [slide.root / where for where in slide.spec.features.values() if not where.startswith("obsm:")]
+    given = [resolve(slide.root, where) for where in slide.spec.features.values() if not where.startswith("obsm:")]
     return sorted({*found, *given})
 
 
@@ -178,11 +184,6 @@ def _images(path: Path) -> list[Path]:
     return [file for file in found if file.is_file()]
 
 
-def _flush(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
 def _packed(value: Any, folder: Path, name: str) -> Any:
     if isinstance(value, np.ndarray):
         np.save(folder / f"{name}.npy", value)
@@ -193,8 +194,7 @@ def _packed(value: Any, folder: Path, name: str) -> Any:
         }
         return {"csr": parts, "shape": list(value.shape)}
     if isinstance(value, SectionImage):
-        pixels = value.pixels()
-        value = replace(value, source=pixels, shape=pixels.shape[:2], channels_first=False)
+        value = value.in_memory()
     if isinstance(value, SpotReader) or type(value).__name__ in _CLASSES:
         parts = {
             f.name: _packed(getattr(value, f.name), folder, f"{name}.{f.name}")

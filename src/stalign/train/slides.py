@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from stalign._validate import message
-from stalign.data.sections import sections
-from stalign.data.table import table_of
-from stalign.pp._niches import niche_slots
-from stalign.pp._patches import window_slots
-from stalign.train.config import SectionSpec
+from stalign.data import CountKeys, open_sections
+from stalign.train.config import SectionSpec, resolve
 from stalign.train.orthologs import read_orthologs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from anndata import AnnData
-    from numpy.typing import NDArray
-    from scipy.sparse import csr_matrix
 
-    from stalign.data.sections import SectionView
-    from stalign.models.config import InputSpec
+    from stalign.data import Section
 
 
 @dataclass(frozen=True)
@@ -56,7 +49,7 @@ class Slide:
     @property
     def path(self) -> Path:
         """Where the slide lies."""
-        return self.root / self.spec.path
+        return resolve(self.root, self.spec.path)
 
 
 def as_slides(
@@ -97,7 +90,7 @@ def as_slides(
             data, spec = item if isinstance(item, tuple) else (item, SectionSpec(f"table {index}"))
         key = (spec.orthologs or "", spec.ortholog_columns)
         if spec.orthologs and key not in tables:
-            tables[key] = read_orthologs(Path(root) / spec.orthologs, spec.ortholog_columns)
+            tables[key] = read_orthologs(resolve(root, spec.orthologs), spec.ortholog_columns)
         name = spec.slide or Path(spec.path).stem
         more = {branch: where.replace("{slide}", name) for branch, where in (features or {}).items()}
         spec = replace(spec, features={**more, **spec.features})
@@ -172,33 +165,33 @@ class Opened:
         How it is read.
     data
         AnnData or SpatialData.
-    table
-        Its table.
-    views
+    sections
         Its sections.
-    graph
-        Niches of the table, CSR (n_obs, n_obs).
-    windows
-        Spot and niche windows, (n_obs, 4) each in px of the image; None where no section has an image.
     """
 
     slide: Slide
     data: Any
-    table: AnnData
-    views: list[SectionView]
-    graph: csr_matrix
-    windows: tuple[NDArray[np.floating], NDArray[np.floating]] | None
+    sections: list[Section]
+
+    @cached_property
+    def keys(self) -> CountKeys:
+        """Where its counts are."""
+        given = self.slide.spec
+        return CountKeys(given.layer, given.total_counts, given.gene_key, self.slide.orthologs)
+
+    @property
+    def table(self) -> AnnData:
+        """Its table."""
+        return self.sections[0].table
 
 
-def open_slide(slide: Slide, spec: InputSpec) -> Opened:
-    """Read a slide, find its niches and lay its windows. A table that is in memory already is not changed.
+def open_slide(slide: Slide) -> Opened:
+    """Read a slide and open its sections. A table that is in memory already is not changed.
 
     Parameters
     ----------
     slide
         The slide.
-    spec
-        What the network reads.
 
     Returns
     -------
@@ -209,27 +202,26 @@ def open_slide(slide: Slide, spec: InputSpec) -> Opened:
     OSError, ValueError, KeyError, TypeError
         If it cannot be read.
     """
-    data = read_slide(slide)
-    given = slide.spec
-    keys: dict[str, Any] = {"library_key": given.library_key, "table_key": given.table_key}
-    table = table_of(data, given.table_key)
-    views = sections(data, image_key=given.image_key, mpp=given.mpp, image=given.image, **keys)
-    slots: dict[str, dict[str, Any]] = {"obs": {}, "obsm": {}, "obsp": {}, "uns": {}}
-    graph = niche_slots(table, views, spec.n_neighbors, include_self=spec.include_self, into=slots)
-    windows = None
-    if any(view.image is not None for view in views):
-        windows = window_slots(table, views, graph, into=slots)
-    return Opened(slide, data, table, views, graph, windows)
+    data, given = read_slide(slide), slide.spec
+    sections = open_sections(
+        data,
+        table_key=given.table_key,
+        library_key=given.library_key,
+        image=given.image,
+        image_key=given.image_key,
+        mpp=given.mpp,
+    )
+    for section in sections:
+        _ = section.coords  # what is wrong with scale, positions or image is said now
+    return Opened(slide, data, sections)
 
 
-def donor_of(adata: Any, view: SectionView, slide: Slide) -> str | None:
+def donor_of(section: Section, slide: Slide) -> str | None:
     """Name the donor of a section.
 
     Parameters
     ----------
-    adata
-        The table.
-    view
+    section
         The section.
     slide
         Its slide.
@@ -248,9 +240,10 @@ def donor_of(adata: Any, view: SectionView, slide: Slide) -> str | None:
     key = slide.spec.donor_key
     if key is None:
         return slide.spec.donor
-    if key not in adata.obs:
-        raise KeyError(message("Expected `donor_key` to name an obs column", found=repr(key), available=adata.obs))
-    donors = adata.obs[key].iloc[np.asarray(view.rows)].astype(str).unique()
+    obs = section.table.obs
+    if key not in obs:
+        raise KeyError(message("Expected `donor_key` to name an obs column", found=repr(key), available=obs))
+    donors = obs[key].iloc[section.rows].astype(str).unique()
     if len(donors) != 1:
-        raise ValueError(message(f"Expected one donor in section {view.library!r}", found=", ".join(donors)))
+        raise ValueError(message(f"Expected one donor in section {section.name!r}", found=", ".join(donors)))
     return str(donors[0])

@@ -2,46 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import zlib
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from stalign._settings import logger, progress
+from stalign._settings import logger
 from stalign._validate import message
-from stalign.train.patterns import excluded, matches, warn_unfit
-from stalign.train.reading import (
-    Survey,
-    read,
-    report_row,
-    survey,
-    use_once,
-    warn_unfit_exclude,
-    weights_of,
-    with_features,
-)
-from stalign.train.shelf import NotKeptError, Shelf, hash_of, key_of
-from stalign.train.slides import open_slide
+from stalign.train.config import resolve
+from stalign.train.content import content_of
+from stalign.train.opening import ADVICE, Opener
+from stalign.train.patterns import excluded, matches, names_of
+from stalign.train.reading import Survey, report_row, use_once, warn_unfit_exclude, weights_of
+from stalign.train.shelf import Shelf
 from stalign.train.vocabulary import GeneCensus, choose, read_gene_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Mapping, Sequence
+    from collections.abc import Container, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from stalign.data.expression import Vocabulary
+    from stalign.data import Vocabulary
     from stalign.data.spots import SpotReader
     from stalign.models.config import InputSpec
     from stalign.train.config import DataConfig
-    from stalign.train.slides import Opened, Slide
-
-T = TypeVar("T")
-_UNREADABLE = (OSError, ValueError, LookupError, TypeError, EOFError, AttributeError, RuntimeError, zlib.error)
+    from stalign.train.slides import Slide
 
 
 @dataclass(frozen=True)
@@ -60,8 +47,11 @@ class StoredSection:
         Cluster of each spot for negatives drawn from other clusters, (len(reader),), or None.
     donor, study
         Who it is from.
-    given
-        Its name as its table has it, which sections of other tables may have too; "" where `name` is that.
+    slide
+        Name of its slide.
+    names
+        What else patterns find it by: its name in its table, which sections of other tables may have too, and the names
+        of its slide, donor and study.
     """
 
     name: str
@@ -70,11 +60,17 @@ class StoredSection:
     clusters: NDArray[np.intp] | None = None
     donor: str | None = None
     study: str | None = None
-    given: str = ""
+    slide: str = ""
+    names: tuple[str, ...] = ()
 
     def fits(self, patterns: str | Sequence[str]) -> bool:
-        """Say whether its name, in the run or in its table, fits one of some patterns."""
-        return any(matches(name, patterns) for name in (self.name, self.given or self.name))
+        """Say whether its name, or that of its slide, donor or study, fits one of some patterns."""
+        return any(matches(name, patterns) for name in (self.name, *self.names))
+
+    @property
+    def label(self) -> str:
+        """Its name with that of its slide, for messages."""
+        return f"{self.name} of {self.slide}" if self.slide else self.name
 
     @property
     def stratum(self) -> str:
@@ -112,8 +108,8 @@ class SectionStore:
         )
 
     def fingerprint(self) -> list[list[Any]]:
-        """Return name, number of spots and a hash of what each section holds, to compare a resumed run with."""
-        return [[s.name, len(s.rows), _content(s.reader)] for s in self.sections]
+        """Return name, number of spots and hashes of what each section holds, to compare a resumed run with."""
+        return [[s.name, len(s.rows), content_of(s.reader)] for s in self.sections]
 
 
 def open_store(
@@ -124,6 +120,7 @@ def open_store(
     vocabulary: Vocabulary | None = None,
     seed: int = 0,
     folder: Path | None = None,
+    advice: str = ADVICE,
 ) -> SectionStore:
     """Open the sections of a run.
 
@@ -141,6 +138,8 @@ def open_store(
         Seed of the subsample that a section's gene basis is fitted to.
     folder
         Where `config.store = "disk"` keeps sections as arrays.
+    advice
+        What the user can do about a slide that cannot be read.
 
     Returns
     -------
@@ -156,8 +155,9 @@ def open_store(
         If no section is left; the message says why for each.
     """
     _find_encoders(slides, config)
-    opener = _Opener(config, spec, seed, Shelf(folder) if config.store == "disk" and folder is not None else None)
-    extra = read_gene_file(Path(config.root) / config.vocabulary) if config.vocabulary and vocabulary is None else []
+    shelf = Shelf(folder) if config.store == "disk" and folder is not None else None
+    opener = Opener(config, spec, seed, shelf, advice=advice)
+    extra = read_gene_file(resolve(config.root, config.vocabulary)) if config.vocabulary and vocabulary is None else []
     by_ensembl = {ensembl: symbol for symbol, ensembl in extra if ensembl}
     report: list[dict[str, Any]] = []
     census = GeneCensus()
@@ -190,7 +190,9 @@ def open_store(
             continue
         for given, donor, reader in zip(found.sections, found.donors, made, strict=True):
             name, rows = _unique(given, sections), np.flatnonzero(reader.valid)
-            stored = StoredSection(name, reader, rows, donor=donor, study=slide.spec.study, given=given)
+            names = (given, *(name for _, name in names_of(slide, donor or slide.spec.donor)))
+            more: dict[str, Any] = {"donor": donor, "study": slide.spec.study, "slide": slide.name, "names": names}
+            stored = StoredSection(name, reader, rows, **more)
             n = len(stored.rows)
             why = f"{n} spots that can be embedded, fewer than {config.min_spots}" if n < config.min_spots else ""
             report.append(report_row(slide, name, why, donor=donor, spots=n, inputs=stored.stratum))
@@ -203,93 +205,10 @@ def open_store(
         raise ValueError(
             message("Expected counts in at least one section", found="images alone", hint="Start from trained weights")
         )
-    names = {name for s in sections.values() for name in (s.name, s.given)}
-    warn_unfit(config.validation, names, kind="validation", of="section")
     store = SectionStore(list(sections.values()), vocabulary, report)
     dropped = sum(not r["kept"] for r in report)
     logger.info("%d sections with %d spots; %d left out.", len(store.sections), store.n_spots, dropped)
     return store
-
-
-class _Opener:
-    """Opens slides once in memory, or twice where what is made of them is kept on disk in between."""
-
-    def __init__(self, config: DataConfig, spec: InputSpec, seed: int, shelf: Shelf | None) -> None:
-        self.config, self.spec, self.seed, self.shelf = config, spec, seed, shelf
-        self.opened: dict[int, Opened] = {}
-
-    def each(self, slides: Sequence[Slide], what: str, make: Callable[[Slide], T]) -> list[T | str]:
-        """Make something of each slide, or say why it cannot be read.
-
-        Processes that share a shelf start at different slides, so that each finds what the others have made.
-        """
-        first = 0
-        if self.shelf is not None:
-            rank, world = (int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
-            first = len(slides) * rank // world
-        made: dict[int, T | str] = {}
-        for i in progress([*range(first, len(slides)), *range(first)], desc=what, unit="slide"):
-            slide = slides[i]
-            try:
-                made[i] = make(slide)
-            except NotKeptError:  # nothing is wrong with the slide
-                raise
-            except _UNREADABLE as error:
-                cause = _cause(error)
-                if self.config.on_error == "stop":
-                    hint = 'Mend it, list it under `exclude`, or set `data.on_error = "skip"`'
-                    raise RuntimeError(message(f"Cannot read slide {slide.name!r}", found=cause, hint=hint)) from error
-                logger.warning("Cannot read slide %s: %s", slide.name, cause)
-                made[i] = f"cannot be read: {cause}"
-        return [made[i] for i in range(len(slides))]
-
-    def survey(self, slide: Slide, by_ensembl: Mapping[str, str]) -> Survey:
-        """Survey a slide."""
-        names = hash_of(sorted(by_ensembl.items()))
-        key = self._key(slide, {"exclude": self.config.exclude, "least": self.config.min_spots, "names": names})
-        if key is not None and self.shelf is not None:
-            kept = self.shelf.get(f"survey-{key}", self.spec)
-            if kept is not None:
-                return Survey(**{name: list(value) for name, value in kept.items()})
-        one = self._open(slide)
-        found = survey(one, self.config, by_ensembl)
-        if key is not None and self.shelf is not None:
-            self.shelf.put(f"survey-{key}", {f.name: getattr(found, f.name) for f in fields(found)})
-            self.opened.pop(id(slide))
-        return found
-
-    def readers(self, slide: Slide, found: Survey, vocabulary: Vocabulary | None) -> list[SpotReader]:
-        """Make the readers of a slide's usable sections, and let the slide go."""
-        genes = None if vocabulary is None else hash_of([vocabulary.symbols, vocabulary.ensembl])
-        base = self._key(slide, {"input": asdict(self.spec), "genes": genes, "seed": self.seed})
-        one: Opened | None = None
-        features: dict[str, str] = {}
-        out = []
-        for name in found.sections:
-            key = None if base is None else f"section-{base}-{hash_of(name)}"
-            reader = None if key is None or self.shelf is None else self.shelf.get(key, self.spec)
-            if reader is None:
-                if one is None:
-                    one, features = with_features(self._open(slide), self.config)
-                reader = read(one, name, self.spec, vocabulary, features, self.seed)
-                if key is not None and self.shelf is not None:
-                    self.shelf.put(key, reader)
-                    reader = self.shelf.get(key, self.spec) or reader
-            out.append(reader)
-        self.opened.pop(id(slide), None)
-        return out
-
-    def _open(self, slide: Slide) -> Opened:
-        if id(slide) not in self.opened:
-            self.opened[id(slide)] = open_slide(slide, self.spec)
-        return self.opened[id(slide)]
-
-    def _key(self, slide: Slide, more: dict[str, Any]) -> str | None:
-        if self.shelf is None or not slide.path.exists():
-            return None
-        niche = {"n_neighbors": self.spec.n_neighbors, "include_self": self.spec.include_self}
-        encoders = {"encoders": self.config.encoders, "weights": self.config.encoder_weights}
-        return key_of(slide, {**niche, **encoders, **more})
 
 
 def _find_encoders(slides: Sequence[Slide], config: DataConfig) -> None:
@@ -309,25 +228,3 @@ def _unique(name: str, taken: Container[str]) -> str:
         count += 1
         new = f"{name} ({count})"
     return new
-
-
-def _cause(error: Exception) -> str:
-    """Say what went wrong, with the kind of error where its text alone would not tell."""
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    told = text.startswith("Expected") or (isinstance(error, (OSError, ValueError)) and " " in text)
-    kind = type(error)
-    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
-    return text if told else f"{name}: {text}".rstrip(": ")
-
-
-def _content(reader: SpotReader) -> str:
-    """Hash positions, counts and size of the image of a section."""
-    image, expression = reader.section.image, reader.expression
-    arrays = [reader.section.coords]
-    if expression is not None:
-        counts = expression.counts
-        arrays += [expression.totals, counts.data, counts.indices, counts.indptr]
-    sha = hashlib.sha256(repr(None if image is None else [int(n) for n in image.shape[:2]]).encode())
-    for array in arrays:
-        sha.update(np.ascontiguousarray(array).data)
-    return sha.hexdigest()[:32]

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
-import torch.distributed as dist
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from threadpoolctl import threadpool_limits
 
 from stalign._settings import settings
 from stalign._validate import message
 from stalign.train.batchnorm import SharedStatistics
+from stalign.train.placement import placement, probe, quiet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +44,7 @@ def make_trainer(run: Run, *, callbacks: list[pl.Callback], loggers: list[Any], 
     config = run.config.run
     every = max(1, min(run.steps, round(config.validate_every * run.steps_per_epoch)))
     arguments: dict[str, Any] = {
-        **_placement(config),
+        **placement(config),
         **_batch_norm(config),
         "max_epochs": 1,
         "val_check_interval": every,
@@ -66,80 +64,16 @@ def make_trainer(run: Run, *, callbacks: list[pl.Callback], loggers: list[Any], 
         return pl.Trainer(**{**arguments, **more})
 
 
-def world_size(config: RunConfig) -> int:
-    """Return how many processes a run has.
-
-    Parameters
-    ----------
-    config
-        How it runs.
-
-    Returns
-    -------
-    The number.
-    """
-    return _probe(_placement(config)).world_size
-
-
-def precision(config: RunConfig) -> str:
-    """Return the precision of a run.
-
-    Parameters
-    ----------
-    config
-        How it runs.
-
-    Returns
-    -------
-    The name that Lightning knows; for `auto`, bf16 where the hardware multiplies matrices in it.
-    """
-    if config.precision != "auto":
-        return config.precision
-    if config.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
-    amx = getattr(torch.cpu, "_is_amx_tile_supported", bool)()
-    return "bf16-mixed" if amx and config.accelerator in ("auto", "cpu") else "32-true"
-
-
-def _placement(config: RunConfig) -> dict[str, Any]:
-    placement: dict[str, Any] = {
-        "accelerator": config.accelerator,
-        "devices": config.devices,
-        "num_nodes": config.num_nodes,
-        "strategy": config.strategy,
-        "precision": precision(config),
-    }
-    if dist.is_available() and dist.is_torchelastic_launched():
-        # torchrun has started the processes; without this each would be a run of its own on a CPU.
-        here, all_of_them = (int(os.environ[name]) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
-        if str(config.devices) not in ("auto", str(here)):
-            expected = f"Expected `run.devices` to be the {here} processes that torchrun has started"
-            raise ValueError(message(expected, found=config.devices, hint="Leave `run.devices` out under torchrun"))
-        placement |= {"devices": here, "num_nodes": all_of_them // here}
-    if config.strategy == "auto" and _probe(placement).world_size > 1:
-        # A batch without images leaves the image encoders out.
-        placement["strategy"] = "ddp_find_unused_parameters_true"
-    return placement
-
-
 def _batch_norm(config: RunConfig) -> dict[str, Any]:
     """Share the statistics of batch norms: by torch on GPUs, by ours elsewhere."""
-    probe = _probe(_placement(config))
-    if not config.sync_batchnorm or probe.world_size == 1:
+    trial = probe(placement(config))
+    if not config.sync_batchnorm or trial.world_size == 1:
         return {}
-    return {"sync_batchnorm": True} if _on_cuda(probe) else {"plugins": [SharedStatistics()]}
+    return {"sync_batchnorm": True} if _on_cuda(trial) else {"plugins": [SharedStatistics()]}
 
 
 def _on_cuda(trainer: pl.Trainer) -> bool:
     return isinstance(trainer.accelerator, pl.accelerators.CUDAAccelerator)
-
-
-def _probe(placement: dict[str, Any]) -> pl.Trainer:
-    try:
-        with quiet():
-            return pl.Trainer(**placement, logger=False, enable_checkpointing=False)
-    except (ValueError, TypeError, MisconfigurationException) as error:
-        raise ValueError(message("Expected `run` to fit this machine", found=str(error).rstrip("."))) from error
 
 
 def check_folder(folder: Path) -> None:
@@ -175,27 +109,28 @@ def interruptible() -> Iterator[None]:
 
 
 @contextmanager
+def own_threads(number: int) -> Iterator[None]:
+    """Compute with so many threads in torch, BLAS and OpenMP, whose sums are rounded in the order that they make.
+
+    Parameters
+    ----------
+    number
+        The number; the caller's is set again afterwards.
+    """
+    import sklearn.cluster  # noqa: F401 (brings an OpenMP of its own, which has to be there to be limited)
+
+    before = torch.get_num_threads()
+    with threadpool_limits(number):
+        torch.set_num_threads(number)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+@contextmanager
 def own_randomness() -> Iterator[None]:
     """Leave the caller's random state as it was."""
     devices = list(range(torch.cuda.device_count()))
     with torch.random.fork_rng(devices=devices), quiet():
         yield
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep Lightning's advertisements and hints out of the log."""
-    names = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero")
-    levels = [logging.getLogger(name).level for name in names]
-    for name in names:
-        logging.getLogger(name).setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
-        warnings.filterwarnings("ignore", message=".*module.s. in eval mode.*")
-        warnings.filterwarnings("ignore", message=".*is deprecated.*", module="lightning")
-        try:
-            yield
-        finally:
-            for name, level in zip(names, levels, strict=True):
-                logging.getLogger(name).setLevel(level)

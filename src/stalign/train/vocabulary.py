@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from stalign._validate import message
-from stalign.data.expression import Vocabulary
+from stalign.data import Vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

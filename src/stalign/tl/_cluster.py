@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stalign._settings import logger, progress
 from stalign.data.pixels import full_scale
+from stalign.tl._batch import embed_batch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,14 +69,15 @@ def on_workers(
     """
     from distributed import as_completed
 
-    logger.info("Embedding %s on %d workers of dask.", reader.section.library, len(client.nthreads()))
+    n_workers, address = len(client.nthreads()), client.scheduler.address
+    logger.info("Embedding %s on %d workers of the dask cluster at %s.", reader.name, n_workers, address)
     device = str(next(network.parameters()).device)
     network = network if device == "cpu" else copy.deepcopy(network).cpu()
     shared = client.scatter([network, portable(reader)], broadcast=True, hash=False)
     groups = [batches[start : start + _TOGETHER] for start in range(0, len(batches), _TOGETHER)]
     futures = {client.submit(_embed, *shared, group, device, pure=False): group for group in groups}
     done = as_completed(list(futures))
-    for future in progress(done, desc=f"Embedding {reader.section.library}", total=len(groups), unit="task"):
+    for future in progress(done, desc=f"Embedding {reader.name}", total=len(groups), unit="task"):
         group = futures.pop(future)
         yield from zip(group, future.result(), strict=True)
         future.release()  # the worker need not keep it
@@ -93,10 +96,10 @@ def portable(reader: SpotReader) -> SpotReader:
     One that gives the same batches for embedding. A lazy image is read where the reader is; one in memory goes along.
     """
     light = copy.copy(reader)
-    if reader.section.image is not None:
-        light.section = replace(reader.section, image=_portable_image(reader.section.image))
+    if reader.image is not None:
+        light.image = _portable_image(reader.image)
     if reader.expression is not None and not reader.dense:
-        light.expression = replace(reader.expression, counts=None)
+        light.expression = replace(reader.expression, counts=None, graph=None)
     return light
 
 
@@ -104,7 +107,9 @@ def _portable_image(image: SectionImage) -> SectionImage:
     if hasattr(image.source, "compute"):
         white = full_scale(image.source) if image.white is None else image.white
         return replace(image, source=_Here(image.source), white=white, keep=_KEEP)
-    return replace(image, source=image.pixels(), channels_first=False, white=None)
+    if isinstance(image.source, Path) and image.lazy:
+        return replace(image, keep=_KEEP)  # workers read the file, as they do a lazy array
+    return image.in_memory()
 
 
 class _Here:
@@ -122,7 +127,5 @@ class _Here:
 def _embed(
     network: STAlign, reader: SpotReader, batches: list[NDArray[np.intp]], device: str
 ) -> list[dict[str, NDArray[np.float32]]]:
-    from stalign.tl._embed_run import embed_batch
-
     network.to(device)
     return [embed_batch(network, reader, rows) for rows in batches]

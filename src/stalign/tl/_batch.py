@@ -1,0 +1,47 @@
+"""A batch of spots through the network, in this process or on a worker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from stalign._constants import Keys
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from stalign.data.spots import SpotReader
+    from stalign.models.network import STAlign
+
+LEVEL: Final = "niche"  # what is embedded
+_KEYS: Final = {"fused": Keys.EMBED, "image": Keys.EMBED_IMAGE, "gene": Keys.EMBED_GENE}
+
+
+def embed_batch(network: STAlign, reader: SpotReader, rows: NDArray[np.intp]) -> dict[str, NDArray[np.float32]]:
+    """Embed some spots of a section.
+
+    Parameters
+    ----------
+    network
+        The network, in evaluation mode.
+    reader
+        The section.
+    rows
+        Positions of the spots in the section, (b,).
+
+    Returns
+    -------
+    Embeddings, (b, width) float32, by obsm key.
+    """
+    import torch
+
+    device = next(network.parameters()).device
+    with torch.inference_mode():
+        batch = reader.batch(rows, levels=(LEVEL,)).to(device)
+        level = network.embed(batch, level=LEVEL)
+    found = {name: getattr(level, name) for name in _KEYS}
+    arrays = {_KEYS[name]: value.float().cpu().numpy() for name, value in found.items() if value is not None}
+    if batch.gene_valid is not None and Keys.EMBED_GENE in arrays:
+        arrays[Keys.EMBED_GENE][~batch.gene_valid.cpu().numpy()] = np.nan
+    return arrays

@@ -1,0 +1,89 @@
+"""Embeddings of a table: batches of spots through the network, here or on a dask cluster."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stalign._settings import progress
+from stalign._validate import message
+from stalign.tl._batch import embed_batch
+from stalign.tl._cluster import cluster, on_workers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from stalign.data.spots import SpotReader
+    from stalign.models.checkpoint import Checkpoint
+
+    Embedded = tuple[NDArray[np.intp], dict[str, NDArray[np.float32]]]
+
+
+class Embedding:
+    """Embeddings of the spots of a table, section by section.
+
+    Parameters
+    ----------
+    checkpoint
+        The weights.
+    n_obs
+        Spots of the table.
+    batch_size
+        Spots in the network at once.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, n_obs: int, batch_size: int) -> None:
+        from stalign.models.fold import folded
+
+        self.network = folded(checkpoint.network)
+        self.batch_size = batch_size
+        self.valid = np.zeros(n_obs, dtype=bool)
+        self._arrays: dict[str, NDArray[np.float32]] = {}
+
+    def add(self, reader: SpotReader, rows: NDArray[np.intp]) -> None:
+        """Embed a section, on the workers of a dask cluster where there is one.
+
+        Parameters
+        ----------
+        reader
+            The section.
+        rows
+            Positions of its spots in the table, (n,).
+        """
+        order = reader.order()
+        batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+        client = cluster()
+        done = self._here(reader, batches) if client is None else on_workers(client, self.network, reader, batches)
+        for some, found in done:
+            where = rows[some]
+            self.valid[where] = True
+            for key, values in found.items():
+                if key not in self._arrays:
+                    self._arrays[key] = np.full((len(self.valid), values.shape[1]), np.nan, np.float32)
+                self._arrays[key][where] = values
+
+    def _here(self, reader: SpotReader, batches: list[NDArray[np.intp]]) -> Iterator[Embedded]:
+        for some in progress(batches, desc=f"Embedding {reader.name}"):
+            yield some, embed_batch(self.network, reader, some)
+
+    def arrays(self) -> dict[str, NDArray[np.float32]]:
+        """Get the embeddings by obsm key.
+
+        Returns
+        -------
+        Arrays (n_obs, width) float32; NaN for spots that could not be embedded.
+
+        Raises
+        ------
+        ValueError
+            If there is none at all.
+        """
+        if not self.valid.any():
+            hint = "Spots need a position, and an image or counts"
+            raise ValueError(
+                message("Expected a spot that can be embedded", found=f"none of {len(self.valid)}", hint=hint)
+            )
+        return self._arrays
