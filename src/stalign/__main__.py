@@ -135,9 +135,9 @@ def demo(arguments: argparse.Namespace) -> None:
     if {Keys.EMBED_IMAGE, Keys.EMBED_GENE} <= set(adata.obsm):
         n_genes = min(arguments.genes or 50, adata.n_vars)
         with _step(console, f"Predict {n_genes} genes from the image on held-out spots"):
-            features = stalign.tl.ImageFeatures(mpp=arguments.mpp)
+            image = Keys.EMBED_IMAGE  # is there already; the default features would take most of the demo's time
             predicted = stalign.tl.predict_genes(
-                adata, genes=n_genes, split="spot", use_rep=features, random_state=seed, **counts, **where
+                adata, genes=n_genes, split="spot", use_rep=image, random_state=seed, **counts, **where
             )
             _save_genes(predicted, out)
     here = {**where, "mpp": arguments.mpp}

@@ -185,8 +185,8 @@ def predict_genes(
         patient_key = column
     asked = read_spots(query, how, patient_key if reference is None else None)
     if not asked.usable.any():
-        names = how.names
-        raise ValueError(message(f"Expected a spot with features in obsm[{names[0]!r}]", found="NaN in every row"))
+        first = how.names[0]
+        raise ValueError(message(f"Expected a spot with features in obsm[{first!r}]", found="NaN in every row"))
     if reference is None:
         source, parts = asked, split_spots(asked, folds, table.obs[column] if column else None, plan.seed)
     else:
@@ -251,7 +251,7 @@ def _genes(source: Spots, genes: str | int | Sequence[str] | None) -> np.ndarray
         count = N_CANDIDATES if isinstance(genes, str) else int(genes)  # type: ignore[arg-type]
         rows = source.usable & source.measured
         return source.genes[most_variable(source.expression[rows] if rows.any() else source.expression, count)]
-    names = np.array(list(dict.fromkeys([genes] if isinstance(genes, str) else genes)), dtype=str)  # type: ignore[arg-type]
+    names = np.array(list(dict.fromkeys([genes] if isinstance(genes, str) else genes)), dtype=str)
     unknown = names[source.columns(names) < 0]
     if len(names) == 0 or len(unknown):
         found = ", ".join(unknown[:5]) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
