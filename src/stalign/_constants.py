@@ -32,6 +32,7 @@ class Keys:
 N_NEIGHBORS: Final = 3  # spots beside the spot itself in a niche (ST-Align, section 3.1)
 VISIUM_PITCH_UM: Final = 100.0  # µm between the centres of neighbouring Visium spots
 VISIUM_SPOT_UM: Final = 55.0  # µm, diameter of a Visium spot
+NICHE_WINDOW_UM: Final = 200.0  # µm, about the edge of the windows of Visium niches (142 to 255 µm)
 ST_PITCH_UM: Final = 200.0  # µm between the centres of neighbouring spots of the older ST arrays
 ST_SPOT_UM: Final = 100.0  # µm, diameter of a spot of the older ST arrays
 LIBRARY: Final = "section"  # the library name of a table that names none

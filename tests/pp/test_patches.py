@@ -6,6 +6,8 @@ from anndata import concat, read_h5ad, read_zarr
 
 import stalign
 from stalign._constants import Keys
+from stalign.core.niches import Niche, members
+from stalign.core.patches import niche_windows_um, spot_windows_um
 from stalign.data import open_sections as sections
 from stalign.data import section_row
 
@@ -63,8 +65,12 @@ def test_what_is_written(toy):
             "coord_mpp": pytest.approx(view.coord_mpp),
             "scale": pytest.approx(view.image.scale),
             "spot_diameter_um": 55.0,
+            "spot_window_um": 55.0,
+            "niche_window_um": pytest.approx(204, abs=1),
             "mpp_given": False,
             "spot_diameter_given": False,
+            "spot_window_given": False,
+            "niche_window_given": False,
         }
     ]
 
@@ -325,3 +331,80 @@ def test_on_a_real_section(shared_data, monkeypatch):
     np.testing.assert_allclose(side, 36, rtol=0.03)  # px, by the description of the data
     patches = sections(adata)[0].image.patches(adata.obsm[Keys.NICHE_WINDOW], 28)
     assert patches.shape == (adata.n_obs, 28, 28, 3)
+
+
+@pytest.fixture(scope="module")
+def _squares():
+    return stalign.datasets.toy_hd(16, side_um=480)
+
+
+def edges_um(adata):
+    mpp = sections(adata)[0].image.mpp
+    return [(windows[:, 2:] - windows[:, :2]) * mpp for windows in windows_of(adata)]
+
+
+def test_bins_and_cells_see_as_much_as_a_visium_spot(_squares):
+    cells = stalign.datasets.toy_hd(cells=True, side_um=480)
+    for adata, spot_um in ((_squares.copy(), 16), (cells, sections(cells)[0].spot_diameter_um)):
+        stalign.pp.patches(adata)
+        spot, niche = edges_um(adata)
+        np.testing.assert_allclose(spot, 55, atol=0.01)
+        np.testing.assert_allclose(niche, 200, atol=0.01)
+        view = sections(adata)[0]
+        centre = view.image.to_pixels(view.coords)
+        for windows in windows_of(adata):
+            np.testing.assert_allclose((windows[:, :2] + windows[:, 2:]) / 2, centre, atol=0.01)
+        noted = section_row(adata, "patches", view.name)
+        assert (noted["spot_diameter_um"], noted["spot_window_um"], noted["niche_window_um"]) == (spot_um, 55, 200)
+        assert not noted["spot_window_given"] and not noted["niche_window_given"]
+
+
+def test_bins_larger_than_a_visium_spot_see_themselves(_squares):
+    large = stalign.pp.rebin(_squares, um=80)
+    stalign.pp.patches(large)
+    spot, niche = edges_um(large)
+    np.testing.assert_allclose(spot, 80, atol=0.1)
+    assert np.median(niche) > 155
+
+
+def test_windows_given_in_um_hold(_squares, toy):
+    for adata in (_squares.copy(), toy):
+        stalign.pp.patches(adata, spot_window=30, niche_window=120)
+        spot, niche = edges_um(adata)
+        np.testing.assert_allclose(spot, 30, atol=0.01)
+        np.testing.assert_allclose(niche, 120, atol=0.01)
+        (later,) = sections(adata)
+        assert (later.window_um("spot"), later.window_um("niche")) == (30, 120)
+        (other,) = sections(adata, niche_window=90)
+        assert (other.window_um("spot"), other.window_um("niche")) == (30, 90)
+        (fresh,) = sections(adata, as_noted=False)
+        assert fresh.window_um("niche") == (200 if adata is not toy else None)
+
+
+@pytest.mark.parametrize("name", ["spot_window", "niche_window"])
+@pytest.mark.parametrize("value", [0, -5.0, np.nan, "55"])
+def test_windows_are_positive(toy, name, value):
+    with pytest.raises(ValueError, match=f"Expected `{name}` to be a positive number of µm"):
+        stalign.pp.patches(toy, **{name: value})
+    assert Keys.SPOT_WINDOW not in toy.obsm
+
+
+@pytest.mark.parametrize("kind", ["visium", "st"])
+def test_windows_of_spots_do_not_hang_on_the_trained_sizes(toy, kind):
+    """Bit for bit the box of the spot's diameter, and of the niche's spots."""
+    if kind == "st":
+        square = np.arange(toy.n_obs)
+        toy = toy[square < 900].copy()
+        toy.obsm[Keys.SPATIAL] = np.column_stack([square[:900] % 30, square[:900] // 30]) * 70.0 + 100
+        toy.obs = toy.obs.drop(columns=["array_row", "array_col"])
+    stalign.pp.patches(toy)
+    (view,) = sections(toy)
+    assert view.technology == kind
+    assert view.window_um("spot", spot_um=500, niche_um=900) is view.window_um("niche", spot_um=500) is None
+    niche = Niche()
+    spots = spot_windows_um(view.coords_um, {"visium": 55, "st": 100}[kind])
+    for found, boxes in zip(
+        windows_of(toy), (spots, niche_windows_um(spots, members(view.niches(niche)))), strict=True
+    ):
+        corners = view.image.to_pixels(boxes.reshape(-1, 2) / view.coord_mpp).reshape(-1, 4)
+        np.testing.assert_array_equal(found, corners.astype(np.float32))

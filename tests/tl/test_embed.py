@@ -438,3 +438,29 @@ def test_the_weights_stay_in_evaluation_mode_and_unchanged(slide, small_weights)
     assert not weights.network.training
     for name, value in weights.network.state_dict().items():
         assert torch.equal(value, before[name]), name
+
+
+def test_bins_are_seen_by_the_size_that_the_weights_were_trained_on(weights):
+    adata = stalign.datasets.toy_hd(16, side_um=320)
+    stalign.tl.embed(adata, weights)
+    row = section_row(adata, "patches", "toy_hd")
+    assert (row["spot_window_um"], row["niche_window_um"]) == (55, 200)
+    config = weights.config
+    narrow = replace(weights, config=replace(config, input=replace(config.input, spot_um=30.0, niche_um=80.0)))
+    other = adata.copy()
+    stalign.tl.embed(other, narrow)
+    row = section_row(other, "patches", "toy_hd")
+    assert (row["spot_window_um"], row["niche_window_um"]) == (30, 80)
+    assert not np.allclose(other.obsm[Keys.EMBED_IMAGE], adata.obsm[Keys.EMBED_IMAGE], atol=1e-3, equal_nan=True)
+    stalign.tl.embed(adata, weights, spot_window=30, niche_window=80)
+    np.testing.assert_array_equal(adata.obsm[Keys.EMBED_IMAGE], other.obsm[Keys.EMBED_IMAGE])
+
+
+def test_cells_without_a_diameter_are_embedded_with_one_given(weights):
+    adata = stalign.datasets.toy_hd(cells=True, side_um=320)
+    adata.uns[Keys.UNS_SPATIAL]["toy_hd"]["scalefactors"] = {"tissue_hires_scalef": 0.5}
+    with pytest.raises(ValueError, match="Pass `spot_diameter=`"):
+        stalign.tl.embed(adata, weights, mpp=0.5)
+    stalign.tl.embed(adata, weights, mpp=0.5, spot_diameter=10)
+    assert adata.obs[Keys.VALID].all()
+    assert section_row(adata, "patches", "toy_hd")["niche_window_um"] == 200

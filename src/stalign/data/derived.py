@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from scipy import sparse
 
-from stalign._constants import N_NEIGHBORS, Keys
+from stalign._constants import N_NEIGHBORS, NICHE_WINDOW_UM, VISIUM_SPOT_UM, Keys
 from stalign._settings import logger
 from stalign.core.niches import Niche
 from stalign.data.records import record, section_table, window_numbers
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from anndata import AnnData
+    from numpy.typing import NDArray
 
     from stalign.data.section import Section
 
@@ -53,7 +54,9 @@ def niche_slots(sections: Sequence[Section], niche: Niche, library_key: str | No
     return {"obsp": {Keys.NICHE_GRAPH: graph}, "uns": {Keys.UNS_NICHES: noted}}
 
 
-def window_slots(sections: Sequence[Section], niche: Niche) -> dict[str, dict[str, Any]]:
+def window_slots(
+    sections: Sequence[Section], niche: Niche, *, spot_um: float = VISIUM_SPOT_UM, niche_um: float = NICHE_WINDOW_UM
+) -> dict[str, dict[str, Any]]:
     """Put the windows of all sections of a table into slots.
 
     Parameters
@@ -62,6 +65,9 @@ def window_slots(sections: Sequence[Section], niche: Niche) -> dict[str, dict[st
         All sections of a table; those without an image get windows of NaN.
     niche
         What makes a niche.
+    spot_um, niche_um
+        Sides of the windows of spots and niches that the network was trained on, in µm; bins and cells smaller than
+        `spot_um` take them.
 
     Returns
     -------
@@ -78,8 +84,9 @@ def window_slots(sections: Sequence[Section], niche: Niche) -> dict[str, dict[st
     for section in sections:
         if section.image is None:
             continue
+        width = {level: section.window_um(level, spot_um=spot_um, niche_um=niche_um) for level in _LEVELS.values()}
         for key, level in _LEVELS.items():
-            windows[key][section.rows] = section.windows(level, niche)
+            windows[key][section.rows] = section.windows(level, niche, width_um=width[level])
         rows.append(
             {
                 "section": section.name,
@@ -89,13 +96,23 @@ def window_slots(sections: Sequence[Section], niche: Niche) -> dict[str, dict[st
                 "coord_mpp": float(section.coord_mpp),
                 "scale": float(section.image.scale),
                 "spot_diameter_um": float(section.spot_diameter_um),
+                "spot_window_um": width["spot"] or float(section.spot_diameter_um),
+                "niche_window_um": width["niche"] or _edge(windows[Keys.NICHE_WINDOW][section.rows]) * section.image.mpp,
                 "mpp_given": section.scale.mpp_given,
                 "spot_diameter_given": section.scale.spot_given,
+                "spot_window_given": section.window_given("spot") is not None,
+                "niche_window_given": section.window_given("niche") is not None,
             }
         )
     noted = {"params": asdict(niche), "sections": section_table(rows)}
     valid = np.isfinite(windows[Keys.SPOT_WINDOW]).all(axis=1)
     return {"obsm": windows, "obs": {Keys.VALID: valid}, "uns": {Keys.UNS: {"patches": noted}}}
+
+
+def _edge(windows: NDArray[np.float32]) -> float:
+    """Median edge of windows (n, 4), those of NaN left out."""
+    windows = windows[np.isfinite(windows).all(axis=1)].astype(np.float64)
+    return float(np.median(windows[:, 2:] - windows[:, :2])) if len(windows) else float("nan")
 
 
 def niche_of(table: AnnData, n_neighbors: int | None = None) -> Niche:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from stalign._constants import Keys
-from stalign._validate import message, warn
+from stalign._constants import NICHE_WINDOW_UM, VISIUM_SPOT_UM, Keys
+from stalign._validate import message, positive, warn
 from stalign.core.niches import Niche, members
 from stalign.core.patches import niche_windows_um, spot_windows_um
 from stalign.data.bounds import inside, warn_of_overlap
@@ -61,7 +61,10 @@ class Given:
     want_mpp
         µm per image px that will be needed, or how to tell it from the section; None for the finest.
     as_noted
-        Whether `mpp` and `spot_diameter` that an earlier `pp.patches` was given hold where these are None.
+        Whether what an earlier `pp.patches` was given of `mpp`, `spot_diameter`, `spot_window` and `niche_window`
+        holds where these are None.
+    spot_window, niche_window
+        Side of the window of a spot and of a niche in µm, or None.
     """
 
     image: bool = True
@@ -70,6 +73,8 @@ class Given:
     spot_diameter: float | None = None
     want_mpp: float | Callable[[Section], float | None] | None = None
     as_noted: bool = True
+    spot_window: float | None = None
+    niche_window: float | None = None
 
 
 @dataclass(eq=False)
@@ -228,6 +233,48 @@ class Section:
     def _niches(self) -> dict[Niche, sp.csr_matrix]:
         return {}
 
+    def window_um(
+        self, level: str, *, spot_um: float = VISIUM_SPOT_UM, niche_um: float = NICHE_WINDOW_UM
+    ) -> float | None:
+        """Tell how wide the image around a spot is that a network should see.
+
+        Parameters
+        ----------
+        level
+            `spot` or `niche`.
+        spot_um, niche_um
+            Sides of the windows of spots and niches that the network was trained on, in µm.
+
+        Returns
+        -------
+        What was given, now or to an earlier `pp.patches`; else the trained size, for bins and cells smaller than
+        `spot_um`; else None, for windows as wide as the spot, or as the niche's spots reach.
+
+        Raises
+        ------
+        ValueError
+            If what was given is no positive number.
+        """
+        given = self.window_given(level)
+        if given is not None:
+            return given
+        small = self.technology not in {"visium", "st"} and self.spot_diameter_um < spot_um
+        return {"spot": spot_um, "niche": niche_um}[level] if small else None
+
+    def window_given(self, level: str) -> float | None:
+        """Side of the windows of a level in µm as it was given, now or to an earlier `pp.patches`; None if it wasn't.
+
+        Raises
+        ------
+        ValueError
+            If it is no positive number.
+        """
+        name = f"{level}_window"
+        given = getattr(self.given, name)
+        if given is None and self._noted().get(f"{name}_given"):
+            given = float(self._noted()[f"{name}_um"])
+        return None if given is None else positive(given, name=name, unit="µm")
+
     def windows(self, level: str, niche: Niche | None = None, *, width_um: float | None = None) -> NDArray[np.float32]:
         """Lay a window around each spot or niche.
 
@@ -238,7 +285,7 @@ class Section:
         niche
             What makes a niche, for level `niche`.
         width_um
-            Side of a spot's window in µm; None for the diameter of a spot.
+            Side of a square around the spot in µm, at either level; None for the diameter of a spot, or the niche.
 
         Returns
         -------
@@ -252,10 +299,9 @@ class Section:
         if self.image is None:
             return np.full((len(self), 4), np.nan, dtype=np.float32)
         boxes = spot_windows_um(self.coords_um, self._diameter() if width_um is None else width_um)
-        if level == "niche":
+        if level == "niche" and width_um is None:
             boxes = niche_windows_um(boxes, members(self.niches(niche or Niche())))
-        corners = self.image.to_pixels(boxes.reshape(-1, 2) / self.coord_mpp).reshape(-1, 2, 2)
-        return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1).astype(np.float32)
+        return self.image.to_windows(boxes / self.coord_mpp).astype(np.float32)
 
     def _diameter(self) -> float:
         """Diameter of a spot in µm, or an error that asks for it."""

@@ -29,6 +29,8 @@ def open_sections(
     image_key: str | Mapping[str, str] | None = None,
     mpp: float | Mapping[str, float] | None = None,
     spot_diameter: float | None = None,
+    spot_window: float | None = None,
+    niche_window: float | None = None,
     want_mpp: float | Callable[[Section], float | None] | None = None,
     as_noted: bool = True,
 ) -> list[Section]:
@@ -52,11 +54,14 @@ def open_sections(
         µm per coordinate px, one for all sections or one per section; overrides what is stated or derived.
     spot_diameter
         Diameter of a spot in µm; overrides that of the technology.
+    spot_window, niche_window
+        Side of the windows of spots and of niches in µm; overrides the size that the network was trained on.
     want_mpp
         µm per image px that will be needed, or how to tell it from the section: of an image with smaller copies of
         itself, the coarsest that is at least as fine is taken.
     as_noted
-        Whether `mpp` and `spot_diameter` that an earlier `pp.patches` was given hold where these are None.
+        Whether what an earlier `pp.patches` was given of `mpp`, `spot_diameter`, `spot_window` and `niche_window`
+        holds where these are None.
 
     Returns
     -------
@@ -99,7 +104,9 @@ def open_sections(
     for name, rows in parts:
         place = (Region(data, table, rows, name, alone=alone) if is_spatialdata(data)
                  else Library(table, rows, name, alone=alone))  # fmt: skip
-        given = Given(image, _of(image_key, name), _of(mpp, name), spot_diameter, want_mpp, as_noted)
+        given = Given(
+            image, _of(image_key, name), _of(mpp, name), spot_diameter, want_mpp, as_noted, spot_window, niche_window
+        )
         sections.append(Section(table, rows, name, place, given, read))
     return sections
 

@@ -281,7 +281,9 @@ def read_section(
     }
     windows = None
     if image and section.image is not None and _fine_enough(section, spec):
-        windows = (section.windows("spot").astype(np.float64), section.windows("niche", niche).astype(np.float64))
+        width = [section.window_um(level, spot_um=spec.spot_um, niche_um=spec.niche_um) for level in _LEVELS]
+        spots, niches = (section.windows(level, niche, width_um=um) for level, um in zip(_LEVELS, width, strict=True))
+        windows = (spots.astype(np.float64), niches.astype(np.float64))
         valid &= np.isfinite(windows[0]).all(axis=1) & np.isfinite(windows[1]).all(axis=1)
     expression = None
     if genes and has_counts(section.table, layer=keys.layer):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from stalign._constants import N_NEIGHBORS
+from stalign._constants import N_NEIGHBORS, NICHE_WINDOW_UM, VISIUM_SPOT_UM
 from stalign._validate import message, one_of
 from stalign.models.parse import build, mapping, plain
 
@@ -16,6 +16,8 @@ class InputSpec:
 
     spot_px: int = 28  # px, side of the spot patch after resampling (both papers, section 3: 28)
     niche_px: int = 64  # px, side of the niche patch after resampling (papers: 84 to 168, resized to 224 for UNI)
+    spot_um: float = VISIUM_SPOT_UM  # µm, side of the window of a spot that is smaller than this, such as a bin or a cell
+    niche_um: float = NICHE_WINDOW_UM  # µm, side of the window of the niche of such a spot
     n_neighbors: int = N_NEIGHBORS  # spots beside the spot itself in a niche (papers: K = 3)
     include_self: bool = True  # the niche's mean counts include the spot (workshop eq. 2; arXiv: neighbours only)
     max_mpp: float = 8.0  # µm per image px above which the image is not used: a 55 µm spot would be under 7 px
@@ -33,7 +35,7 @@ class InputSpec:
     def __post_init__(self) -> None:
         one_of(self.stain, ("section", "imagenet"), name="stain")
         one_of(self.centre, ("section", "none"), name="centre")
-        _positive(self, "spot_px", "niche_px", "n_neighbors", "max_mpp")
+        _positive(self, "spot_px", "niche_px", "spot_um", "niche_um", "n_neighbors", "max_mpp")
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ def patches(
     *,
     spot_diameter: float | None = None,
     n_neighbors: int | None = None,
+    spot_window: float | None = None,
+    niche_window: float | None = None,
     mpp: float | Mapping[str, float] | None = None,
     image_key: str | Mapping[str, str] | None = None,
     library_key: str | None = None,
@@ -30,19 +32,22 @@ def patches(
     """Lay a window around each spot and around each niche.
 
     A spot's window is a square of one spot diameter, and a niche's window the bounding box of the windows of its spots
-    and of the spot itself. Windows are made in µm and then converted to px of the section's image. No pixels are
-    copied: patches are cut when they are needed.
+    and of the spot itself. Around bins and cells, which are smaller than the spots of Visium, the windows are squares of
+    55 and 200 µm, about as much as `stalign-mini` saw around a Visium spot and its niche. Windows are made in µm and then
+    converted to px of the section's image. No pixels are copied: patches are cut when they are needed.
 
     Parameters
     ----------
     data
         AnnData, or SpatialData with a table and images.
     spot_diameter
-        Diameter of a spot in µm; by default that of the technology (55 for Visium, 100 for the older arrays, the bin
-        size for Visium HD).
+        Diameter of a spot, or of a cell, in µm; by default that of the technology (55 for Visium, 100 for the older
+        arrays, the bin size for Visium HD).
     n_neighbors
         Number of neighbours in a niche. None takes that of an earlier `pp.niches`, with its other parameters, or else
         3.
+    spot_window, niche_window
+        Side of a square window around each spot, and for each niche, in µm; by default as said above.
     mpp
         µm per px of the coordinates, one for all sections or one per section; by default as stated, or derived from
         the pitch of the spots.
@@ -73,7 +78,8 @@ def patches(
     - `obs["stalign_valid"]`, (n_obs,) bool: whether a spot has windows
     - `uns["stalign"]["patches"]`: params, what makes a niche; sections, a DataFrame with a row per section: section,
       image_key, mpp (µm per image px), mpp_origin, coord_mpp (µm per coordinate px), scale (image px per coordinate
-      px), spot_diameter_um, and whether `mpp` and `spot_diameter` were given, which then hold for later calls
+      px), spot_diameter_um, spot_window_um and niche_window_um (edge in µm, the median where it varies), and whether
+      `mpp`, `spot_diameter`, `spot_window` and `niche_window` were given, which then hold for later calls
     - `obsp["niche_connectivities"]` and `uns["niches"]`, as `pp.niches` does
 
     Raises
@@ -109,6 +115,8 @@ def patches(
         image_key=image_key,
         mpp=mpp,
         spot_diameter=spot_diameter,
+        spot_window=spot_window,
+        niche_window=niche_window,
         as_noted=False,
     )
     if all(section.image is None for section in sections):

@@ -32,6 +32,8 @@ def embed(
     features: Mapping[str, str] | None = None,
     mpp: float | Mapping[str, float] | None = None,
     spot_diameter: float | None = None,
+    spot_window: float | None = None,
+    niche_window: float | None = None,
     library_key: str | None = None,
     table_key: str | None = None,
     image_key: str | Mapping[str, str] | None = None,
@@ -67,6 +69,10 @@ def embed(
         derives it from the pitch of the spots.
     spot_diameter
         Diameter of a spot, or of a cell, in µm; None takes that of the technology.
+    spot_window, niche_window
+        Side of a square window of the image around each spot, and for each niche, in µm. None takes what was given to
+        `pp.patches`; else, for bins and cells smaller than the spots that the weights were trained on, the sizes that
+        they saw (55 and 200 µm for `stalign-mini`); else the spot's diameter, and what the niche's spots cover.
     library_key
         obs column that names the section of each spot; None for one section.
     table_key, image_key
@@ -91,8 +97,8 @@ def embed(
     - `.X` or `layers[layer]`, (n_obs, n_vars): raw counts
     - `obsm["spatial"]`, (n_obs, 2) float: x and y in px of the full-resolution image
     - `uns["spatial"]`: image and scale factors of each section
-    - `uns["stalign"]["patches"]`: `mpp` and `spot_diameter` as they were given to `pp.patches`, while the windows still
-      lie where the spots are
+    - `uns["stalign"]["patches"]`: `mpp`, `spot_diameter`, `spot_window` and `niche_window` as they were given to
+      `pp.patches`, while the windows still lie where the spots are
     - `obsm[features[...]]`, (n_obs, d) float: features of frozen encoders
 
     Writes
@@ -129,7 +135,7 @@ def embed(
     genes are taken as deviations from the section's mean. So sections can be embedded together or one by one. An image
     coarser than the weights can use (8 µm per px for `stalign-mini`) is left out, which a logged warning says.
 
-    The niche's window is that of the paper, a spot and its nearest neighbours. Its expression is what the weights were
+    The niche's window is that of the paper, a spot and its nearest neighbours; around bins and cells it is a square. Its expression is what the weights were
     trained on: `stalign-mini` takes a mean over the spots around, weighed by a Gaussian of 80 µm.
 
     Memory grows with the number of spots by their counts and by what is written, and not with their square. An image of
@@ -188,12 +194,14 @@ def embed(
         image_key=image_key,
         mpp=mpp,
         spot_diameter=spot_diameter,
+        spot_window=spot_window,
+        niche_window=niche_window,
         want_mpp=VISIUM_SPOT_UM / spec.spot_px,
     )
     niche = niche_for(spec)
     slots = niche_slots(sections, niche, library_key)
     if any(section.image is not None for section in sections):
-        slots = merged(slots, window_slots(sections, niche))
+        slots = merged(slots, window_slots(sections, niche, spot_um=spec.spot_um, niche_um=spec.niche_um))
     say_what_changes(table, slots)
     embedding = Embedding(checkpoint, table.n_obs, batch_size)
     facts = []
