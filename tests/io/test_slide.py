@@ -47,6 +47,13 @@ def test_spots_of_a_visium_grid_on_the_tissue(file, tmp_path):
     assert anndata.read_h5ad(tmp_path / "x.h5ad").uns["stalign"]["slide"]["mpp"] == 4.0
 
 
+def test_a_name_with_a_slash_stays_the_sections_name(file, tmp_path):
+    adata = read_slide(file, 4.0, name="P1/A")
+    adata.write_h5ad(tmp_path / "x.h5ad")
+    (section,) = open_sections(anndata.read_h5ad(tmp_path / "x.h5ad"))
+    assert section.name == "P1/A" and section.image is not None
+
+
 def test_squares_of_any_side(file):
     adata = read_slide(file, 4.0, grid=40, name="own")
     (view,) = open_sections(adata)
