@@ -100,7 +100,7 @@ def test_every_slot_that_is_written_is_on_the_page_of_keys(small_weights):
     stalign.tl.domains(adata, stalign.tl.GMM(3, n_init=1), library_key="library")
     written = {name for slot, names in before.items() for name in set(getattr(adata, slot)) - names}
     written -= {"X_colour_niche", "X_pca_spot"}
-    predicted = stalign.tl.predict_genes(adata, genes=2, split="library")
+    predicted = stalign.tl.predict_genes(adata, genes=2, use_rep=Keys.EMBED_IMAGE, split="library")
     for key in ("stalign", "niches", "X_colour_niche", "X_pca_spot", "stalign_domain"):
         written |= set(_entries(adata.uns[key]))
     written |= set(_entries(predicted.uns["stalign"])) | set(predicted.var) | {key for key in predicted.layers if key}

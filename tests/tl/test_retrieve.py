@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -82,6 +84,6 @@ def test_bad_arguments(embedded, arguments, error, text):
 
 def test_a_section_embedded_from_genes_alone_says_what_is_missing(embedded):
     del embedded.obsm["X_stalign_image"]
-    for call in (retrieve, predict_genes):
+    for call in (retrieve, partial(predict_genes, use_rep="X_stalign_image")):
         with pytest.raises(KeyError, match="embedded from genes alone.*needs an image"):
             call(embedded)
