@@ -47,7 +47,7 @@ def calls(name: str) -> tuple[int, Meter, str]:
         stalign.tl.score(adata, real.truth)
     if Keys.EMBED_IMAGE in adata.obsm:
         with meter.step("`tl.predict_genes`, 50 genes"):
-            stalign.tl.predict_genes(adata, total_counts=real.total_counts)
+            stalign.tl.predict_genes(adata, genes=50, use_rep="X_stalign_image", total_counts=real.total_counts)
     (entry,) = adata.uns[Keys.UNS]["embed"]["sections"].values()
     return adata.n_obs, meter, entry["modality"]
 

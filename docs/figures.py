@@ -96,7 +96,7 @@ def save(figure, name: str) -> None:
 def real(root: Path) -> None:
     """Draw sections that the page of results shows."""
     shown = {s.name: domains(s, root) for s in SECTIONS if s.name in ("151673", "mob rep1", "mob rep2", "her2st A1")}
-    predicted = st.tl.predict_genes(shown["mob rep2"], reference=shown["mob rep1"])
+    predicted = st.tl.predict_genes(shown["mob rep2"], reference=shown["mob rep1"], genes=50)
     save(st.pl.genes(predicted, n=2, return_fig=True), "real-mob-genes")
 
 

@@ -68,7 +68,7 @@ def test_what_follows(pair, weights):
     ours, theirs = (stalign.tl.score(data, "domain", library_key="library") for data in (adata, sdata))
     np.testing.assert_allclose(ours["ARI"], theirs["ARI"], atol=1e-6)
     predicted = [
-        stalign.tl.predict_genes(data, genes=4, random_state=0, **keys)
+        stalign.tl.predict_genes(data, genes=4, use_rep=Keys.EMBED_IMAGE, random_state=0, **keys)
         for data, keys in ((adata, options), (sdata, {}))
     ]
     assert list(predicted[0].var_names) == list(predicted[1].var_names)

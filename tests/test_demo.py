@@ -61,7 +61,7 @@ def test_a_section_of_the_users_own(slide, run):
     assert scores["n_spots"].tolist() == [slide.n_obs]
     assert len(genes) == 3
     assert {"gene", "pearson", "mse"} <= set(genes)
-    assert genes["pearson"].is_monotonic_decreasing
+    assert genes["reliability"].is_monotonic_decreasing
     for name in FIGURES:
         assert (out / name).read_bytes()[:4] == b"\x89PNG"
     for text in (f"Embed {slide.n_obs} spots", "Cut 4 domains", f"{scores['ARI'][0]:.3f}", "section.h5ad"):
@@ -185,3 +185,20 @@ def test_what_was_there_survives_a_failure(slide, run, monkeypatch):
     assert status == 1
     assert (out / "section.h5ad").read_bytes() == before
     assert not [name for name in names(out) if name.endswith(".part")]
+
+
+def test_a_slide_that_was_never_sequenced(run, tmp_path):
+    from PIL import Image
+
+    reference = stalign.datasets.toy(n_rows=12)
+    Image.fromarray(reference.uns["spatial"]["toy"]["images"]["hires"]).save(tmp_path / "case.png")
+    reference.write_h5ad(tmp_path / "reference.h5ad")
+    given = ["--slide", str(tmp_path / "case.png"), "--mpp", "2.0", "--domains", "3", "--genes", "3"]
+    status, out, shown = run(None, *given, "--reference", str(tmp_path / "reference.h5ad"))
+    assert status == 0, shown.err
+    wanted = {"slide.h5ad", "predicted.h5ad", "slide.png", "domains.png", "genes.png", "genes.csv", "report.html"}
+    assert wanted <= names(out)
+    slide, predicted = (anndata.read_h5ad(out / name) for name in ("slide.h5ad", "predicted.h5ad"))
+    assert slide.n_obs == predicted.n_obs > 50 and predicted.n_vars == 3
+    status, _, shown = run(None, *given)
+    assert status == 1 and "--reference" in shown.err

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import stalign
 from stalign._constants import Keys
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _ROOT = Path(stalign.__file__).parent
 _FILES = sorted(_ROOT.rglob("*.py"))
@@ -160,6 +165,43 @@ def test_only_constants_spells_slot_names():
         for path in _FILES
         if path.name != "_constants.py"
         for line in spelled(ast.parse(path.read_text(encoding="utf-8")))
+    }
+    assert sorted(found) == []
+
+
+def _modules() -> dict[str, Path]:
+    return {
+        ".".join(("stalign", *path.relative_to(_ROOT).with_suffix("").parts)): path
+        for path in _FILES
+        if path.name != "__init__.py"
+    }
+
+
+def _imported(path: Path, known: Iterable[str]) -> set[str]:
+    """Modules of the package that a file imports, anywhere and for types too."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            names |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return names & set(known)
+
+
+def test_imports_have_no_circles():
+    modules = _modules()
+    graph = {name: _imported(path, modules) for name, path in modules.items()}
+    assert len(list(TopologicalSorter(graph).static_order())) == len(modules)  # raises CycleError, which names them
+
+
+def test_no_package_imports_private_modules_of_another():
+    modules = _modules()
+    private = {name for name in modules if any(part.startswith("_") for part in name.split(".")[2:])}
+    found = {
+        f"{name} imports {other}"
+        for name, path in modules.items()
+        for other in _imported(path, private)
+        if other.split(".")[1] != name.split(".")[1]
     }
     assert sorted(found) == []
 

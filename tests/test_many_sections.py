@@ -236,9 +236,13 @@ def test_a_saved_model_applies_to_a_new_section_in_a_new_process(parts, weights,
 
 def test_predictions_of_one_section_from_the_other(joined, parts, weights):
     stalign.tl.embed(joined, weights, library_key="library")
-    predicted = stalign.tl.predict_genes(joined, split="library", genes=3, library_key="library")
+    predicted = stalign.tl.predict_genes(
+        joined, split="library", genes=3, use_rep=Keys.EMBED_IMAGE, library_key="library"
+    )
     assert list(predicted.obs_names) == list(joined.obs_names)
     tables = {name: stalign.tl.embed(parts[name], weights, copy=True) for name in NAMES}
-    other = stalign.tl.predict_genes(tables["toy_1"], tables["toy_2"], genes=list(predicted.var_names))
+    other = stalign.tl.predict_genes(
+        tables["toy_1"], tables["toy_2"], genes=list(predicted.var_names), use_rep=Keys.EMBED_IMAGE
+    )
     rows = rows_of(joined, "toy_1")
     np.testing.assert_allclose(np.asarray(predicted.X)[rows], other.X, atol=1e-3)

@@ -122,7 +122,7 @@ def test_what_comes_back_is_understood(slide, weights, tmp_path, form, log):
 def test_predictions_come_back(slide, weights, tmp_path, form):
     adata = slide.copy()
     embedded(adata, weights)
-    predicted = stalign.tl.predict_genes(adata, genes=3, library_key="library")
+    predicted = stalign.tl.predict_genes(adata, genes=3, use_rep=Keys.EMBED_IMAGE, library_key="library")
     write, read = FORMS[form]
     write(predicted, tmp_path / f"genes.{form}")
     back = read(tmp_path / f"genes.{form}")

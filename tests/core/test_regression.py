@@ -160,7 +160,10 @@ def test_one_fold_gives_the_mean():
 
 
 def test_prediction_stays_in_the_range_of_the_reference():
-    found = Regression(np.zeros(1), np.array([-1.0]), np.array([2.0]), np.ones(1), lambda x: x)
+    none = np.zeros((0, 1))
+    found = Regression(
+        np.zeros(1), np.zeros(1), np.zeros(1), np.array([-1.0]), np.array([2.0]), np.ones(1), lambda x: x, none, none
+    )
     np.testing.assert_allclose(found.predict(np.array([[-9.0], [0.5], [9.0]])), [[-1], [0.5], [2]])
 
 

@@ -183,3 +183,9 @@ def test_images_of_real_sections_are_in_no_doubt(shared_data):
             image.draft("RGB", (512, 512))
             image.thumbnail((256, 256))
             assert stain_doubt(np.asarray(image.convert("RGB"))) == "", path
+
+
+@pytest.mark.parametrize("kind", ["U3", "complex64", "datetime64[s]", "O"])
+def test_what_holds_no_pixels_is_refused(kind):
+    with pytest.raises(ValueError, match="Expected an image to hold pixels. Found: values of"):
+        full_scale(np.ones((4, 4, 3), np.uint8).astype(kind))

@@ -54,7 +54,7 @@ def test_writes_features_and_their_record(spots):
     assert spots.uns["X_p"]["params"]["encoder"] == "pixels"
 
 
-@pytest.mark.parametrize(("level", "um"), [("spot", 55.0), ("native", 64.0)])
+@pytest.mark.parametrize(("level", "um"), [("spot", 55.0), ("native", 64.0), (80, 80.0)])
 def test_patch_is_the_window_around_the_spot(spots, calls, level, um):
     card = get("mean-rgb")
     _CARDS["mean-rgb"] = Card(**{**card.__dict__, "input_um": 64.0})
@@ -67,8 +67,10 @@ def test_patch_is_the_window_around_the_spot(spots, calls, level, um):
     mpp = 100 / (np.sort(np.linalg.norm(spots.obsm["spatial"] - spots.obsm["spatial"][17], axis=1))[1] * scale)
     half = um / mpp / 2
     cut = image[round(y - half) : round(y + half), round(x - half) : round(x + half), :3]
-    np.testing.assert_allclose(spots.obsm[f"X_mean-rgb_{level}"][17], cut.reshape(-1, 3).mean(0), atol=4)
-    assert spots.uns[f"X_mean-rgb_{level}"]["sections"]["window_um"][0] == pytest.approx(um, rel=0.02)
+    key = f"X_mean-rgb_{level}" if isinstance(level, str) else "X_mean-rgb_80um"
+    np.testing.assert_allclose(spots.obsm[key][17], cut.reshape(-1, 3).mean(0), atol=4)
+    assert spots.uns[key]["params"]["level"] == str(level)
+    assert spots.uns[key]["sections"]["window_um"][0] == pytest.approx(um, rel=0.02)
 
 
 def test_niche_uses_the_niches_that_are_there(spots, calls):
@@ -89,6 +91,10 @@ def test_copy_and_errors_leave_the_object_alone(spots, calls):
         stalign.tl.encode(spots, "colour", level="slide")
     with pytest.raises(ValueError, match="for a gene encoder"):
         stalign.tl.encode(spots, "pca", level="native")
+    with pytest.raises(ValueError, match="`spot` or `niche`.*112"):
+        stalign.tl.encode(spots, "pca", level=112)
+    with pytest.raises(ValueError, match="width in µm above 0"):
+        stalign.tl.encode(spots, "mean-rgb", level=-1.0)
     with pytest.raises(ValueError, match="precision"):
         stalign.tl.encode(spots, "colour", precision="fp16")
     with pytest.raises(ValueError, match="no weights"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 import anndata
 import numpy as np
@@ -10,9 +11,13 @@ import pytest
 from scipy import sparse
 from sklearn.neighbors import KNeighborsRegressor
 
+import stalign
 from stalign._constants import Keys
 from stalign.core.expression import normalise
-from stalign.tl import predict_genes
+from stalign.tl import Folds, ImageFeatures
+from stalign.tl import predict_genes as predict
+
+predict_genes = partial(predict, use_rep=Keys.EMBED_IMAGE)
 
 
 @pytest.fixture
@@ -310,6 +315,140 @@ def test_real_bulb_sections_beat_the_mean(shared_data):
         windows = [spot_windows_um(view.coords_um, size) / view.image.mpp for size in (100.0, 250.0, 600.0)]
         adata.obsm["X_colour"] = np.hstack([colour_features(view.image.patches(box, 24)) for box in windows])
         parts.append(adata)
-    found = predict_genes(parts[1], parts[0], use_rep="X_colour")
+    found = predict_genes(parts[1], parts[0], use_rep="X_colour", genes=50)
     assert found.var["pearson"].mean() > 0.4
     assert found.var["mse"].mean() < 0.8 * found.var["mse_mean"].mean()
+
+
+def colour(**more):
+    return ImageFeatures("colour", windows=(100.0,), **more)
+
+
+def test_computes_its_own_features_and_writes_nothing(snapshot):
+    adata = stalign.datasets.toy(10)
+    before = snapshot(adata)
+    found = predict(adata, genes=2, use_rep=colour())
+    assert snapshot(adata) == before
+    stalign.tl.encode(adata, "colour", level=100.0)
+    own = predict(adata, genes=2, use_rep=colour(context=None))
+    np.testing.assert_allclose(own.X, predict(adata, genes=2, use_rep="X_colour_100um").X, atol=1e-6)
+    assert np.abs(np.asarray(own.X) - found.X).max() > 1e-3  # the context tells, too
+    assert found.uns["stalign"]["predict_genes"]["use_rep"] == ["X_colour_100um", "mean over 250 µm"]
+    del adata.uns["spatial"]["toy"]["images"]
+    with pytest.raises(ValueError, match="image"):
+        predict(adata, genes=2)
+
+
+def test_default_features_are_those_of_lite0():
+    adata = stalign.datasets.toy(6)
+    stalign.tl.encode(adata, "efficientnet-lite0", level=112)
+    stalign.tl.encode(adata, "efficientnet-lite0", level=224)
+    keys = ["X_efficientnet-lite0_112um", "X_efficientnet-lite0_224um"]
+    features = ImageFeatures()
+    found = features.of(adata, adata, library_key=None, table_key=None)
+    assert found.shape == (adata.n_obs, 4 * 424)
+    np.testing.assert_allclose(found[:, :848], np.hstack([adata.obsm[key] for key in keys]), atol=1e-6)
+    np.testing.assert_allclose(found[:, 848:].mean(), found[:, :848].mean(), rtol=0.1)
+
+
+def test_slides_without_spots_are_predicted(tmp_path):
+    reference = stalign.datasets.toy(12)
+    fine = stalign.io.read_slide(reference, grid=50)
+    found = predict(fine, reference, genes=["MOBP"], use_rep=colour())
+    assert found.n_obs == fine.n_obs and np.isfinite(found.X).all() and "truth" not in found.layers
+    near = np.linalg.norm(reference.obsm["spatial"][:, None] - fine.obsm["spatial"][None], axis=2).argmin(axis=1)
+    measured = normalise(reference.X)[:, reference.var_names.get_loc("MOBP")].toarray().ravel()
+    assert np.corrcoef(np.asarray(found.X)[near, 0], measured)[0, 1] > 0.3
+
+
+def test_reliable_genes_are_the_default_and_the_others_are_marked(first, second):
+    found = predict_genes(second, first)
+    assert found.var["reliable"].all() and found.var["reliability"].is_monotonic_decreasing
+    record = found.uns["stalign"]["predict_genes"]
+    assert record["genes"] == "reliable" and record["n_candidates"] == first.n_vars > record["n_reliable"]
+    assert record["n_reliable"] == found.n_vars and record["held_out"] == "region" and record["n_units"] == 1
+    every = predict_genes(second, first, genes=None)
+    assert set(every.var_names[every.var["reliable"]]) == set(found.var_names) and not every.var["reliable"].all()
+    kept, left = every.var[every.var["reliable"]], every.var[~every.var["reliable"]]
+    assert kept["pearson"].mean() > 0.2 > 0.1 > left["pearson"].mean()
+
+
+def test_reliability_does_not_see_the_query(first, second):
+    told = ["reliability", "reliability_se", "reliable", "level", "level_sd", "shrink"]
+    before = predict_genes(second, first, genes=20).var[told]
+    second.X = sparse.csr_matrix(np.random.default_rng(0).poisson(1.0, second.shape).astype(np.float32))
+    assert predict_genes(second, first, genes=20).var[told].equals(before)
+
+
+def test_nothing_reliable_is_said_and_marked(first, second):
+    rng = np.random.default_rng(0)
+    for part in (first, second):
+        part.obsm["X_noise"] = rng.normal(size=(part.n_obs, 10))
+    with pytest.warns(UserWarning, match="none; the best is"):
+        found = predict_genes(second, first, use_rep="X_noise")
+    assert found.n_vars == 50 and not found.var["reliable"].any()
+
+
+def test_intervals_hold_what_they_promise(first, second):
+    found = predict_genes(second, first, genes=10, coverage=0.8)
+    truth, low, high = (np.asarray(found.layers[name]) for name in ("truth", "lower", "upper"))
+    assert (low <= found.X).all() and (found.X <= high).all() and (low >= 0).all()
+    inside = ((truth >= low) & (truth <= high)).mean(axis=0)
+    np.testing.assert_allclose(found.var["covered"], inside, atol=1e-6)
+    assert 0.7 < inside.mean() < 0.9
+    with pytest.raises(ValueError, match="coverage"):
+        predict_genes(second, first, coverage=1.0)
+
+
+def test_patients_are_held_out_where_they_are_known(two, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("stalign"), "propagate", True)
+    sections = []
+    for number in range(4):
+        part = two[two.obs["library"] == f"toy_{1 + number % 2}"].copy()
+        part.obs["who"] = f"P{number // 2}"
+        sections.append(part)
+    found = predict_genes(sections[0], sections, genes=3, patient_key="who")
+    record = found.uns["stalign"]["predict_genes"]
+    assert (record["held_out"], record["n_units"], record["n_patients"]) == ("patient", 2, 2)
+    by_section = predict_genes(sections[0], sections, genes=3).uns["stalign"]["predict_genes"]
+    assert (by_section["held_out"], by_section["n_units"], by_section["n_patients"]) == ("section", 4, 0)
+    assert "one patient" not in caplog.text
+    one = predict_genes(sections[0], sections[:2], genes=3, patient_key="who").uns["stalign"]["predict_genes"]
+    assert (one["held_out"], one["n_patients"]) == ("section", 1) and "one patient (P0)" in caplog.text
+    with pytest.raises(KeyError, match="patient_key"):
+        predict_genes(sections[0], sections, genes=3, patient_key="nobody")
+
+
+def test_raw_counts_as_target(first, second):
+    found = predict_genes(second, first, genes=4, target="counts")
+    columns = second.var_names.get_indexer(found.var_names)
+    np.testing.assert_allclose(found.layers["truth"], np.log1p(second.X[:, columns].toarray()), rtol=1e-6)
+    assert found.uns["stalign"]["predict_genes"]["target"] == "counts"
+    with pytest.raises(ValueError, match="target"):
+        predict_genes(second, first, target="raw")
+
+
+def test_folds_of_samples_and_of_spots(two):
+    two.obs["sample"] = np.random.default_rng(0).permutation(np.arange(two.n_obs) % 6).astype(str)
+    found = predict_genes(two, genes=2, split=Folds("sample", n=3), library_key="library")
+    assert len(found.uns["stalign"]["predict_genes"]["alpha"]) == 3 and np.isfinite(found.X).all()
+    spots = predict_genes(two, genes=2, split=Folds(n=4), library_key="library")
+    assert len(spots.uns["stalign"]["predict_genes"]["alpha"]) == 4
+    with pytest.raises(ValueError, match="at least 7 values"):
+        predict_genes(two, genes=2, split=Folds("sample", n=7), library_key="library")
+    with pytest.raises(ValueError, match="two folds"):
+        Folds(n=1)
+
+
+def test_retrieval(first, second):
+    found = predict_genes(second, first, genes=4, model="retrieval")
+    assert found.var["pearson"].mean() > 0.15
+    nearest = predict_genes(second, first, genes=4, model=stalign.tl.Retrieval(1))
+    assert nearest.uns["stalign"]["predict_genes"]["model"].startswith("Retrieval(n_neighbors=1")
+    assert not np.allclose(nearest.X, found.X)
+
+
+def test_the_result_can_be_changed_without_the_query(first, second):
+    found = predict_genes(second, first, genes=2)
+    found.uns["spatial"]["toy_2"]["scalefactors"]["new"] = 1.0
+    assert "new" not in second.uns["spatial"]["toy_2"]["scalefactors"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -67,7 +69,7 @@ def test_recall_counts_only_spots_with_both_sides(embedded):
     ("arguments", "error", "text"),
     [
         ({"direction": "both"}, ValueError, "image_to_gene"),
-        ({"n": 0}, ValueError, "`n` from 1"),
+        ({"n": 0}, ValueError, "`n` to be at least 1"),
         ({"use_rep": ("X_none", "X_stalign_gene")}, KeyError, "X_none"),
         ({"use_rep": ("X_stalign_image", "narrow")}, ValueError, "one width"),
         ({"use_rep": ("X_stalign_image", "empty")}, ValueError, "NaN in every row"),
@@ -82,6 +84,6 @@ def test_bad_arguments(embedded, arguments, error, text):
 
 def test_a_section_embedded_from_genes_alone_says_what_is_missing(embedded):
     del embedded.obsm["X_stalign_image"]
-    for call in (retrieve, predict_genes):
+    for call in (retrieve, partial(predict_genes, use_rep="X_stalign_image")):
         with pytest.raises(KeyError, match="embedded from genes alone.*needs an image"):
             call(embedded)

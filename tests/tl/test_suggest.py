@@ -48,3 +48,10 @@ def test_ten_rounds_of_seven_beat_random_labels(embedded, ids):
             result.append(score(embedded, "domain", key="stalign_annotation")["accuracy"][0])
         gains.append(result[0] - result[1])
     assert np.mean(gains) > 0
+
+
+@pytest.mark.parametrize("truth", [None, "few"])
+def test_order_of_rows_does_not_matter(embedded, truth):
+    embedded.obs["few"] = embedded.obs["domain"].where(np.arange(embedded.n_obs) % 9 == 0)
+    shuffled = embedded[np.random.default_rng(0).permutation(embedded.n_obs)].copy()
+    assert list(suggest(shuffled, 9, truth=truth).index) == list(suggest(embedded, 9, truth=truth).index)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -85,6 +85,9 @@ class Task:
         As `fit_head` takes it.
     seed
         Seed.
+    hold_known
+        Whether labels of fitted spots are given to their neighbours by the mean field, as they are where a section is
+        completed; a section that labels are carried to has none.
     """
 
     features: Mapping[View, np.ndarray]
@@ -95,10 +98,22 @@ class Task:
     folds: Folds
     classifier: Any
     seed: int
+    hold_known: bool = True
+    _fitted: dict[tuple[View, int], Head] = field(default_factory=dict, repr=False)
 
-    def heads(self, views: Sequence[View], rows: np.ndarray, *, self_training: bool = False) -> list[Head]:
-        """Fit a classifier to some labelled spots in each view."""
-        return fit_heads(self.features, views, rows, self.labels[rows], self, self_training=self_training)
+    def heads(self, views: Sequence[View], fold: int) -> list[Head]:
+        """Fit a classifier to the labelled spots of a fold in each view, once."""
+        rows = self.folds[fold][0]
+        for view in views:
+            if (view, fold) not in self._fitted:
+                self._fitted[view, fold] = fit_heads(self.features, [view], rows, self.labels[rows], self)[0]
+        return [self._fitted[view, fold] for view in views]
+
+    def self_trained(self, views: Sequence[View], fold: int) -> list[Head]:
+        """Fit again, with the spots that the classifiers of the fold are sure of."""
+        rows = self.folds[fold][0]
+        heads = self.heads(views, fold)
+        return _with_sure(self.features, views, heads, rows, self.labels[rows], self, self.usable)
 
 
 def fit_heads(
@@ -115,9 +130,21 @@ def fit_heads(
     heads = [fit_head(features[view][rows], labels, task.n_classes, task.classifier, task.seed) for view in views]
     if not self_training:
         return heads
+    return _with_sure(features, views, heads, rows, labels, task, task.usable if usable is None else usable)
+
+
+def _with_sure(
+    features: Mapping[View, np.ndarray],
+    views: Sequence[View],
+    heads: Sequence[Head],
+    rows: np.ndarray,
+    labels: np.ndarray,
+    task: Task,
+    usable: np.ndarray,
+) -> list[Head]:
+    """Fit classifiers to labelled spots and to those that given classifiers are sure of."""
     sure = np.exp(averaged(features, views, heads))
-    more = sure.max(axis=1) > CONFIDENT
-    more &= task.usable if usable is None else usable
+    more = (sure.max(axis=1) > CONFIDENT) & usable
     more[rows] = False
     known = np.concatenate([rows, np.flatnonzero(more)])
     classes = np.concatenate([labels, sure[more].argmax(axis=1)])
@@ -146,11 +173,14 @@ def choose(task: Task, views: Sequence[View], strengths: Sequence[float], *, may
         chosen, joined = (views[0],), held[views[0]]
     base = (joined.argmax(axis=1) == truth).astype(np.float64)
     self_training = False
-    trained = _joined(task, chosen, self_training=True) if may_train else joined
-    if _better((trained.argmax(axis=1) == truth).astype(np.float64), base):
-        self_training, joined = True, trained
+    heads = [task.heads(chosen, fold) for fold in range(len(task.folds))]
+    if may_train:
+        trained_heads = [task.self_trained(chosen, fold) for fold in range(len(task.folds))]
+        trained = _joined(task, chosen, trained_heads)
+        if _better((trained.argmax(axis=1) == truth).astype(np.float64), base):
+            self_training, joined, heads = True, trained, trained_heads
     temperature = fit_temperature(joined, truth)
-    strength, probability = _strength(task, chosen, temperature, strengths, self_training=self_training)
+    strength, probability = _strength(task, chosen, heads, temperature, strengths)
     right_now = (probability.argmax(axis=1) == truth).astype(np.float64)
     logs = np.log(np.maximum(probability, np.exp(ABSENT)))
     return Choice(
@@ -168,32 +198,28 @@ def _better(one: np.ndarray, other: np.ndarray, errors: float = 1) -> bool:
 def _held_out(task: Task, views: Sequence[View]) -> dict[View, np.ndarray]:
     """Log-probabilities of the held-out spots, fold after fold, by view."""
     parts: dict[View, list[np.ndarray]] = {view: [] for view in views}
-    for fit, part in task.folds:
-        for view in views:
-            head = task.heads([view], fit)[0]
+    for fold, (_, part) in enumerate(task.folds):
+        for view, head in zip(views, task.heads(views, fold), strict=True):
             parts[view].append(head.log_probability(task.features[view][part]))
     return {view: np.concatenate(found) for view, found in parts.items()}
 
 
-def _joined(task: Task, views: Sequence[View], *, self_training: bool) -> np.ndarray:
+def _joined(task: Task, views: Sequence[View], heads: Sequence[Sequence[Head]]) -> np.ndarray:
     """Averaged log-probabilities of the held-out spots, fold after fold."""
-    found = []
-    for fit, part in task.folds:
-        heads = task.heads(views, fit, self_training=self_training)
-        found.append(averaged(task.features, views, heads, part))
-    return np.concatenate(found)
+    pairs = zip(heads, task.folds, strict=True)
+    return np.concatenate([averaged(task.features, views, own, part) for own, (_, part) in pairs])
 
 
 def _strength(
-    task: Task, views: Sequence[View], temperature: float, strengths: Sequence[float], *, self_training: bool
+    task: Task, views: Sequence[View], heads: Sequence[Sequence[Head]], temperature: float, strengths: Sequence[float]
 ) -> tuple[float, np.ndarray]:
     """Strength of the mean field and the probabilities of the held-out spots with it."""
     found: dict[float, list[np.ndarray]] = {strength: [] for strength in strengths}
-    for fit, part in task.folds:
-        heads = task.heads(views, fit, self_training=self_training)
-        logs = averaged(task.features, views, heads) / temperature
+    for own, (fit, part) in zip(heads, task.folds, strict=True):
+        logs = averaged(task.features, views, own) / temperature
         given = np.full(len(task.labels), -1, dtype=np.intp)
-        given[fit] = task.labels[fit]
+        if task.hold_known:
+            given[fit] = task.labels[fit]
         for strength in strengths:
             found[strength].append(mean_field(logs, task.graph, strength, given=given)[part])
     truth = task.labels[np.concatenate([part for _, part in task.folds])]

@@ -135,14 +135,14 @@ def cut(image: Any, windows: NDArray[np.floating], size: int) -> NDArray[np.uint
     middle, half = (windows[:, :2] + windows[:, 2:]) / 2, np.maximum(windows[:, 2:] - windows[:, :2], 1.0) / 2
     reach = half + np.maximum(2 * half / size, 1.0) + 1  # what the filter looks at
     low, high = np.floor(middle - reach).astype(np.intp), np.ceil(middle + reach).astype(np.intp)
-    over = np.concatenate([middle - half < 0, middle + half > [width, height]], axis=1)
-    outside = np.asarray(over.any(axis=1))
-    edge = np.array([width, height])
-    low[~outside], high[~outside] = np.maximum(low[~outside], 0), np.minimum(high[~outside], edge)
+    beyond = np.concatenate([middle - half < 0, middle + half > [width, height]], axis=1)
+    outside = np.asarray(beyond.any(axis=1), dtype=np.bool_)
+    low[~outside] = np.maximum(low[~outside], 0)
+    high[~outside] = np.minimum(high[~outside], [width, height])
     boxes = np.concatenate([middle - half - low, middle + half - low], axis=1).tolist()
     patches = np.empty((len(windows), size, size, channels), dtype=np.uint8)
-    for patch, (left, top), (right, bottom), box, beyond in zip(patches, low, high, boxes, outside, strict=True):
-        region = _padded(image, top, bottom, left, right) if beyond else np.asarray(image[top:bottom, left:right])
+    for patch, (left, top), (right, bottom), box, out in zip(patches, low, high, boxes, outside, strict=True):
+        region = _padded(image, top, bottom, left, right) if out else np.asarray(image[top:bottom, left:right])
         picture = Image.fromarray(region[:, :, 0] if channels == 1 else region)
         picture = picture.resize((size, size), Image.Resampling.BILINEAR, box=tuple(box))
         patch[:] = np.asarray(picture).reshape(size, size, channels)

@@ -1,9 +1,10 @@
 r"""Regression of expression on features, from sections to sections.
 
 A section differs from another in stain, scale and depth, so features are standardised section by section, and a
-prediction is the mean of the reference plus what the features explain within a section:
-:math:`\hat y = \bar y + s_g (x^T W)_g`. The penalty of :math:`W` and the factor :math:`0 \le s_g \le 1` of each gene
-are chosen on sections that were left out, so that a gene which cannot be predicted is predicted by its mean.
+prediction is the level of the reference plus what the features explain within a section:
+:math:`\hat y = l_g + s_g (x^T W)_g`. The penalty of :math:`W` and the factor :math:`0 \le s_g \le 1` of each gene
+are chosen on sections that were left out, so that a gene which cannot be predicted is predicted by its level. What was
+predicted of those that were left out is kept: it tells how far each gene can be relied on.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stalign._validate import message
+from stalign.core.reliability import levels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     Predictor = Callable[[NDArray[np.float64]], NDArray[np.float64]]
     Fitter = Callable[[NDArray[np.float64], NDArray[np.float64]], Predictor]
+    Parts = list[tuple[np.ndarray, np.ndarray, bool]]
 
 ALPHAS = tuple(float(alpha) for alpha in 10.0 ** np.arange(-3.0, 3.1, 0.5))  # times the number of spots
 
@@ -34,21 +37,34 @@ class Regression:
     ----------
     mean
         Mean of each gene over the spots it was fitted to, (g,).
+    level
+        What predictions are centred on, (g,): the mean over units of the reference, see `levels`.
+    spread
+        Standard deviation of the level between units, (g,); NaN where there is one.
     low, high
         Smallest and largest value of each gene there, (g,); predictions stay between them.
     shrink
         Factor of each gene, from 0 to 1, (g,).
     predictor
-        Maps standardised features (n, f) to deviations from the mean, (n, g).
+        Maps standardised features (n, f) to deviations from the level, (n, g).
+    held_out
+        Predictions of each spot by a model that saw nothing of its fold, (n, g) as `predict` gives them; NaN where
+        there are no two folds.
+    pattern
+        The same before shrinkage, less the level, (n, g): what correlations are taken of.
     alpha
         Penalty of a ridge regression, times the number of spots; NaN for other models.
     """
 
     mean: np.ndarray
+    level: np.ndarray
+    spread: np.ndarray
     low: np.ndarray
     high: np.ndarray
     shrink: np.ndarray
     predictor: Predictor
+    held_out: np.ndarray
+    pattern: np.ndarray
     alpha: float = float("nan")
 
     def predict(self, features: np.ndarray, groups: np.ndarray | None = None) -> np.ndarray:
@@ -59,7 +75,7 @@ class Regression:
         features
             Standardised features, (n, f).
         groups
-            The section of each row, (n,), whose predictions get the reference's mean; None leaves them as they are.
+            The section of each row, (n,), whose predictions get the reference's level; None leaves them as they are.
 
         Returns
         -------
@@ -68,7 +84,7 @@ class Regression:
         deviation = np.asarray(self.predictor(np.asarray(features, dtype=np.float64)), dtype=np.float64)
         if groups is not None:
             deviation = centred(deviation, groups)
-        return np.clip(self.mean + self.shrink * deviation, self.low, self.high)
+        return np.clip(self.level + self.shrink * deviation, self.low, self.high)
 
 
 def centred(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
@@ -114,7 +130,7 @@ def fit_ridge(
     groups
         The section of each spot, (n,); differences between sections are not fitted.
     folds
-        The fold of each spot, (n,): whole sections, or regions of one.
+        The fold of each spot, (n,): whole sections or patients, or regions of one section.
     alphas
         Penalties to choose from, times the number of spots.
 
@@ -129,21 +145,26 @@ def fit_ridge(
     """
     features, targets = _check(features, targets, groups, folds)
     deviations = centred(targets, groups)
-    sums = np.zeros((2, len(alphas), len(np.unique(folds)), targets.shape[1]))
-    for number, (train, test, whole) in enumerate(_splits(groups, folds)):
-        solve = _ridge(features[train], deviations[train])
-        for position, alpha in enumerate(alphas):
+    parts = list(_splits(groups, folds))
+    solves = [_ridge(features[train], deviations[train]) for train, _, _ in parts]
+
+    def pattern_of(alpha: float) -> np.ndarray:
+        found = np.zeros(targets.shape, dtype=np.float32)
+        for (_, test, whole), solve in zip(parts, solves, strict=True):
             predicted = features[test] @ solve(alpha)
-            sums[:, position, number] = _agreement(deviations[test], predicted, groups[test], whole)
+            found[test] = centred(predicted, groups[test]) if whole else predicted
+        return found
+
     variance = np.maximum((deviations**2).sum(axis=0), 1e-12)
     gains = []
-    for position in range(len(alphas)):
-        hits, sizes = sums[:, position]
+    for alpha in alphas:
+        hits, sizes = _agreement(deviations, pattern_of(alpha), parts)
         shrink = shrinkage(hits, sizes)
         gains.append(((2 * shrink * hits.sum(axis=0) - shrink**2 * sizes.sum(axis=0)) / variance).mean())
     best = int(np.argmax(gains))
     coefficients = _ridge(features, deviations)(alphas[best])
-    return _regression(targets, shrinkage(*sums[:, best]), lambda x: x @ coefficients, alphas[best])
+    pattern = pattern_of(alphas[best])
+    return _regression(targets, deviations, folds, pattern, parts, lambda x: x @ coefficients, alphas[best])
 
 
 def fit_model(
@@ -176,11 +197,12 @@ def fit_model(
     """
     features, targets = _check(features, targets, groups, folds)
     deviations = centred(targets, groups)
-    sums = np.zeros((2, len(np.unique(folds)), targets.shape[1]))
-    for number, (train, test, whole) in enumerate(_splits(groups, folds)):
+    parts = list(_splits(groups, folds))
+    found = np.zeros(targets.shape, dtype=np.float32)
+    for train, test, whole in parts:
         predicted = fit(features[train], deviations[train])(features[test])
-        sums[:, number] = _agreement(deviations[test], predicted, groups[test], whole)
-    return _regression(targets, shrinkage(*sums), fit(features, deviations))
+        found[test] = centred(predicted, groups[test]) if whole else predicted
+    return _regression(targets, deviations, folds, found, parts, fit(features, deviations))
 
 
 def shrinkage(hits: np.ndarray, sizes: np.ndarray) -> np.ndarray:
@@ -232,11 +254,13 @@ def _splits(groups: np.ndarray, folds: np.ndarray) -> Iterator[tuple[np.ndarray,
         yield ~test, test, not np.isin(groups[~test], groups[test]).any()
 
 
-def _agreement(truth: np.ndarray, predicted: np.ndarray, groups: np.ndarray, whole: bool) -> np.ndarray:  # noqa: FBT001
-    """Sum truth times prediction, and prediction squared, over the rows, (2, g)."""
-    if whole:
-        predicted = centred(predicted, groups)
-    return np.stack([(truth * predicted).sum(axis=0), (predicted**2).sum(axis=0)])
+def _agreement(truth: np.ndarray, pattern: np.ndarray, parts: Parts) -> tuple[np.ndarray, np.ndarray]:
+    """Sum truth times prediction, and prediction squared, over the spots of each fold, both (folds, g)."""
+    tests = [test for _, test, _ in parts]
+    shape = (len(tests), truth.shape[1])
+    hits = np.array([(truth[test] * pattern[test]).sum(axis=0) for test in tests]).reshape(shape)
+    sizes = np.array([(pattern[test].astype(np.float64) ** 2).sum(axis=0) for test in tests]).reshape(shape)
+    return hits, sizes
 
 
 def _ridge(features: np.ndarray, targets: np.ndarray) -> Callable[[float], np.ndarray]:
@@ -251,7 +275,25 @@ def _ridge(features: np.ndarray, targets: np.ndarray) -> Callable[[float], np.nd
 
 
 def _regression(
-    targets: np.ndarray, shrink: np.ndarray, predictor: Predictor, alpha: float = float("nan")
+    targets: np.ndarray,
+    deviations: np.ndarray,
+    folds: np.ndarray,
+    pattern: np.ndarray,
+    parts: Parts,
+    predictor: Predictor,
+    alpha: float = float("nan"),
 ) -> Regression:
-    mean, low, high = targets.mean(axis=0), targets.min(axis=0), targets.max(axis=0)
-    return Regression(mean, low, high, shrink, predictor, alpha)
+    """Put a regression together, with what each fold is predicted to be by the others."""
+    low, high = targets.min(axis=0), targets.max(axis=0)
+    hits, sizes = _agreement(deviations, pattern, parts)
+    shrink = shrinkage(hits, sizes)
+    whole = bool(parts) and parts[0][2]
+    units = folds if whole else np.zeros(len(targets))
+    held_out = np.full(targets.shape, np.nan, dtype=np.float32)
+    for number, (train, test, _) in enumerate(parts):
+        others = np.arange(len(parts)) != number
+        factor = shrinkage(hits[others], sizes[others]) if len(parts) > 2 else shrink
+        held_out[test] = np.clip(levels(targets[train], units[train])[0] + factor * pattern[test], low, high)
+    level, spread = levels(targets, units)
+    seen = pattern if parts else np.full(targets.shape, np.nan, dtype=np.float32)
+    return Regression(targets.mean(axis=0), level, spread, low, high, shrink, predictor, held_out, seen, alpha)

@@ -301,8 +301,7 @@ class Section:
         boxes = spot_windows_um(self.coords_um, self._diameter() if width_um is None else width_um)
         if level == "niche" and width_um is None:
             boxes = niche_windows_um(boxes, members(self.niches(niche or Niche())))
-        corners = self.image.to_pixels(boxes.reshape(-1, 2) / self.coord_mpp).reshape(-1, 2, 2)
-        return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1).astype(np.float32)
+        return self.image.to_windows(boxes / self.coord_mpp).astype(np.float32)
 
     def _diameter(self) -> float:
         """Diameter of a spot in µm, or an error that asks for it."""

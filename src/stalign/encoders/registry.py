@@ -22,6 +22,7 @@ _ALIASES = {
     "hibou": "hibou-b",
     "clip": "clip-vit-b32",
     "color": "colour",
+    "lite0": "efficientnet-lite0",
 }
 _COLUMNS = (
     "modality", "dim", "input_px", "input_um", "mean", "std", "n_parameters", "licence", "commercial", "gated",

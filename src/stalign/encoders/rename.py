@@ -230,13 +230,34 @@ def unchanged(state: Mapping[str, torch.Tensor], model: Any) -> State:
     return dict(state)
 
 
+def lite0(state: Mapping[str, torch.Tensor], model: Any) -> State:
+    """From the names of the published EfficientNet-Lite0 to timm's.
+
+    Parameters
+    ----------
+    state
+        Tensors by name.
+    model
+        The network.
+
+    Returns
+    -------
+    Tensors by timm's names.
+    """
+    from stalign.models.pretrained import lite0_name
+
+    return {lite0_name(name): tensor for name, tensor in state.items()}
+
+
 LAYOUTS: dict[str, Callable[[Mapping[str, torch.Tensor], Any], State]] = {
     "timm": unchanged, "resnet": unchanged, "vit": vit, "dinov2": dinov2, "clip": clip, "conch": conch, "swin": swin,
+    "lite0": lite0,
 }  # fmt: skip
 
 IGNORED: dict[str, tuple[str, ...]] = {
     "timm": (r"head\.", r"head_dist\.", r"fc\.", r"classifier\.", r"mask_token"),
     "resnet": (r"fc\.",),
+    "lite0": (r"blocks\.6\.", r"conv_head\.", r"bn2\.", r"classifier\."),
     "vit": (r"pooler\.", r"embeddings\.mask_token"),
     "dinov2": (r"mask_token", r"embeddings\.mask_token", r"head\.", r"dino_head\.", r"ibot_head\."),
     "clip": (r"embeddings\.position_ids",),

@@ -16,6 +16,7 @@ from stalign.encoders.rename import IGNORED, LAYOUTS
 from stalign.encoders.runtime import PRECISIONS, autocast, halve, pick_device
 from stalign.encoders.state import assign, read_state
 from stalign.encoders.timm_cards import PREFIX
+from stalign.models.pretrained import LITE0, LITE0_NETWORK, LITE0_STAGES, Stages
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +45,7 @@ _TIMM: dict[str, tuple[str, dict[str, Any]]] = {
     "resnet18": ("resnet18", {}),
     "resnet50": ("resnet50", {}),
 }  # fmt: skip
-_BUFFERS = ("ctranspath", "resnet18", "resnet50")  # convolutional, with buffers that no checkpoint sets
+_BUFFERS = ("ctranspath", "resnet18", "resnet50", LITE0)  # convolutional, with buffers that no checkpoint sets
 
 
 class Pooled(nn.Module):
@@ -111,6 +112,8 @@ def build(card: Card, **changes: Any) -> Pooled:
     if card.architecture.startswith(PREFIX):
         name = card.architecture.removeprefix(PREFIX)
         return Pooled(timm.create_model(name, pretrained=False, num_classes=0, **changes), pool)
+    if card.architecture == LITE0:
+        return Pooled(Stages(timm.create_model(LITE0_NETWORK, pretrained=False), LITE0_STAGES), pool)
     one_of(card.architecture, _TIMM, name="architecture")
     name, given = _TIMM[card.architecture]
     kwargs = {**({"img_size": card.input_px} if name.startswith("vit") else {}), **given, **changes}

@@ -61,16 +61,20 @@ class ConvEncoder:
 
 @dataclass(frozen=True)
 class TimmEncoder:
-    """Any image model of timm, trained from its beginning on patches, or given features computed before (eq. 4)."""
+    """Any image model of timm on patches, new or pretrained, or given features computed before (eq. 4)."""
 
     name: str  # timm's name of the architecture, such as "vit_large_patch16_224" for UNI
     features: int  # width of its pooled output
     init_values: float = 0.0  # layer scale of a ViT; 0 for none (UNI: 1e-5)
     frozen: bool = True  # whether its weights stay as they are in training (papers: pretrained; code: trainable)
     tokens: str = "conv"  # as in ConvEncoder
+    weights: str = ""  # what training starts from: "efficientnet-lite0", a file with timm's names, or "" for none
+    stages: tuple[int, ...] = ()  # of an EfficientNet: cut after the last, features are their means; () for all
+    rate: float = 1.0  # share of the learning rate that its weights are trained at, where not frozen
 
     def __post_init__(self) -> None:
         one_of(self.tokens, ("linear", "conv"), name="tokens")
+        _positive(self, "rate")
 
 
 @dataclass(frozen=True)

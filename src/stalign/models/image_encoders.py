@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from stalign._validate import message
 from stalign.models.config import ConvEncoder, Features, TimmEncoder
+from stalign.models.pretrained import Stages
 from stalign.models.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -131,7 +132,8 @@ def _timm(spec: TimmEncoder) -> nn.Module:
 
     more: dict[str, Any] = {"init_values": spec.init_values, "dynamic_img_size": True} if spec.init_values else {}
     net: Any = timm.create_model(spec.name, pretrained=False, num_classes=0, **more)
+    net = Stages(net, spec.stages) if spec.stages else net
     if net.num_features != spec.features:
-        expected = f"Expected `features` to be the pooled width of {spec.name}, {net.num_features}"
+        expected = f"Expected `features` to be the width of {spec.name}, {net.num_features}"
         raise ValueError(message(expected, found=spec.features))
     return net

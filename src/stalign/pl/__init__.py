@@ -11,6 +11,7 @@ from stalign.pl._niches import niches
 from stalign.pl._patches import patches
 from stalign.pl._report import report
 from stalign.pl._scores import scores
+from stalign.pl._slide import slide
 from stalign.pl._training import training
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "patches",
     "report",
     "scores",
+    "slide",
     "training",
 ]

@@ -118,12 +118,24 @@ def annotation(table: AnnData, views: Sequence[Section], truth: str | None) -> d
 
 
 def gene_table(predicted: AnnData) -> str:
-    """List the genes that were predicted best, as HTML."""
-    names = [column for column in ("pearson", "mse", "mse_mean", "mae", "n") if column in predicted.var]
-    frame = predicted.var[names].rename_axis("gene").reset_index()
-    if "pearson" in frame:
-        frame = frame.sort_values("pearson", ascending=False, kind="stable")
-    return html.table(frame.head(_BEST), f"The {min(_BEST, len(frame))} genes predicted best", digits=3)
+    """List the predicted genes that can best be relied on, and say how many can't, as HTML."""
+    shown = ("reliability", "reliable", "pearson", "covered", "mse", "mse_mean", "mae", "level", "level_sd", "n")
+    frame = predicted.var[[column for column in shown if column in predicted.var]].rename_axis("gene").reset_index()
+    order = next((column for column in ("reliability", "pearson") if column in frame), None)
+    if order is not None:
+        frame = frame.sort_values(order, ascending=False, kind="stable")
+    note = ""
+    if "reliable" in frame:
+        record = predicted.uns.get(Keys.UNS, {}).get("predict_genes", {})
+        frame["reliable"] = np.where(frame["reliable"], "yes", "no")
+        failed = int((frame["reliable"] == "no").sum())
+        patients = " of one patient, so that another patient may differ" if record.get("n_patients") == 1 else ""
+        note = html.paragraph(
+            f"{failed} of {len(frame)} genes are not reliable. Reliability is the mean Pearson over held-out "
+            f"{record.get('held_out', 'part')}s of the reference{patients}; nothing measured in this section went into "
+            f"it. {record.get('coverage', 0.9):.0%} intervals; `covered` is the share of spots that they held."
+        )
+    return html.table(frame.head(_BEST), f"The {min(_BEST, len(frame))} most reliable genes", digits=3) + note
 
 
 def findings(table: AnnData, views: Sequence[Section], truth: str | None) -> list[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stalign._constants import Keys
 from stalign._validate import message, opacity
 from stalign.core.scores import per_gene
 from stalign.data import open_sections, table_of
@@ -58,7 +59,8 @@ def genes(
     data
         What `tl.predict_genes` returned. It is not changed.
     names
-        One gene or several; None for the `n` that were predicted best, or vary most where nothing was measured.
+        One gene or several; None for the `n` that can best be relied on by what the reference alone tells, or, if
+        that is not known, that were predicted best or vary most.
     n
         How many genes, where `names` is None.
     image
@@ -96,6 +98,7 @@ def genes(
     -----
     - `.X`, (n_obs, n_genes) float: predicted expression
     - `layers["truth"]`, (n_obs, n_genes) float: measured expression, where there is some
+    - `var["reliability"]`, `var["reliable"]`, `uns["stalign"]["predict_genes"]`, where they are there
     - `obsm["spatial"]`, `uns["spatial"]`
     - `uns["stalign"]["predict_genes"]`, `uns["stalign"]["embed"]`: for the caption
 
@@ -109,8 +112,10 @@ def genes(
     Notes
     -----
     The scale runs from the 1st to the 99th percentile of both panels of a pair. Pearson's r in the title is that of the
-    section shown. Spots without a value are grey. Under a prediction stands what it was fitted to, and whether the
-    weights behind its features were trained on a section of this name, where that is recorded.
+    section shown. Spots without a value are grey. A line under the figure says which genes are shown and why, and from
+    what their reliability is told; genes that are not reliable say so in their title. Under a prediction stands what it
+    was fitted to, and whether the weights behind its features were trained on a section of this name, where that is
+    recorded.
 
     Examples
     --------
@@ -159,12 +164,16 @@ def genes(
                 frame(panel, place, image=image, bar=scale_bar)
                 spots(panel, place, rgba, size=size, alpha=alpha)
                 where = "" if len(views) == 1 else f"{short(view.name)}: "
-                default = f"{where}{gene} {kind}{_correlation(values) if kind == 'predicted' else ''}"
+                more = f"{_correlation(values)}{_warning(table, gene)}" if kind == "predicted" else ""
+                default = f"{where}{gene} {kind}{more}"
                 entitle(panel, title, default, index, count)
                 if kind == "predicted":
                     panel.set_xlabel(caption, fontsize="small", parse_math=False)
                 pair.append(panel)
-            figure.colorbar(scale, ax=pair, shrink=0.8, label="log1p of counts per 10,000")
+            figure.colorbar(scale, ax=pair, shrink=0.8, label=_unit(table))
+    reason = _reason(table, chosen, named=names is not None)
+    if reason and ax is None:
+        figure.supxlabel(reason, fontsize="small", wrap=True, parse_math=False)
     return finish(figure, axes, show=show, return_fig=return_fig)
 
 
@@ -180,8 +189,8 @@ def _pick(table: AnnData, names: str | Sequence[str] | None, n: int) -> list[str
         unknown = [name for name in chosen if name not in table.var_names]
         if unknown:
             raise KeyError(message("Expected a gene", found=repr(unknown[0]), available=table.var_names))
-    elif "pearson" in table.var:
-        chosen = table.var["pearson"].sort_values(ascending=False, kind="stable").index[:n].tolist()
+    elif order := next((name for name in ("reliability", "pearson") if name in table.var), None):
+        chosen = table.var[order].sort_values(ascending=False, kind="stable").index[:n].tolist()
     else:
         mean = np.asarray(table.X.mean(axis=0)).ravel()
         square = table.X.multiply(table.X) if hasattr(table.X, "multiply") else table.X**2
@@ -214,3 +223,30 @@ def _correlation(values: list[NDArray[np.float64]]) -> str:
         return ""
     pearson = float(per_gene(values[0][:, None], values[1][:, None])["pearson"][0])
     return f", r = {pearson:.2f}" if np.isfinite(pearson) else ", r undefined"
+
+
+def _record(table: AnnData) -> Mapping[str, Any]:
+    return table.uns.get(Keys.UNS, {}).get("predict_genes", {})
+
+
+def _unit(table: AnnData) -> str:
+    return "log1p of counts" if _record(table).get("target") == "counts" else "log1p of counts per 10,000"
+
+
+def _warning(table: AnnData, gene: str) -> str:
+    """Mark a gene that can't be relied on."""
+    if "reliable" not in table.var or bool(table.var["reliable"][gene]):
+        return ""
+    return " (not reliable)"
+
+
+def _reason(table: AnnData, chosen: Sequence[str], *, named: bool) -> str:
+    """Say which genes are shown, why, and what their reliability is told from."""
+    if "reliability" not in table.var:
+        return ""
+    record = _record(table)
+    values = ", ".join(f"{gene} {table.var['reliability'][gene]:.2f}" for gene in chosen)
+    why = "as asked for" if named else f"the most reliable of {table.n_vars}"
+    patients = {0: ", patients unknown", 1: " of one patient"}.get(record.get("n_patients", -1), "")
+    told = f"held-out {record.get('held_out', 'part')}s of the reference{patients}"
+    return f"Genes {why}. Reliability, mean Pearson over {told}: {values}."

@@ -207,8 +207,9 @@ def report(
             job.draw(
                 "the predicted genes",
                 lambda: genes(result, library_key=library_key, mpp=mpp, return_fig=True),
-                "Maps of measured and predicted expression of the genes predicted best.",
-                f"Measured and predicted expression on one colour scale. {split}{'.' if split else ''} {seen}",
+                "Maps of predicted expression, with the measured where there is some, of the most reliable genes.",
+                "Predicted expression, and the measured where there is some, on one colour scale. "
+                f"{split}{'.' if split else ''} {seen}",
             )
             job.add("genes", "Predicted genes", lambda: say.gene_table(result))
         if metrics is not None:

@@ -9,22 +9,28 @@ if TYPE_CHECKING:
     from stalign.core.annotation_model import AnnotationModel
     from stalign.core.clustering import GMM, KMeans, Leiden
     from stalign.core.domain_model import DomainModel
+    from stalign.core.retrieval import Retrieval
     from stalign.tl._annotate import annotate, annotation_model
     from stalign.tl._domains import domain_model, domains
     from stalign.tl._embed import embed
     from stalign.tl._encode import encode
     from stalign.tl._few_shot import few_shot
+    from stalign.tl._image_features import ImageFeatures
     from stalign.tl._predict_genes import predict_genes
     from stalign.tl._probe import probe
     from stalign.tl._retrieve import retrieve
     from stalign.tl._score import score
+    from stalign.tl._splits import Folds
     from stalign.tl._suggest import suggest
 
 _WHERE = {
     "AnnotationModel": "stalign.core.annotation_model",
+    "Folds": "stalign.tl._splits",
     "GMM": "stalign.core.clustering",
+    "ImageFeatures": "stalign.tl._image_features",
     "KMeans": "stalign.core.clustering",
     "Leiden": "stalign.core.clustering",
+    "Retrieval": "stalign.core.retrieval",
     "DomainModel": "stalign.core.domain_model",
     "annotate": "stalign.tl._annotate",
     "annotation_model": "stalign.tl._annotate",
@@ -43,8 +49,11 @@ __all__ = [
     "GMM",
     "AnnotationModel",
     "DomainModel",
+    "Folds",
+    "ImageFeatures",
     "KMeans",
     "Leiden",
+    "Retrieval",
     "annotate",
     "annotation_model",
     "domain_model",

@@ -27,7 +27,7 @@ def encode(
     data: AnnData | SpatialData,
     encoder: str | Card,
     *,
-    level: str = "spot",
+    level: str | float = "spot",
     weights: str | Path | None = None,
     layer: str | None = None,
     total_counts: str | None = None,
@@ -58,7 +58,7 @@ def encode(
     level
         `spot`: the spot's own patch, one spot diameter wide, or its own counts; `niche`: the patch that covers the spot
         and its neighbours, or the mean of their counts; `native`: a patch as wide as those that the encoder was
-        trained on, around the spot, for image encoders.
+        trained on, around the spot, for image encoders; or a number, for a patch that many µm wide around the spot.
     weights
         File or folder with the encoder's weights; None for the published ones, from the hub's cache or the hub;
         `random` for random ones, which are good for checks of shape and speed only.
@@ -82,7 +82,7 @@ def encode(
         Whether to keep features in `settings.cache_dir` and to take them from there. They are found by the content of
         patches or counts, so that a run that was interrupted goes on where it stopped.
     key_added
-        Key in obsm; by default `X_<encoder>_<level>`.
+        Key in obsm; by default `X_<encoder>_<level>`, where a number is followed by `um`, as in `X_uni_112um`.
     mpp
         µm per px of the coordinates, one for all sections or one per section; by default as stated or derived.
     spot_diameter
@@ -142,11 +142,15 @@ def encode(
     from stalign.tl._encode_run import Run
 
     card = get(encoder)
-    one_of(level, LEVELS, name="level")
-    if level == "native" and card.modality == "gene":
-        raise ValueError(message("Expected `level` to be `spot` or `niche` for a gene encoder", found="'native'"))
+    if isinstance(level, str):
+        one_of(level, LEVELS, name="level", hint="Or pass the width of the patches in µm")
+    elif not 0 < level < np.inf:
+        raise ValueError(message("Expected a width in µm above 0 as `level`", found=repr(level)))
+    if level not in {"spot", "niche"} and card.modality == "gene":
+        raise ValueError(message("Expected `level` to be `spot` or `niche` for a gene encoder", found=repr(level)))
     whole(batch_size, name="batch_size")
-    key = f"X_{card.name}_{level}".replace("/", "_") if key_added is None else key_added
+    width = level if isinstance(level, str) else f"{level:g}um"
+    key = f"X_{card.name}_{width}".replace("/", "_") if key_added is None else key_added
     check_key(key, name="key_added")
     table = table_of(data, table_key)
     check_writable(table, key)
@@ -165,11 +169,11 @@ def encode(
         features, noted = encode_images(run, sections, level=level)
     else:
         keys = CountKeys(layer, total_counts, gene_key, orthologs)
-        features, noted = encode_genes(run, sections, keys, level=level, aliases=aliases)
+        features, noted = encode_genes(run, sections, keys, level=str(level), aliases=aliases)
     missing = int((~np.isfinite(features).all(axis=1)).sum())
     if missing:
         warn(f"{missing} of {table.n_obs} spots could not be encoded by {card.name!r}; their rows are NaN.")
-    params = {"level": level, "version": version("stalign"), **run.record()}
+    params = {"level": str(level), "version": version("stalign"), **run.record()}
     slots: dict[str, dict[str, Any]] = {"obsm": {key: features}, "uns": {key: {"params": params, **noted}}}
     changed = write(data, slots, copy=copy, table_key=table_key)
     logger.info("Encoded %d spots with %s: added obsm[%r].", table.n_obs - missing, card.name, key)

@@ -23,7 +23,9 @@ _CHUNK = 256  # spots to a cached file
 _LARGEST = 4  # patches are cut at no more than this many times the encoder's input size
 
 
-def encode_images(run: Run, sections: Sequence[Section], *, level: str) -> tuple[NDArray[np.float32], dict[str, Any]]:
+def encode_images(
+    run: Run, sections: Sequence[Section], *, level: str | float
+) -> tuple[NDArray[np.float32], dict[str, Any]]:
     """Encode the patches of a table's spots.
 
     Parameters
@@ -33,7 +35,7 @@ def encode_images(run: Run, sections: Sequence[Section], *, level: str) -> tuple
     sections
         All sections of the table.
     level
-        `spot`, `niche` or `native`.
+        `spot`, `niche`, `native` or a width in µm.
 
     Returns
     -------
@@ -49,7 +51,7 @@ def encode_images(run: Run, sections: Sequence[Section], *, level: str) -> tuple
         hint = "Put it in `uns['spatial']`, or in the images of a SpatialData; gene encoders need none"
         raise ValueError(message(f"Expected an image for the encoder {card.name!r}", found="none", hint=hint))
     features = np.full((table.n_obs, card.dim), np.nan, dtype=np.float32)
-    width_um = _field_um(card) if level == "native" else None
+    width_um = None if level in {"spot", "niche"} else _field_um(card, level)
     chunks, facts = [], []
     for section in sections:
         windows = section.windows("niche" if level == "niche" else "spot", niche_of(table), width_um=width_um)
@@ -64,7 +66,7 @@ def encode_images(run: Run, sections: Sequence[Section], *, level: str) -> tuple
     return features, {"sections": section_table(facts)}
 
 
-def wanted_mpp(card: Card, level: str, section: Section) -> float | None:
+def wanted_mpp(card: Card, level: str | float, section: Section) -> float | None:
     """Tell the µm per px at which a patch has the encoder's input size.
 
     Parameters
@@ -72,7 +74,7 @@ def wanted_mpp(card: Card, level: str, section: Section) -> float | None:
     card
         The encoder.
     level
-        `spot`, `niche` or `native`.
+        `spot`, `niche`, `native` or a width in µm.
     section
         The section.
 
@@ -80,7 +82,7 @@ def wanted_mpp(card: Card, level: str, section: Section) -> float | None:
     -------
     µm per px; None, for the finest that there is, where the size of a spot is unknown.
     """
-    width = _field_um(card) if level == "native" else section.spot_diameter_um
+    width = section.spot_diameter_um if level in {"spot", "niche"} else _field_um(card, level)
     return float(width / (card.resize_px or card.input_px)) if np.isfinite(width) else None
 
 
@@ -100,8 +102,10 @@ def _encode_chunk(run: Run, image: SectionImage, windows: NDArray[np.floating], 
     return found
 
 
-def _field_um(card: Card) -> float:
-    """Width of a native patch in µm, with the rim that is cut off after resizing."""
+def _field_um(card: Card, level: str | float) -> float:
+    """Width of a patch in µm: as given, or the native one with the rim that is cut off after resizing."""
+    if not isinstance(level, str):
+        return float(level)
     return card.input_um * (card.resize_px or card.input_px) / card.input_px
 
 

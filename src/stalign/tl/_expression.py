@@ -11,8 +11,9 @@ from scipy import sparse
 from stalign._constants import Keys
 from stalign._validate import message
 from stalign.core.expression import normalise
-from stalign.data import has_counts, open_sections, read_counts, table_of
+from stalign.data import has_counts, label_columns, open_sections, read_counts, table_of
 from stalign.tl._domains import features_of
+from stalign.tl._image_features import ImageFeatures
 from stalign.tl._modality import check_modality
 
 if TYPE_CHECKING:
@@ -20,6 +21,41 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
     from spatialdata import SpatialData
+
+TARGETS = ("cp10k", "counts")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a table is read.
+
+    Parameters
+    ----------
+    features
+        obsm keys whose columns are the features, or what computes them from images.
+    target
+        `cp10k`: log1p of counts per 10,000; `counts`: log1p of the counts.
+    layer
+        Layer of the raw counts; None for `.X`.
+    total_counts
+        obs column of each spot's total count; None for the row sums.
+    library_key
+        obs column that names the section of each spot.
+    table_key
+        Table of SpatialData objects.
+    """
+
+    features: Sequence[str] | ImageFeatures
+    target: str
+    layer: str | None
+    total_counts: str | None
+    library_key: str | None
+    table_key: str | None
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the features."""
+        return self.features.names if isinstance(self.features, ImageFeatures) else list(self.features)
 
 
 @dataclass(frozen=True)
@@ -31,7 +67,7 @@ class Spots:
     features
         Features, (n, f) float64; rows with NaN are spots without.
     expression
-        log1p of counts per 10,000, CSR (n, g), or None where there are no counts.
+        The target, such as log1p of counts per 10,000, CSR (n, g), or None where there are no counts.
     measured
         Whether a spot has any counts, (n,) bool.
     genes
@@ -40,6 +76,8 @@ class Spots:
         The section of each spot, (n,) intp.
     coords
         Centres, (n, 2), NaN where unknown; comparable within a section only.
+    patients
+        The patient of each spot, (n,) str; "" where unknown.
     """
 
     features: np.ndarray
@@ -48,6 +86,7 @@ class Spots:
     genes: np.ndarray
     groups: np.ndarray
     coords: np.ndarray
+    patients: np.ndarray
 
     @property
     def usable(self) -> np.ndarray:
@@ -71,13 +110,7 @@ class Spots:
 
 
 def read_spots(
-    data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
-    use_rep: Sequence[str],
-    *,
-    layer: str | None,
-    total_counts: str | None,
-    library_key: str | None,
-    table_key: str | None,
+    data: AnnData | SpatialData | Sequence[AnnData | SpatialData], how: Reading, patient_key: str | None = None
 ) -> Spots:
     """Read features and expression.
 
@@ -85,16 +118,10 @@ def read_spots(
     ----------
     data
         One object, or several that are taken together.
-    use_rep
-        The obsm keys whose columns are the features.
-    layer
-        Layer of the raw counts; None for `.X`.
-    total_counts
-        obs column of each spot's total count; None for the row sums.
-    library_key
-        obs column that names the section of each spot.
-    table_key
-        Table of SpatialData objects.
+    how
+        How they are read.
+    patient_key
+        obs column that names the patient of each spot; None where that is not known.
 
     Returns
     -------
@@ -105,46 +132,53 @@ def read_spots(
     KeyError
         If an embedding, layer or column is missing.
     ValueError
-        If counts are negative, gene names are not unique, or there is no object.
+        If counts are negative, gene names are not unique, there is no image to make features of, or no object.
     """
     if not isinstance(data, list | tuple):
-        return _read(data, use_rep, layer, total_counts, library_key, table_key)
-    parts = [_read(item, use_rep, layer, total_counts, library_key, table_key) for item in data]
+        return _read(data, how, patient_key)
+    parts = [_read(item, how, patient_key) for item in data]
     if not parts:
         raise ValueError(message("Expected at least one reference section", found="an empty list"))
     return _join(parts)
 
 
-def _read(
-    data: AnnData | SpatialData,
-    use_rep: Sequence[str],
-    layer: str | None,
-    total_counts: str | None,
-    library_key: str | None,
-    table_key: str | None,
-) -> Spots:
-    table = table_of(data, table_key)
-    for name in use_rep:
-        check_modality(table, name)
-    features = np.concatenate([features_of(table, name) for name in use_rep], axis=1, dtype=np.float64)
+def _read(data: AnnData | SpatialData, how: Reading, patient_key: str | None) -> Spots:
+    table = table_of(data, how.table_key)
     section = np.zeros(table.n_obs, dtype=np.intp)
+    patients = np.full(table.n_obs, "", dtype=object)
+    if patient_key is not None:
+        if patient_key not in table.obs:
+            expected = "Expected `patient_key` to name a column of obs"
+            raise KeyError(message(expected, found=repr(patient_key), available=label_columns(table)))
+        column = table.obs[patient_key].astype(object)
+        patients = column.where(column.notna(), "").astype(str).to_numpy(dtype=object)
     coords = np.full((table.n_obs, 2), np.nan)
-    for number, one in enumerate(open_sections(data, library_key=library_key, table_key=table_key, image=False)):
+    sections = open_sections(data, library_key=how.library_key, table_key=how.table_key, image=False)
+    for number, one in enumerate(sections):
         section[one.rows] = number
         if Keys.SPATIAL in table.obsm:
             coords[one.rows] = one.positions
     expression, measured = None, np.zeros(table.n_obs, dtype=bool)
-    if has_counts(table, layer):
+    if has_counts(table, how.layer):
         if not table.var_names.is_unique:
             twice = table.var_names[table.var_names.duplicated()].unique()
             hint = "Call `data.var_names_make_unique()`, or add them up"
             raise ValueError(
                 message("Expected each gene once", found=f"{len(twice)} twice, such as {twice[0]!r}", hint=hint)
             )
-        counts, totals = read_counts(table, layer=layer, total_counts=total_counts)
-        expression = normalise(counts, totals)
+        counts, totals = read_counts(table, layer=how.layer, total_counts=how.total_counts)
+        expression = normalise(counts, totals) if how.target == "cp10k" else sparse.csr_matrix(counts).log1p()
         measured = np.asarray(counts.sum(axis=1)).ravel() > 0
-    return Spots(features, expression, measured, table.var_names.to_numpy().astype(str), section, coords)
+    genes = table.var_names.to_numpy().astype(str)
+    return Spots(_features(data, table, how), expression, measured, genes, section, coords, patients)
+
+
+def _features(data: AnnData | SpatialData, table: AnnData, how: Reading) -> np.ndarray:
+    if isinstance(how.features, ImageFeatures):
+        return how.features.of(data, library_key=how.library_key, table_key=how.table_key)
+    for name in how.features:
+        check_modality(table, name)
+    return np.concatenate([features_of(table, name) for name in how.features], axis=1, dtype=np.float64)
 
 
 def _join(parts: list[Spots]) -> Spots:
@@ -164,6 +198,7 @@ def _join(parts: list[Spots]) -> Spots:
         genes,
         np.concatenate([part.groups + offset for part, offset in zip(parts, offsets[:-1], strict=True)]),
         np.concatenate([part.coords for part in parts]),
+        np.concatenate([part.patients for part in parts]),
     )
 
 

@@ -89,8 +89,8 @@ def few_shot(
     Notes
     -----
     The linear head is a ridge regression on standardised features, its penalty chosen by generalised cross-validation
-    on the training spots. HiBio-ST trains the head, and its image encoder with it, by stochastic gradient descent; with
-    fixed features the ridge is what that converges to, without a schedule to choose.
+    on the training spots. HiBio-ST trains the head, and its image encoder with it, by stochastic gradient descent. Here
+    features stay fixed, so figures are not those of HiBio-ST's training; there is no schedule to choose.
 
     Examples
     --------

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from stalign._validate import message, one_of
 from stalign.core.regression import Regression, fit_model, fit_ridge
+from stalign.core.reliability import is_reliable, reliability, residual_range
+from stalign.core.retrieval import Retrieval
 from stalign.core.standardise import N_FOLDS, spatial_blocks, standardise
 
 if TYPE_CHECKING:
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
 
     from stalign.core.regression import Fitter, Predictor
     from stalign.tl._expression import Spots
+    from stalign.tl._splits import Parts
 
-MODELS = ("ridge", "mlp")
+MODELS = ("ridge", "mlp", "retrieval")
 HIDDEN = (256, 128)  # widths of the MLP
-Parts = list[tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,77 @@ class Plan:
         How features are standardised.
     seed
         Seed of models, folds and regions.
+    coverage
+        Share of spots that intervals hold.
     """
 
     fitter: Callable[[int], Fitter] | None
     standard: str
     seed: int
+    coverage: float
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A regression and what it is worth, gene by gene.
+
+    Parameters
+    ----------
+    model
+        The regression.
+    reliability, error
+        Mean correlation with held-out parts of the reference and its standard error, (g,).
+    below, above
+        Ends of the interval around a prediction, less the prediction, (g,).
+    held_out
+        What these parts were: `patient`, `section`, `region` or `spot`.
+    n_units
+        How many sections or patients the level is the mean of.
+    """
+
+    model: Regression
+    reliability: np.ndarray
+    error: np.ndarray
+    below: np.ndarray
+    above: np.ndarray
+    held_out: str
+    n_units: int
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Predictions of all spots, part by part; NaN where a spot has no features.
+
+    Parameters
+    ----------
+    values, baseline, lower, upper
+        Predictions, means of the spots fitted to, and ends of intervals, (n, g).
+    fits
+        The regression of each part.
+    n_fitted
+        Spots fitted to, all parts together.
+    """
+
+    values: np.ndarray
+    baseline: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+    fits: list[Fit]
+    n_fitted: int
+
+    def mean_of(self, value: Callable[[Fit], np.ndarray]) -> np.ndarray:
+        """Take the mean of something over the regressions, (g,)."""
+        return np.mean([value(fit) for fit in self.fits], axis=0)
+
+    @property
+    def reliability(self) -> np.ndarray:
+        """Mean correlation with held-out parts of the reference, (g,)."""
+        return self.mean_of(lambda fit: fit.reliability)
+
+    @property
+    def reliable(self) -> np.ndarray:
+        """Whether it is surely above what is no use, (g,) bool."""
+        return is_reliable(self.reliability, self.mean_of(lambda fit: fit.error))
 
 
 def as_fitter(model: Any) -> Callable[[int], Fitter] | None:
@@ -50,7 +117,7 @@ def as_fitter(model: Any) -> Callable[[int], Fitter] | None:
     Parameters
     ----------
     model
-        `ridge`, `mlp`, or an object with `fit` and `predict`.
+        `ridge`, `mlp`, `retrieval`, or an object with `fit` and `predict`.
 
     Returns
     -------
@@ -65,7 +132,9 @@ def as_fitter(model: Any) -> Callable[[int], Fitter] | None:
     """
     if isinstance(model, str):
         one_of(model, MODELS, name="model", hint="Or pass an object with `fit` and `predict`")
-        return None if model == "ridge" else _mlp
+        if model != "retrieval":
+            return None if model == "ridge" else _mlp
+        model = Retrieval()
     if not (hasattr(model, "fit") and hasattr(model, "predict")):
         found = type(model).__name__
         raise TypeError(message("Expected a model with `fit` and `predict`", found=found, available=MODELS))
@@ -111,45 +180,7 @@ def _mlp(seed: int) -> Fitter:
     return fit
 
 
-def split_spots(spots: Spots, column: pd.Series | None, seed: int) -> Parts:
-    """Plan which spots are predicted from which others.
-
-    Parameters
-    ----------
-    spots
-        All spots.
-    column
-        Values that are held out one at a time; None for fifths of the spots.
-    seed
-        Seed of the fifths.
-
-    Returns
-    -------
-    For each part, the spots to fit to and the spots to predict, (n,) bool.
-
-    Raises
-    ------
-    ValueError
-        If the column has one value, or there are fewer than two usable spots.
-    """
-    n = len(spots.features)
-    if column is None:
-        rows = np.flatnonzero(spots.usable)
-        if len(rows) < 2:
-            raise ValueError(message("Expected at least two spots with features", found=str(len(rows))))
-        fold = np.full(n, -1)
-        fold[np.random.default_rng(seed).permutation(rows)] = np.arange(len(rows)) % N_FOLDS
-    else:
-        fold = pd.factorize(column, sort=True)[0]
-        if fold.max(initial=-1) < 1:
-            hint = "Pass `split='spot'`, or a reference"
-            raise ValueError(message(f"Expected at least two values in obs[{column.name!r}]", found="one", hint=hint))
-    return [((fold >= 0) & (fold != part), fold == part) for part in range(fold.max() + 1)]
-
-
-def predict_parts(
-    plan: Plan, source: Spots, asked: Spots, names: np.ndarray, parts: Parts | None
-) -> tuple[np.ndarray, np.ndarray, list[Regression], int]:
+def predict_parts(plan: Plan, source: Spots, asked: Spots, names: np.ndarray, parts: Parts | None) -> Predicted:
     """Fit and predict, part by part.
 
     Parameters
@@ -167,8 +198,7 @@ def predict_parts(
 
     Returns
     -------
-    Predictions (n, g) and the means of the spots fitted to (n, g), both NaN where a spot has no features; the
-    regressions; and how many spots were fitted to, all parts together.
+    The predictions.
 
     Raises
     ------
@@ -182,21 +212,22 @@ def predict_parts(
     if targets is None:
         raise ValueError(message("Expected raw counts to fit to", found="no count matrix"))
     useful = source.usable & source.measured
-    predicted = np.full((len(asked.features), len(names)), np.nan)
-    baseline = np.full_like(predicted, np.nan)
-    models, fitted = [], np.zeros(len(useful), dtype=bool)
-    for train, test in parts or [(np.ones(len(useful), dtype=bool), np.ones(len(predicted), dtype=bool))]:
+    values, baseline, lower, upper = (np.full((len(asked.features), len(names)), np.nan) for _ in range(4))
+    fits, fitted = [], np.zeros(len(useful), dtype=bool)
+    for train, test in parts or [(np.ones(len(useful), dtype=bool), np.ones(len(values), dtype=bool))]:
         rows = train & useful
         if rows.sum() < 2:
             found = f"{int(rows.sum())} of {int(train.sum())}"
             raise ValueError(message("Expected at least two spots with features and counts to fit to", found=found))
-        model = _fit(plan, source, rows, targets[rows])
+        fit = _fit(plan, source, rows, targets[rows])
         now = test & asked.usable
-        predicted[now] = _apply(plan, model, asked, source.features[rows])[now]
-        baseline[now] = model.mean
-        models.append(model)
+        values[now] = _apply(plan, fit.model, asked, source.features[rows])[now]
+        baseline[now] = fit.model.mean
+        lower[now] = np.maximum(values[now] + fit.below, 0.0)  # no expression is negative
+        upper[now] = np.maximum(values[now] + fit.above, 0.0)
+        fits.append(fit)
         fitted |= rows
-    return predicted, baseline, models, int(fitted.sum())
+    return Predicted(values, baseline, lower, upper, fits, int(fitted.sum()))
 
 
 def _standardised(plan: Plan, spots: Spots, reference: np.ndarray) -> np.ndarray:
@@ -207,28 +238,36 @@ def _standardised(plan: Plan, spots: Spots, reference: np.ndarray) -> np.ndarray
     return features
 
 
-def _fit(plan: Plan, source: Spots, rows: np.ndarray, targets: np.ndarray) -> Regression:
+def _fit(plan: Plan, source: Spots, rows: np.ndarray, targets: np.ndarray) -> Fit:
     features = _standardised(plan, source, source.features[rows])[rows]
     sections = source.groups[rows]
     groups = np.zeros_like(sections) if plan.standard == "reference" else sections
-    folds = _folds(sections, source.coords[rows], plan.seed)
+    folds, kind = _folds(sections, source.patients[rows], source.coords[rows], plan.seed)
     if plan.fitter is None:
-        return fit_ridge(features, targets, groups, folds)
-    return fit_model(plan.fitter(plan.seed), features, targets, groups, folds)
+        model = fit_ridge(features, targets, groups, folds)
+    else:
+        model = fit_model(plan.fitter(plan.seed), features, targets, groups, folds)
+    mean, error = reliability(targets, model.pattern, sections, folds)
+    below, above = residual_range(targets, model.held_out, plan.coverage)
+    n_units = len(np.unique(folds)) if kind in {"patient", "section"} else 1
+    return Fit(model, mean, error, below, above, kind, n_units)
 
 
-def _folds(sections: np.ndarray, coords: np.ndarray, seed: int) -> np.ndarray:
-    """Hold out sections; regions where there is one section; random fifths where it has no positions."""
+def _folds(sections: np.ndarray, patients: np.ndarray, coords: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
+    """Hold out patients; sections of one patient; regions of one section; random fifths where it has no positions."""
+    known = (patients != "").all()
+    if known and len(np.unique(patients)) > 1:
+        return np.unique(patients, return_inverse=True)[1], "patient"
     if len(np.unique(sections)) > 1:
-        return sections
+        return sections, "section"
     blocks = spatial_blocks(coords, random_state=seed)
     if len(np.unique(blocks)) > 1:
-        return blocks
-    return np.random.default_rng(seed).permutation(len(sections)) % N_FOLDS
+        return blocks, "region"
+    return np.random.default_rng(seed).permutation(len(sections)) % N_FOLDS, "spot"
 
 
 def _apply(plan: Plan, model: Regression, asked: Spots, reference: np.ndarray) -> np.ndarray:
-    """Predict all usable spots, so that each section as a whole gets the mean of the reference."""
+    """Predict all usable spots, so that each section as a whole gets the level of the reference."""
     use = asked.usable
     predicted = np.full((len(use), len(model.mean)), np.nan)
     features = _standardised(plan, asked, reference)[use]

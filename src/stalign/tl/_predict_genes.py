@@ -1,23 +1,20 @@
-"""Predict gene expression from image embeddings."""
+"""Predict gene expression from images."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
-from stalign._constants import Keys
 from stalign._settings import logger, seed_of
-from stalign._validate import message, one_of
-from stalign.core.scores import per_gene
+from stalign._validate import message, one_of, warn
 from stalign.core.standardise import STANDARDS
-from stalign.data import open_sections
-from stalign.data.table import label_columns, table_of
-from stalign.tl._expression import Spots, most_variable, read_spots
-from stalign.tl._held_out import Plan, as_fitter, predict_parts, split_spots
+from stalign.data import label_columns, open_sections, table_of
+from stalign.tl._expression import TARGETS, Reading, Spots, most_variable, read_spots
+from stalign.tl._gene_result import gene_result
+from stalign.tl._held_out import Plan, as_fitter, predict_parts
+from stalign.tl._image_features import ImageFeatures
+from stalign.tl._splits import Folds, split_spots
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,62 +22,81 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from stalign.core.regression import Regression
-
-N_GENES = 50
-PATIENT = ("patient", "donor", "subject", "individual")
+N_GENES = 50  # genes that are returned where none is reliable
+N_CANDIDATES = 1000  # most variable genes that are tried for reliability
+RELIABLE = "reliable"
 
 
 def predict_genes(
     query: AnnData | SpatialData,
     reference: AnnData | SpatialData | Sequence[AnnData | SpatialData] | None = None,
     *,
-    genes: int | Sequence[str] | None = N_GENES,
-    use_rep: str | Sequence[str] = Keys.EMBED_IMAGE,
+    genes: str | int | Sequence[str] | None = RELIABLE,
+    use_rep: str | Sequence[str] | ImageFeatures | None = None,
     model: Any = "ridge",
-    split: str | None = None,
+    split: str | Folds | None = None,
     standardise: str = "section",
+    target: str = "cp10k",
+    coverage: float = 0.9,
     layer: str | None = None,
     total_counts: str | None = None,
+    patient_key: str | None = None,
     library_key: str | None = None,
     table_key: str | None = None,
     random_state: int | None = None,
 ) -> AnnData:
     """Predict gene expression from the image, with a regression fitted to sections where both were measured.
 
-    Expression is log1p of counts per 10,000 of a spot's total. Features are standardised section by section, which
-    takes out much of what differs in stain and scale; the query's own spots give its mean and spread, its counts are
-    never used. A prediction is the reference's mean of the gene, plus what the features explain times a factor between
-    0 and 1, kept within the range seen in the reference. The factor is chosen on held-out sections of the reference
-    (or regions, where it is one section) and errs on the small side, so a gene that cannot be predicted gets its mean.
+    Features are standardised section by section, which takes out much of what differs in stain and scale; the query's
+    own spots give its mean and spread, its counts are never used. A prediction is the level of the gene in the
+    reference, plus what the features explain times a factor between 0 and 1, kept within the range seen in the
+    reference. The factor is chosen on held-out patients of the reference (sections where it is one patient, regions
+    where it is one section) and errs on the small side, so a gene that cannot be predicted gets its level.
+
+    The same held-out parts say, before anything of the query is seen, which genes can be relied on and how far off
+    predictions are. They can't say more than the reference holds: with one patient, reliability, factor and intervals
+    are those for further sections of that patient, and another patient's level of a gene may lie elsewhere.
 
     Parameters
     ----------
     query
-        Spots to predict, with features.
+        Spots to predict, with an image or features: a section, or what `io.read_slide` returns.
     reference
-        Sections to fit to, with features and raw counts, one object or a list; None to hold out parts of `query`.
+        Sections to fit to, with an image or features and raw counts, one object or a list; None to hold out parts of
+        `query`.
     genes
-        Names; or a number, for that many genes of the largest variance in the spots fitted to; or None for all genes
-        of the reference.
+        `reliable`: of the 1000 most variable genes of the reference those that can be relied on, the best first, or, if
+        there are none, 50 that are marked as not reliable; a number, for that many genes of the largest variance in the
+        spots fitted to; names; or None for all genes of the reference. All but the first also return genes that are
+        not reliable, marked as such.
     use_rep
-        The obsm key of the features, or several, whose columns are put side by side.
+        The obsm key of the features, or several, whose columns are put side by side; or `tl.ImageFeatures`, to have
+        them computed from the image. None for `ImageFeatures()`: EfficientNet-Lite0 with ImageNet weights on windows
+        of 112 and 224 µm, and their mean over what surrounds a spot. They stay in the feature cache.
     model
-        `ridge`; `mlp`, a multilayer perceptron of scikit-learn with hidden layers of 256 and 128; or an object with
+        `ridge`; `mlp`, a multilayer perceptron of scikit-learn with hidden layers of 256 and 128; `retrieval`, the mean
+        of the 100 reference spots that look most alike, or `tl.Retrieval` with other numbers; or an object with
         `fit(X, y)` and `predict(X)` for many outputs, such as any regressor of scikit-learn, of which a copy is
         fitted for each fold.
     split
         Without a reference: `spot` predicts each spot from the other four fifths of the spots (seeded; neighbours fall
         on both sides, so this is the easiest task); or an obs column, such as that of the section or the patient, each
-        of whose values is predicted from the others. None for `spot`.
+        of whose values is predicted from the others; or `tl.Folds`, for another number of folds. None for `spot`.
     standardise
         `section`: mean 0 and spread 1 in each section, cut off at 4; `rank`: normal scores of ranks in each section;
         `reference`: mean and spread of the reference for all, which keeps differences between sections and passes
         stain and scale on to the prediction.
+    target
+        `cp10k`: log1p of counts per 10,000 of a spot's total; `counts`: log1p of the counts themselves, which also
+        differ with the depth of sequencing.
+    coverage
+        Share of spots that lie between `lower` and `upper`, between 0 and 1, if the query is like what was held out.
     layer
         Layer of the raw counts; None for `.X`. Of query and reference alike.
     total_counts
         obs column with each spot's total count over all genes, for tables that hold only some of the genes.
+    patient_key
+        obs column of the reference that names the patient of each spot; None takes each section for itself.
     library_key
         obs column that names the section of each spot; None for one section.
     table_key
@@ -93,20 +109,31 @@ def predict_genes(
     AnnData of all spots of the query by the predicted genes, with
 
     - X, float32: predictions, NaN for spots without features;
-    - layers["truth"], float32: the same of the measured counts, where the query has any; NaN for genes it lacks and for
-      spots without counts;
+    - layers["lower"], layers["upper"], float32: ends of an interval for each spot, from the errors in held-out parts of
+      the reference; NaN where there are too few;
+    - layers["truth"], float32: the target of the measured counts, where the query has any; NaN for genes it lacks and
+      for spots without counts;
     - obs of the query, and its obsm["spatial"] and uns["spatial"], whose images are shared and cannot be written to;
-    - var: mse and mae of each gene over all spots compared, n of them; pearson, the mean over the query's sections;
-      mse_mean, the error of predicting the mean of the spots fitted to; mean, that mean; and shrink, the factor (means
-      over folds where there are several). Pearson is NaN for genes that vary in no section, and 0 in a section where
-      the prediction does not vary;
+    - var, told from the reference alone: reliability, the mean Pearson over held-out parts of the reference, and
+      reliability_se, its standard error; reliable, whether the first less the second is at least 0.15; level, what
+      predictions are centred on: the mean over sections or patients, weighted as a random-effects model does; level_sd,
+      how far it differs between these (NaN where there is one); mean, the mean over spots; shrink, the factor (means
+      over folds where there are several);
+    - var, told from the query's counts: mse and mae of each gene over all spots compared, n of them; pearson, the mean
+      over the query's sections; mse_mean, the error of predicting the mean of the spots fitted to; covered, the share
+      of spots within the interval. Pearson is NaN for genes that vary in no section, and 0 in a section where the
+      prediction does not vary;
     - uns["stalign"]["predict_genes"]: split (`reference`, `spot`, `section` or `patient`), split_key, model, alpha
-      (penalty per spot, of each fold), use_rep, standardise, n_reference, reference_sections, n_predicted, n_scored,
-      n_constant_genes, random_state; and uns["stalign"]["embed"] of the query, where features of `tl.embed` were used.
+      (penalty per spot, of each fold), use_rep, standardise, target, coverage, genes (how they were chosen),
+      n_candidates, n_reliable, held_out (`patient`, `section`, `region` or `spot`: what reliability is told from),
+      n_units (patients or sections that give the level), n_patients (0 where unknown), n_reference,
+      reference_sections, n_predicted, n_scored, n_constant_genes, random_state; and uns["stalign"]["embed"] of the
+      query, where features of `tl.embed` were used.
 
     Reads
     -----
-    - `obsm["X_stalign_image"]`, (n_obs, width) float, or `obsm[use_rep]`
+    - `uns["spatial"]` and `obsm["spatial"]`, or the images of a SpatialData: for the default features
+    - `obsm[use_rep]`, (n_obs, width) float, where it is given
     - `.X` or `layers[layer]`, (n_obs, n_vars): raw counts of the reference, and of the query for the truth
     - `obsm["spatial"]`, (n_obs, 2) float: to hold out regions where the reference is one section
 
@@ -115,82 +142,130 @@ def predict_genes(
     KeyError
         If an embedding, gene, layer or column is missing.
     ValueError
-        If there are no counts or fewer than two usable spots to fit to, no usable spot to predict, widths of features
-        differ, a column of `split` has one value, or both `reference` and `split` are given.
+        If there is no image to compute features of, there are no counts or fewer than two usable spots to fit to, no
+        usable spot to predict, widths of features differ, a column of `split` has too few values, or both `reference`
+        and `split` are given.
     TypeError
         If `model` has no `fit` and `predict`.
+
+    Warns
+    -----
+    UserWarning
+        If no gene is reliable.
 
     Examples
     --------
     >>> import stalign
-    >>> adata = stalign.datasets.toy(16)
-    >>> stalign.tl.embed(adata)
+    >>> adata = stalign.datasets.toy(12)
     >>> predicted = stalign.tl.predict_genes(adata, genes=5)
     >>> predicted.shape == (adata.n_obs, 5)
     True
     """
     one_of(standardise, STANDARDS, name="standardise")
+    one_of(target, TARGETS, name="target")
+    if not 0 < coverage < 1:
+        raise ValueError(message("Expected `coverage` between 0 and 1", found=repr(coverage)))
+    if isinstance(genes, int | np.integer) and genes < 1:
+        raise ValueError(message("Expected at least one gene", found=str(genes)))
     if reference is not None and split is not None:
         raise ValueError(message("Expected either `reference` or `split`", found="both"))
-    plan = Plan(as_fitter(model), standardise, seed_of(random_state))
-    keys = [use_rep] if isinstance(use_rep, str) else list(use_rep)
+    plan = Plan(as_fitter(model), standardise, seed_of(random_state), coverage)
+    features = _features_named(use_rep)
     table = table_of(query, table_key)
-    by_column = reference is None and split not in {None, "spot"}
-    common: dict[str, Any] = {
-        "layer": layer,
-        "total_counts": total_counts,
-        "library_key": split if by_column and library_key is None else library_key,
-        "table_key": table_key,
-    }
-    if by_column and split not in table.obs:
+    folds = split if isinstance(split, Folds) else Folds(split or "spot")
+    column = folds.column if reference is None else None
+    if column is not None and column not in table.obs:
         hint = "Pass `split='spot'`, or the column of sections or patients"
         known = label_columns(table)
         raise KeyError(
-            message("Expected `split` to name a column of obs", found=repr(split), available=known, hint=hint)
+            message("Expected `split` to name a column of obs", found=repr(column), available=known, hint=hint)
         )
-    asked = read_spots(query, keys, **common)
+    how = Reading(features, target, layer, total_counts, library_key or column, table_key)
+    if column is not None and folds.kind == "patient" and patient_key is None:
+        patient_key = column
+    asked = read_spots(query, how, patient_key if reference is None else None)
     if not asked.usable.any():
-        raise ValueError(message(f"Expected a spot with features in obsm[{keys[0]!r}]", found="NaN in every row"))
+        first = how.names[0]
+        raise ValueError(message(f"Expected a spot with features in obsm[{first!r}]", found="NaN in every row"))
     if reference is None:
-        source, parts = asked, split_spots(asked, table.obs[split] if by_column else None, plan.seed)
+        source, parts = asked, split_spots(asked, folds, table.obs[column] if column else None, plan.seed)
     else:
-        source, parts = read_spots(reference, keys, **common), None
+        source, parts = read_spots(reference, how, patient_key), None
     names = _genes(source, genes)
-    predicted, baseline, models, n_fitted = predict_parts(plan, source, asked, names, parts)
+    found = predict_parts(plan, source, asked, names, parts)
+    chosen = np.arange(len(names))
+    if isinstance(genes, str) and genes == RELIABLE:
+        chosen = np.argsort(-np.nan_to_num(found.reliability), kind="stable")
+        chosen = chosen[found.reliable[chosen]]
+        if not len(chosen):
+            warn(_none_reliable(names, found.reliability))
+            chosen = np.arange(min(N_GENES, len(names)))
+    patients = set(source.patients[source.measured]) - {""}
+    if len(patients) == 1:
+        logger.warning(
+            "The reference is one patient (%s): reliability, shrinkage and intervals hold for further sections of that "
+            "patient, and say less about another.",
+            *patients,
+        )
     record = {
-        "split": _kind(split) if reference is None else "reference",
+        "split": folds.kind if reference is None else "reference",
         "model": model if isinstance(model, str) else repr(model),
-        "use_rep": keys,
+        "use_rep": how.names,
         "standardise": standardise,
-        "n_reference": n_fitted,
+        "target": target,
+        "coverage": float(coverage),
+        "genes": _how_chosen(genes),
+        "n_candidates": len(names),
+        "n_reliable": int(found.reliable.sum()),
+        "held_out": found.fits[0].held_out,
+        "n_units": found.fits[0].n_units,
+        "n_patients": len(patients),
+        "n_reference": found.n_fitted,
         "random_state": plan.seed,
     }
-    if by_column:
-        record["split_key"] = split
+    if column is not None:
+        record["split_key"] = column
     if reference is not None:
         record["reference_sections"] = _reference_sections(reference, library_key, table_key)
-    if model == "ridge":
-        record["alpha"] = [fitted.alpha for fitted in models]
-    return _result(table, asked, names, predicted, baseline, models, record)
+    if isinstance(model, str) and model == "ridge":
+        record["alpha"] = [fit.model.alpha for fit in found.fits]
+    return gene_result(table, asked, names, found, chosen, record)
 
 
-def _genes(source: Spots, genes: int | Sequence[str] | None) -> np.ndarray:
-    """Choose the genes to predict, (m,) str."""
+def _features_named(use_rep: str | Sequence[str] | ImageFeatures | None) -> list[str] | ImageFeatures:
+    if use_rep is None:
+        return ImageFeatures()
+    if isinstance(use_rep, ImageFeatures):
+        return use_rep
+    return [use_rep] if isinstance(use_rep, str) else list(use_rep)
+
+
+def _genes(source: Spots, genes: str | int | Sequence[str] | None) -> np.ndarray:
+    """List the genes to fit, (m,) str."""
     if source.expression is None:
         hint = "Pass a reference with raw counts, or their `layer=`"
         raise ValueError(message("Expected raw counts to fit to", found="no count matrix", hint=hint))
     if genes is None:
         return source.genes
-    if isinstance(genes, int | np.integer):
-        if genes < 1:
-            raise ValueError(message("Expected at least one gene", found=str(genes)))
-        return source.genes[most_variable(source.expression, int(genes))]
+    if isinstance(genes, int | np.integer) or _how_chosen(genes) == RELIABLE:
+        count = N_CANDIDATES if isinstance(genes, str) else int(genes)  # type: ignore[arg-type]
+        rows = source.usable & source.measured
+        return source.genes[most_variable(source.expression[rows] if rows.any() else source.expression, count)]
     names = np.array(list(dict.fromkeys([genes] if isinstance(genes, str) else genes)), dtype=str)
     unknown = names[source.columns(names) < 0]
     if len(names) == 0 or len(unknown):
         found = ", ".join(unknown[:5]) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
         raise KeyError(message("Expected genes of the reference", found=found or "none", available=source.genes))
     return names
+
+
+def _how_chosen(genes: str | int | Sequence[str] | None) -> str:
+    """Say how the genes were chosen: `all`, `variable`, `reliable` or `named`."""
+    if genes is None:
+        return "all"
+    if isinstance(genes, int | np.integer):
+        return "variable"
+    return RELIABLE if isinstance(genes, str) and genes == RELIABLE else "named"
 
 
 def _reference_sections(
@@ -203,66 +278,10 @@ def _reference_sections(
     return list(dict.fromkeys(names))
 
 
-def _own(value: Any) -> Any:
-    """Copy what is in uns, but share the pixels of images, as arrays that cannot be written to."""
-    if isinstance(value, Mapping):
-        return {name: _own(entry) for name, entry in value.items()}
-    if isinstance(value, np.ndarray) and value.ndim >= 2:
-        shared = value.view()
-        shared.flags.writeable = False
-        return shared
-    return value if hasattr(value, "compute") or hasattr(value, "chunks") else deepcopy(value)
-
-
-def _kind(split: str | None) -> str:
-    """Name what is held out."""
-    if split in {None, "spot"}:
-        return "spot"
-    return "patient" if any(word in str(split).lower() for word in PATIENT) else "section"
-
-
-def _result(
-    table: AnnData,
-    asked: Spots,
-    names: np.ndarray,
-    predicted: np.ndarray,
-    baseline: np.ndarray,
-    models: list[Regression],
-    record: dict[str, Any],
-) -> AnnData:
-    """Put predictions, truth and scores together."""
-    from anndata import AnnData
-
-    truth = asked.values(names)
-    measured = np.full_like(predicted, np.nan) if truth is None else truth
-    var = pd.DataFrame(per_gene(measured, predicted), index=pd.Index(names))
-    sections = [asked.groups == group for group in np.unique(asked.groups)]
-    pearson = pd.DataFrame([per_gene(measured[rows], predicted[rows])["pearson"] for rows in sections])
-    var["pearson"] = pearson.mean(axis=0).to_numpy()  # over all spots, differences between sections would count
-    var["mse_mean"] = per_gene(measured, baseline)["mse"]
-    var["mean"] = np.mean([model.mean for model in models], axis=0)
-    var["shrink"] = np.mean([model.shrink for model in models], axis=0)
-    result = AnnData(X=predicted.astype(np.float32), obs=table.obs.copy(), var=var)
-    if truth is not None:
-        result.layers["truth"] = truth.astype(np.float32)
-    if Keys.SPATIAL in table.obsm:
-        result.obsm[Keys.SPATIAL] = np.array(table.obsm[Keys.SPATIAL])
-    if Keys.UNS_SPATIAL in table.uns:
-        result.uns[Keys.UNS_SPATIAL] = _own(table.uns[Keys.UNS_SPATIAL])
-    record["n_predicted"] = int(np.isfinite(predicted).all(axis=1).sum())
-    record["n_scored"] = int((np.isfinite(measured) & np.isfinite(predicted)).any(axis=1).sum())
-    record["n_constant_genes"] = int((np.isnan(var["pearson"]) & (var["n"] > 0)).sum())
-    result.uns[Keys.UNS] = {"predict_genes": record}
-    known = table.uns.get(Keys.UNS)
-    if isinstance(known, Mapping) and "embed" in known and any(key.startswith(Keys.EMBED) for key in record["use_rep"]):
-        result.uns[Keys.UNS]["embed"] = deepcopy(known["embed"])
-    seen = var["n"] > 0
-    logger.info(
-        "Predicted %d genes in %d of %d spots (%s)%s.",
-        *(len(names), record["n_predicted"], table.n_obs, record["split"]),
-        f": mean Pearson {var['pearson'].mean():.3f}, mean squared error {var['mse'].mean():.3f} "
-        f"({var['mse_mean'].mean():.3f} for predicting the mean)"
-        if seen.any()
-        else "; nothing measured to compare with",
+def _none_reliable(names: np.ndarray, reliability: np.ndarray) -> str:
+    best = int(np.argmax(np.nan_to_num(reliability, nan=-1.0)))
+    return message(
+        f"Expected genes that can be predicted in held-out parts of the reference, of {len(names)} tried",
+        found=f"none; the best is {names[best]} with a Pearson of {reliability[best]:.2f}",
+        hint=f"The {min(N_GENES, len(names))} most variable genes are returned, marked as not reliable",
     )
-    return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
     from spatialdata import SpatialData
+
+    from stalign.core.annotation_features import SectionData
 
 
 def suggest(
@@ -96,6 +99,7 @@ def suggest(
     found = read.no_labels(table) if truth is None else read.read_names(table, truth, ignore)
     names = [str(name) for name in found.categories]
     parts = read.read_sections(Source(data, table, library_key, table_key), rep, found.codes.astype(np.intp), None)
+    parts = [_by_position(own, part) for own, part in parts]
     rows = np.concatenate([rows for rows, _ in parts])
     sections = [part for _, part in parts]
     labels, usable = (np.concatenate([getattr(part, name) for part in sections]) for name in ("labels", "usable"))
@@ -138,6 +142,14 @@ def suggest(
         },
         index=table.obs_names[chosen],
     )  # fmt: skip
+
+
+def _by_position(rows: np.ndarray, part: SectionData) -> tuple[np.ndarray, SectionData]:
+    """Sort the spots of a section by position, so that the order of rows does not matter."""
+    order = np.lexsort(part.coords.T)
+    ring = part.ring[order][:, order]
+    part = replace(part, rep=part.rep[order], ring=ring, labels=part.labels[order], coords=part.coords[order])
+    return rows[order], part
 
 
 def _extent(coords: np.ndarray) -> np.ndarray:

@@ -11,12 +11,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from stalign._validate import message
+from stalign.models.config import TimmEncoder
 from stalign.models.losses import AlignmentLoss, shared_niches
 from stalign.train.augment import augment
 from stalign.train.callbacks import DIVERGED
 from stalign.train.schedules import Schedule
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from stalign.models.batch import Outputs
     from stalign.models.config import LossConfig
     from stalign.models.network import STAlign
@@ -75,7 +78,13 @@ class AlignModule(pl.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Make AdamW with groups of parameters by weight decay and share of the learning rate."""
         optim = self.optim
-        groups = parameter_groups(self, decay_gene_table=optim.decay_gene_table, anchor=optim.anchor)
+        shape = self.network.config
+        rates = {
+            f"image_encoders.{level}.backbone.": spec.rate
+            for level, spec in (("spot", shape.spot_image), ("niche", shape.niche_image))
+            if isinstance(spec, TimmEncoder)
+        }
+        groups = parameter_groups(self, decay_gene_table=optim.decay_gene_table, anchor=optim.anchor, rates=rates)
         fused = _fused(self.device) if not optim.grad_clip else None  # Lightning does not clip for a fused optimiser
         return torch.optim.AdamW(groups, lr=self.rate(0), betas=optim.betas, eps=optim.eps, fused=fused)
 
@@ -183,7 +192,9 @@ def _gather_members(members: Tensor) -> Tensor:
     return _Gather.apply(padded)
 
 
-def parameter_groups(module: nn.Module, *, decay_gene_table: bool, anchor: float = 1.0) -> list[dict[str, Any]]:
+def parameter_groups(
+    module: nn.Module, *, decay_gene_table: bool, anchor: float = 1.0, rates: Mapping[str, float] | None = None
+) -> list[dict[str, Any]]:
     """Split trained parameters by weight decay and by learning rate.
 
     Parameters
@@ -194,6 +205,8 @@ def parameter_groups(module: nn.Module, *, decay_gene_table: bool, anchor: float
         Whether the table of gene vectors decays.
     anchor
         Share of the learning rate that all but the image encoders have.
+    rates
+        Share of the learning rate by a part of parameters' names, such as that of a pretrained backbone.
 
     Returns
     -------
@@ -206,5 +219,6 @@ def parameter_groups(module: nn.Module, *, decay_gene_table: bool, anchor: float
             table = "gene_table" in name and not decay_gene_table
             decays = not (parameter.ndim < 2 or name.endswith(".bias") or table)
             share = 1.0 if "image_encoders" in name else anchor
+            share = next((rate for part, rate in (rates or {}).items() if part in name), share)
             groups.setdefault((decays, share), []).append(parameter)
     return [{"params": groups[key], "decays": key[0], "share": key[1]} for key in sorted(groups, reverse=True)]

@@ -11,6 +11,7 @@ import torch
 from stalign._validate import message, one_of
 from stalign.models.config import BRANCHES, Features, TimmEncoder
 from stalign.models.network import STAlign
+from stalign.models.pretrained import start_from_pretrained
 from stalign.train.callbacks import DIVERGED
 from stalign.train.clusters import with_clusters
 from stalign.train.config import resolve
@@ -98,6 +99,7 @@ def assemble(slides: Iterable[Any] | None, config: TrainConfig) -> Run:
     train, validation = split(store, data.validation)
     torch.manual_seed(config.seed)
     network = STAlign(shape, len(store.vocabulary.symbols))
+    start_from_pretrained(network)
     return wire(config, store, network, train, validation, clusters=clusters)
 
 
@@ -176,7 +178,7 @@ def _check_features(store: SectionStore, shape: ModelConfig) -> None:
             given = reader.features.get(branch)
             there = reader.windows is not None if branch.endswith("image") else reader.expression is not None
             where = f"for `{branch}` in section {section.name!r}"
-            untrained = isinstance(spec, TimmEncoder) and spec.frozen  # nothing has put weights into it
+            untrained = isinstance(spec, TimmEncoder) and spec.frozen and not spec.weights
             if given is None and there and (isinstance(spec, Features) or untrained):
                 hint = "Name an encoder in `data.encoders`, or give arrays in `features`"
                 raise ValueError(message(f"Expected features {where}", found="none", hint=hint))
