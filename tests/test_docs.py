@@ -129,5 +129,5 @@ def test_tutorials_are_stored_without_outputs_and_are_in_the_contents(file):
     assert contents.count(f"tutorials/{file.stem}") >= 2  # the table and a table of contents
 
 
-def test_there_are_nine_tutorials():
-    assert len(list((ROOT / "tutorials").glob("*.ipynb"))) == 9
+def test_there_are_ten_tutorials():
+    assert len(list((ROOT / "tutorials").glob("*.ipynb"))) == 10

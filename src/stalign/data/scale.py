@@ -209,7 +209,7 @@ def resolve(
                     f"Expected bins of a known size in section {library!r}, a square lattice larger than the Spatial "
                     f"Transcriptomics arrays ({_ST_SPOTS} spots, {_ST_ROWS} in a row)",
                     found=f"{len(coords)} spots and no stated scale; taken for spots {ST_PITCH_UM:g} µm apart",
-                    hint="If they are bins, pass `mpp=`, µm per coordinate px, to `pp.patches`, or put their edge in µm into "
+                    hint="If they are bins, pass `mpp=` to `pp.patches`, or put their edge in µm into "
                     "`uns['spatial'][section]['scalefactors']['bin_size_um']`",
                 )
             )
