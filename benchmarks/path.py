@@ -1,7 +1,7 @@
 """How many modules a table meets between `tl.embed` and its result: what a reader has to follow.
 
-A stop is a call of a function of stalign, in another module than the stop before, that is handed the table, a section of
-it or a list of sections; what an object asks of itself is none.
+A stop is a call of a function of stalign, in another module than the stop before, that is handed the table, a section
+of it or a list of sections; what an object asks of itself is none.
 """
 
 from __future__ import annotations

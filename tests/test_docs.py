@@ -9,6 +9,7 @@ import re
 from importlib import import_module
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import stalign
@@ -80,13 +81,14 @@ def test_every_key_is_explained():
     assert {value for value in values if f"| `{value}` |" not in page} == set()
 
 
-def _entries(record, sections=()):
-    """Names at all depths of a record, but not those that the user chose."""
+def _entries(record):
+    """Names at all depths of a record, and of the columns of its tables."""
     for name, value in record.items():
-        if name not in sections:
-            yield name
-        if isinstance(value, dict) and name not in {"model", "options"}:
-            yield from _entries(value, sections)
+        yield name
+        if isinstance(value, pd.DataFrame):
+            yield from set(value) - {"section"}
+        elif isinstance(value, dict) and name not in {"model", "options"}:
+            yield from _entries(value)
 
 
 def test_every_slot_that_is_written_is_on_the_page_of_keys(small_weights):
@@ -99,13 +101,9 @@ def test_every_slot_that_is_written_is_on_the_page_of_keys(small_weights):
     written = {name for slot, names in before.items() for name in set(getattr(adata, slot)) - names}
     written -= {"X_colour_niche", "X_pca_spot"}
     predicted = stalign.tl.predict_genes(adata, genes=2, use_rep=Keys.EMBED_IMAGE, split="library")
-    sections = {*adata.uns["spatial"], "X_colour_niche", "X_pca_spot"}
-    written |= set(_entries(adata.uns["stalign"], sections)) | set(_entries(adata.uns["niches"]))
-    written |= (
-        set(_entries(predicted.uns["stalign"], sections))
-        | set(predicted.var)
-        | {key for key in predicted.layers if key}
-    )
+    for key in ("stalign", "niches", "X_colour_niche", "X_pca_spot", "stalign_domain"):
+        written |= set(_entries(adata.uns[key]))
+    written |= set(_entries(predicted.uns["stalign"])) | set(predicted.var) | {key for key in predicted.layers if key}
     page = (ROOT / "docs" / "keys.md").read_text(encoding="utf-8")
     explained = set(re.findall(r"`([^`]+)`", page))
     beside_the_clusterer = {"n_init", "choose"}
@@ -131,5 +129,5 @@ def test_tutorials_are_stored_without_outputs_and_are_in_the_contents(file):
     assert contents.count(f"tutorials/{file.stem}") >= 2  # the table and a table of contents
 
 
-def test_there_are_eight_tutorials():
-    assert len(list((ROOT / "tutorials").glob("*.ipynb"))) == 8
+def test_there_are_nine_tutorials():
+    assert len(list((ROOT / "tutorials").glob("*.ipynb"))) == 9

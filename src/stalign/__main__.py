@@ -240,7 +240,7 @@ def _draw(
     if Keys.NICHE_GRAPH in adata.obsp:
         save("niches", pl.niches(adata, show=False, **where))
     done = adata.uns[Keys.UNS]
-    if "patches" in done and set(done["patches"]["sections"]) == set(done["embed"]["sections"]):  # all have an image
+    if "patches" in done and len(done["patches"]["sections"]) == len(done["embed"]["sections"]):  # all have an image
         save("patches", pl.patches(adata, show=False, **where))
     if predicted is not None:
         save("genes", pl.genes(predicted, n=2, show=False, **where))

@@ -18,6 +18,7 @@ from stalign.core.annotation_features import PLAIN, SectionData, fit_bases, view
 from stalign.core.annotation_heads import fit_head
 from stalign.core.annotation_model import AnnotationModel
 from stalign.core.label_folds import label_groups, split_groups
+from stalign.core.mean_field import mean_field
 from stalign.core.novelty import fit_novelty
 from stalign.core.refine import ring_graph
 from stalign.core.scores import calibration_error, classification
@@ -78,6 +79,21 @@ def test_smoothing_is_chosen_where_it_helps_and_not_where_labels_are_not_in_spac
     model = fit([mixed])
     assert model.strength == 0
     assert not any(part.passes for part in model.views[0])
+
+
+@pytest.mark.parametrize("carried", [False, True])
+def test_smoothing_is_chosen_without_known_neighbours_where_labels_are_carried(monkeypatch, carried):
+    held = []
+
+    def spy(logs, graph, strength, *, given):
+        held.append(int((given >= 0).sum()))
+        return mean_field(logs, graph, strength, given=given)
+
+    monkeypatch.setattr("stalign.core.annotation_choice.mean_field", spy)
+    bare = replace(make(1), labels=np.full(18 * 18, -1, dtype=np.intp))
+    fit([make()], others=[bare] if carried else [])
+    assert held
+    assert all((number == 0) == carried for number in held)
 
 
 def test_nothing_is_chosen_from_fewer_than_twenty_spots():

@@ -16,6 +16,7 @@ from stalign.datasets._toy_spatialdata import to_spatialdata
 spatialdata = pytest.importorskip("spatialdata")
 
 from anndata import AnnData  # noqa: E402
+from scipy.sparse import csc_matrix  # noqa: E402
 from spatialdata import SpatialData  # noqa: E402
 from spatialdata.models import Image2DModel, Labels2DModel, ShapesModel, TableModel  # noqa: E402
 from spatialdata.transformations import (  # noqa: E402
@@ -451,6 +452,40 @@ def test_squares_and_labels_can_carry_the_spots():
     assert (view.technology, view.spot_diameter_um) == ("hd", 8.0)
     assert view.coord_mpp == pytest.approx(0.8)
     np.testing.assert_allclose(sections(sdata, table_key="pixels")[0].coords, centre)
+
+
+@pytest.mark.parametrize("known", ["the table", "the shapes"])
+def test_labels_of_rasterized_bins_lie_where_the_bins_are(known):
+    """Their matrix takes the index of a px for its centre, half a px off."""
+    import geopandas
+    import shapely
+    from spatialdata import rasterize_bins, rasterize_bins_link_table_to_labels
+
+    n, edge = 12, 32
+    row, column = (index.ravel() for index in np.mgrid[:n, :n])
+    centre = np.column_stack([column, row]) * float(edge) + 76
+    boxes = shapely.box(*(centre - edge / 2).T, *(centre + edge / 2).T)
+    table = AnnData(csc_matrix(np.ones((n * n, 1), np.float32)))
+    table.obs["array_row"], table.obs["array_col"] = row, column
+    table = link(table, "x_square_016um")
+    table.obsm["spatial"] = centre
+    image = np.random.default_rng(0).integers(0, 255, (3, 480, 480), dtype=np.uint8)
+    sdata = SpatialData(
+        images={"image": Image2DModel.parse(image, dims="cyx")},
+        shapes={"x_square_016um": ShapesModel.parse(geopandas.GeoDataFrame(geometry=boxes))},
+        tables={"table": table},
+    )
+    options = {"row_key": "array_row", "col_key": "array_col", "value_key": None, "return_region_as_labels": True}
+    sdata["x_labels"] = rasterize_bins(sdata, bins="x_square_016um", table_name="table", **options)
+    rasterize_bins_link_table_to_labels(sdata=sdata, table_name="table", rasterized_labels_name="x_labels")
+    if known == "the shapes":
+        del sdata.tables["table"].obsm["spatial"]
+    (view,) = sections(sdata)
+    np.testing.assert_allclose(view.image.to_pixels(view.coords), centre, atol=1e-3)
+    del sdata.shapes["x_square_016um"]
+    if known == "the table":
+        (view,) = sections(sdata)
+        np.testing.assert_allclose(view.image.to_pixels(view.coords), centre, atol=1e-3)
 
 
 def test_a_table_that_annotates_nothing(both):

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from stalign.data.scale import Stated, array_lattice, bin_size, lattice, resolve
+from stalign.data.scale import _ST_SPOTS, Stated, array_lattice, bin_size, lattice, resolve
 
 
 def hexagons(n=12, pitch=137.0, angle=0.0):
@@ -129,3 +129,31 @@ def test_unknown_scale_is_nan_and_a_single_spot_is_known_by_its_size():
 def test_scales_must_be_positive(options):
     with pytest.raises(ValueError, match="positive number of µm"):
         settle(hexagons()[0], **options)
+
+
+def test_a_square_lattice_larger_than_the_st_arrays_is_said_to_be_assumed():
+    coords, _ = squares(60, 128.0)  # such as bins of 64 µm
+    with pytest.warns(UserWarning, match=r"3600 spots and no stated scale; taken for spots 200 µm apart.*`mpp=`"):
+        found = settle(coords)
+    assert found.technology == "st" and found.origin == "Spatial Transcriptomics pitch of 200 µm over 128 px, assumed"
+    long = np.column_stack([np.arange(160) % 80, np.arange(160) // 80]) * 128.0
+    with pytest.warns(UserWarning, match="160 spots and no stated scale"):
+        settle(long)
+
+
+@pytest.mark.parametrize("how", ["mpp given", "mpp stated", "bin size"])
+def test_a_scale_settles_that_a_large_square_lattice_is_one_of_bins(how):
+    stated = {"mpp given": Stated(), "mpp stated": Stated(mpp=0.5, origin="x"), "bin size": Stated(bin_um=64)}[how]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = settle(squares(60, 128.0)[0], stated, mpp=0.5 if how == "mpp given" else None)
+    assert (found.technology, found.pitch_um, found.spot_um, found.mpp) == ("hd", 64, 64, 0.5)
+
+
+def test_st_arrays_are_taken_for_what_they_are():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert settle(squares(33, 72.0)[0]).technology == "st"
+        assert settle(squares(60, 72.0)[0], mpp=200 / 72).technology == "st"  # 3,600 spots 200 µm apart
+        places = np.array([(x, y) for x in range(67) for y in range(64) if x % 2 == 0 or y % 5 == 0]) * 72.0
+        assert settle(places[: _ST_SPOTS]).technology == "st"

@@ -551,7 +551,7 @@ STIMAGE_REFUSED = {
     "no radius": (table(COORD, lambda t: t.assign(r=np.nan)), f"'r' of .*{C} .*Found: nan"),
     "radius below 0": (table(COORD, lambda t: t.assign(r=-1)), f"'r' of .*{C} .*Found: -1.0"),
     "infinity": (table(COORD, lambda t: t.assign(xaxis=np.inf)), f"column 'xaxis' of .*{C} .*'inf'; so in 99 rows"),
-    "image cut short": (cut(PICTURE), rf"{SLIDE}\.png, which can't be read .*truncated.*image=False"),
+    "image cut short": (cut(PICTURE), rf"{SLIDE}\.png, which can't be read .*beyond the end.*image=False"),
     "image empty": (write(PICTURE, ""), rf"{SLIDE}\.png, which can't be read .*image=False"),
     "geojson alone": (
         lambda d: (d / PICTURE).rename((d / PICTURE).with_suffix(".geojson")),

@@ -345,8 +345,8 @@ def edges_um(adata):
 
 def test_bins_and_cells_see_as_much_as_a_visium_spot(_squares):
     cells = stalign.datasets.toy_hd(cells=True, side_um=480)
-    for adata, spot_um in ((_squares.copy(), 16), (cells, sections(cells)[0].spot_diameter_um)):
-        stalign.pp.patches(adata)
+    for adata, diameter, spot_um in ((_squares.copy(), None, 16), (cells, 10, 10)):
+        stalign.pp.patches(adata, spot_diameter=diameter)
         spot, niche = edges_um(adata)
         np.testing.assert_allclose(spot, 55, atol=0.01)
         np.testing.assert_allclose(niche, 200, atol=0.01)
@@ -397,6 +397,7 @@ def test_windows_of_spots_do_not_hang_on_the_trained_sizes(toy, kind):
         toy = toy[square < 900].copy()
         toy.obsm[Keys.SPATIAL] = np.column_stack([square[:900] % 30, square[:900] // 30]) * 70.0 + 100
         toy.obs = toy.obs.drop(columns=["array_row", "array_col"])
+        del toy.uns[Keys.UNS_SPATIAL]["toy"]["scalefactors"]["spot_diameter_fullres"]
     stalign.pp.patches(toy)
     (view,) = sections(toy)
     assert view.technology == kind

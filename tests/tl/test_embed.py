@@ -440,13 +440,12 @@ def test_the_weights_stay_in_evaluation_mode_and_unchanged(slide, small_weights)
         assert torch.equal(value, before[name]), name
 
 
-def test_bins_are_seen_by_the_size_that_the_weights_were_trained_on(weights):
+def test_bins_are_seen_by_the_size_that_the_weights_were_trained_on(small_weights, weights):
     adata = stalign.datasets.toy_hd(16, side_um=320)
     stalign.tl.embed(adata, weights)
     row = section_row(adata, "patches", "toy_hd")
     assert (row["spot_window_um"], row["niche_window_um"]) == (55, 200)
-    config = weights.config
-    narrow = replace(weights, config=replace(config, input=replace(config.input, spot_um=30.0, niche_um=80.0)))
+    narrow = small_weights(spot_um=30.0, niche_um=80.0)
     other = adata.copy()
     stalign.tl.embed(other, narrow)
     row = section_row(other, "patches", "toy_hd")

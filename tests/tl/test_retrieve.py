@@ -69,7 +69,7 @@ def test_recall_counts_only_spots_with_both_sides(embedded):
     ("arguments", "error", "text"),
     [
         ({"direction": "both"}, ValueError, "image_to_gene"),
-        ({"n": 0}, ValueError, "`n` from 1"),
+        ({"n": 0}, ValueError, "`n` to be at least 1"),
         ({"use_rep": ("X_none", "X_stalign_gene")}, KeyError, "X_none"),
         ({"use_rep": ("X_stalign_image", "narrow")}, ValueError, "one width"),
         ({"use_rep": ("X_stalign_image", "empty")}, ValueError, "NaN in every row"),

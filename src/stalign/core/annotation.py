@@ -98,7 +98,7 @@ def fit_annotation(
     graph = sparse.csr_matrix(sparse.block_diag([part.ring for part in sections]))
     graph = sparse.csr_matrix(graph.multiply(usable[:, None]).multiply(usable[None, :]))
     folds = [(some[fit], some[held]) for fit, held in split]
-    task = Task(features, labels, usable, graph, len(names), folds, classifier, seed)
+    task = Task(features, labels, usable, graph, len(names), folds, classifier, seed, hold_known=not others)
     strengths = (0.0, *STRENGTHS) if spatial is True else (float(spatial),)
     chosen = choose(task, views, strengths, may_train=choice)
     if chosen.self_training and others:

@@ -85,6 +85,9 @@ class Task:
         As `fit_head` takes it.
     seed
         Seed.
+    hold_known
+        Whether labels of fitted spots are given to their neighbours by the mean field, as they are where a section is
+        completed; a section that labels are carried to has none.
     """
 
     features: Mapping[View, np.ndarray]
@@ -95,6 +98,7 @@ class Task:
     folds: Folds
     classifier: Any
     seed: int
+    hold_known: bool = True
     _fitted: dict[tuple[View, int], Head] = field(default_factory=dict, repr=False)
 
     def heads(self, views: Sequence[View], fold: int) -> list[Head]:
@@ -214,7 +218,8 @@ def _strength(
     for own, (fit, part) in zip(heads, task.folds, strict=True):
         logs = averaged(task.features, views, own) / temperature
         given = np.full(len(task.labels), -1, dtype=np.intp)
-        given[fit] = task.labels[fit]
+        if task.hold_known:
+            given[fit] = task.labels[fit]
         for strength in strengths:
             found[strength].append(mean_field(logs, task.graph, strength, given=given)[part])
     truth = task.labels[np.concatenate([part for _, part in task.folds])]

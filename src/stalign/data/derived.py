@@ -97,7 +97,7 @@ def window_slots(
                 "scale": float(section.image.scale),
                 "spot_diameter_um": float(section.spot_diameter_um),
                 "spot_window_um": width["spot"] or float(section.spot_diameter_um),
-                "niche_window_um": width["niche"] or _edge(windows[Keys.NICHE_WINDOW][section.rows]) * section.image.mpp,
+                "niche_window_um": width["niche"] or _edge(windows[Keys.NICHE_WINDOW][section.rows], section.image.mpp),
                 "mpp_given": section.scale.mpp_given,
                 "spot_diameter_given": section.scale.spot_given,
                 "spot_window_given": section.window_given("spot") is not None,
@@ -109,10 +109,10 @@ def window_slots(
     return {"obsm": windows, "obs": {Keys.VALID: valid}, "uns": {Keys.UNS: {"patches": noted}}}
 
 
-def _edge(windows: NDArray[np.float32]) -> float:
-    """Median edge of windows (n, 4), those of NaN left out."""
+def _edge(windows: NDArray[np.float32], mpp: float) -> float:
+    """Median edge in µm of windows (n, 4) in px of `mpp` µm, those of NaN left out."""
     windows = windows[np.isfinite(windows).all(axis=1)].astype(np.float64)
-    return float(np.median(windows[:, 2:] - windows[:, :2])) if len(windows) else float("nan")
+    return float(np.median(windows[:, 2:] - windows[:, :2]) * mpp) if len(windows) else float("nan")
 
 
 def niche_of(table: AnnData, n_neighbors: int | None = None) -> Niche:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from scipy.spatial import cKDTree
 
+from stalign._constants import Keys
 from stalign._validate import message
 from stalign.data.choice import Candidate, asked_for, bases, choose, image_name
 from stalign.data.levels import affine, arrays, channels, open_level, turned_scale
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from stalign.data.images import SectionImage
 
 _UNDER = 0.5  # share of the spots that an image has to lie under
+_SAME = 0.1  # px of labels, within which two positions are one
+_MOST = 0.9  # share of the bins that have to lie where they are known to be
 
 
 def region_rows(table: AnnData, library_key: str | None) -> list[tuple[str, NDArray[np.intp]]]:
@@ -123,12 +127,45 @@ class Region:
         ids = self.table.obs[_keys(self.table)[1]].iloc[self.rows]
         coords = own.reindex(_matched(own.index, ids, self.element_name)).to_numpy(dtype=np.float64)
         coords[~np.isfinite(coords).all(axis=1)] = np.nan
+        if self._indices_are_centres(coords):
+            coords -= 0.5
         system = next(iter(self._systems.values()))
         if turned_scale(system, any_angle=True) is None and not self._images_fit():
             placed = coords @ system[:2, :2].T + system[:2, 2]
             if lattice(placed)[0] != "unknown":
                 return placed, system
         return coords, np.eye(3)
+
+    def _indices_are_centres(self, coords: NDArray[np.float64]) -> bool:
+        """Whether the matrix of labels takes the index of a px for its centre, as `spatialdata.rasterize_bins` does.
+
+        The centre of px i lies at i + 0.5. Whether the matrix means that shows where the bins are known to be: by the
+        table's own positions, or else by shapes of the same bins.
+        """
+        from spatialdata.transformations import get_transformation
+
+        usable = np.isfinite(coords).all(axis=1)
+        if self.element_name not in self.data.labels or not usable.any():
+            return False
+        for system, matrix in self._systems.items():
+            known = []
+            if Keys.SPATIAL in self.table.obsm:
+                known = [np.asarray(self.table.obsm[Keys.SPATIAL], dtype=np.float64)[self.rows, :2]]
+            for shapes in () if known else self.data.shapes.values():
+                other = get_transformation(shapes, get_all=True).get(system)
+                if other is not None and len(shapes) >= len(coords):
+                    placed = affine(other)
+                    known.append(_centres(shapes).to_numpy() @ placed[:2, :2].T + placed[:2, 2])
+            size = np.sqrt(abs(np.linalg.det(matrix[:2, :2])))
+            for points in known:
+                tree = cKDTree(points[np.isfinite(points).all(axis=1)])
+                at, beside = (
+                    tree.query((coords[usable] - by) @ matrix[:2, :2].T + matrix[:2, 2])[0] < _SAME * size
+                    for by in (0.5, 0)
+                )
+                if at.mean() > _MOST > 1 - _MOST > beside.mean():
+                    return True
+        return False
 
     def _images_fit(self) -> bool:
         """Whether an image lies along the axes of the element's own positions."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _SAMPLE = 5000  # spots whose neighbours are looked at; more do not sharpen the estimate
 _SPOT_PER_PITCH = (0.35, 1.0)  # Visium has 0.55 to 0.7, the older arrays 0.5; others are coordinates in other px
+_ST_SPOTS, _ST_ROWS = 1934, 67  # of the larger of the two arrays, of 64 x 67 places; the other has 1,007 spots
 _TOLERANCE = 0.05  # relative difference between a stated scale and the pitch that is worth a warning
 
 
@@ -172,8 +173,13 @@ def resolve(
     Warns
     -----
     UserWarning
-        If a given or stated scale and the pitch of the spots differ by more than 5 %, or the coordinates are in other
-        px than the stated spot diameter.
+        If a given or stated scale and the pitch of the spots differ by more than 5 %, the coordinates are in other px
+        than the stated spot diameter, or a square lattice larger than the Spatial Transcriptomics arrays has no stated
+        scale.
+
+    Notes
+    -----
+    A square lattice that is larger than those arrays, and has a scale by which its pitch is not theirs, is one of bins.
     """
     for name, given in (("mpp", mpp), ("spot_diameter", spot_diameter), ("um_per_px", stated.mpp)):
         if given is not None:
@@ -181,7 +187,12 @@ def resolve(
     kind, pitch_px = lattice(coords)
     if kind == "unknown" and stated.array is not None:
         kind, pitch_px = array_lattice(coords, stated.array)
-    technology, pitch_um, spot_um, label = _technology(kind, stated.bin_um)
+    large = kind == "square" and stated.bin_um is None and _larger_than_st(coords, pitch_px)
+    known = mpp if mpp is not None else stated.mpp
+    bin_um = stated.bin_um
+    if large and known is not None and abs(known * pitch_px / ST_PITCH_UM - 1) > _TOLERANCE:
+        bin_um = float(known * pitch_px)
+    technology, pitch_um, spot_um, label = _technology(kind, bin_um)
     derived = pitch_um / pitch_px
     if mpp is not None:
         value, origin = float(mpp), "mpp= given"
@@ -191,6 +202,17 @@ def resolve(
         value, origin = derived, f"{label} of {pitch_um:g} µm over {pitch_px:.4g} px"
         if not np.isfinite(value):
             origin = "unknown"
+        elif large:
+            origin += ", assumed"
+            warn(
+                message(
+                    f"Expected bins of a known size in section {library!r}, a square lattice larger than the Spatial "
+                    f"Transcriptomics arrays ({_ST_SPOTS} spots, {_ST_ROWS} in a row)",
+                    found=f"{len(coords)} spots and no stated scale; taken for spots {ST_PITCH_UM:g} µm apart",
+                    hint="If they are bins, pass `mpp=`, the µm per coordinate px, or put their edge in µm into "
+                    "`uns['spatial'][section]['scalefactors']['bin_size_um']`",
+                )
+            )
     if np.isfinite(derived) and abs(value / derived - 1) > _TOLERANCE:
         warn(
             message(
@@ -224,6 +246,12 @@ def _technology(kind: str, bin_um: float | None) -> tuple[str, float, float, str
     return "unknown", float("nan"), float("nan"), "pitch"
 
 
+def _larger_than_st(coords: NDArray[np.float64], pitch_px: float) -> bool:
+    """Whether a square lattice has more spots than the largest Spatial Transcriptomics array, or is wider."""
+    coords = coords[np.isfinite(coords).all(axis=1)]
+    return len(coords) > _ST_SPOTS or bool(np.ptp(coords, axis=0).max() > 1.1 * _ST_ROWS * pitch_px)
+
+
 def _from_spot(mpp: float, spot_px: float | None) -> tuple[float, float, str]:
     """Guess the array from the size of its spots, where too few are left to see the lattice."""
     diameter = mpp * spot_px if spot_px is not None else float("nan")
@@ -248,4 +276,3 @@ def bin_size(name: str) -> float | None:
     """
     found = re.search(r"square_(\d{3})um", name)
     return float(found.group(1)) if found else None
-

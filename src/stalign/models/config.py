@@ -16,7 +16,7 @@ class InputSpec:
 
     spot_px: int = 28  # px, side of the spot patch after resampling (both papers, section 3: 28)
     niche_px: int = 64  # px, side of the niche patch after resampling (papers: 84 to 168, resized to 224 for UNI)
-    spot_um: float = VISIUM_SPOT_UM  # µm, side of the window of a spot that is smaller than this, such as a bin or a cell
+    spot_um: float = VISIUM_SPOT_UM  # µm, side of the window of a smaller spot, such as a bin or a cell
     niche_um: float = NICHE_WINDOW_UM  # µm, side of the window of the niche of such a spot
     n_neighbors: int = N_NEIGHBORS  # spots beside the spot itself in a niche (papers: K = 3)
     include_self: bool = True  # the niche's mean counts include the spot (workshop eq. 2; arXiv: neighbours only)

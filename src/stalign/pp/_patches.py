@@ -32,9 +32,9 @@ def patches(
     """Lay a window around each spot and around each niche.
 
     A spot's window is a square of one spot diameter, and a niche's window the bounding box of the windows of its spots
-    and of the spot itself. Around bins and cells, which are smaller than the spots of Visium, the windows are squares of
-    55 and 200 µm, about as much as `stalign-mini` saw around a Visium spot and its niche. Windows are made in µm and then
-    converted to px of the section's image. No pixels are copied: patches are cut when they are needed.
+    and of the spot itself. Around bins and cells, which are smaller than the spots of Visium, the windows are squares
+    of 55 and 200 µm, about as much as `stalign-mini` saw around a Visium spot and its niche. Windows are made in µm and
+    then converted to px of the section's image. No pixels are copied: patches are cut when they are needed.
 
     Parameters
     ----------

@@ -138,8 +138,10 @@ def annotate(
 
     Notes
     -----
-    Features are centred in each section. Cross-validation holds out whole sections where labels are carried from
-    several, and patches of neighbouring spots otherwise. It compares the embedding, its mean over the spots around, and
+    Features are centred in each section. Where labels are carried from one or two sections, the plain classifier and
+    the strength of the smoothing are all there is, as held-out spots of a section do not tell what helps on another.
+    Else cross-validation, which holds out whole sections where labels are carried and patches of neighbouring spots
+    where sections are completed, compares the embedding, its mean over the spots around, and
     principal components of expression of single spots and of the spots around; those that are as good as the best,
     within two standard errors, are averaged. What departs from the plain classifier has to be better by more than one
     standard error. With fewer than 20 labelled spots nothing is chosen.

@@ -135,8 +135,9 @@ def embed(
     genes are taken as deviations from the section's mean. So sections can be embedded together or one by one. An image
     coarser than the weights can use (8 µm per px for `stalign-mini`) is left out, which a logged warning says.
 
-    The niche's window is that of the paper, a spot and its nearest neighbours; around bins and cells it is a square. Its expression is what the weights were
-    trained on: `stalign-mini` takes a mean over the spots around, weighed by a Gaussian of 80 µm.
+    The niche's window is that of the paper, a spot and its nearest neighbours; around bins and cells it is a square.
+    Its expression is what the weights were trained on: `stalign-mini` takes a mean over the spots around, weighed by a
+    Gaussian of 80 µm.
 
     Memory grows with the number of spots by their counts and by what is written, and not with their square. An image of
     up to 2 GB is kept while its section is embedded; of a larger dask or zarr array, the tiles that were read last are.

@@ -78,7 +78,8 @@ def fit(slides: Iterable[Any] | None, config: TrainConfig, *, resume: bool = Fal
 
     Examples
     --------
-    >>>     >>> import stalign as st
+    >>> import tempfile
+    >>> import stalign as st
     >>> from stalign.train.config import RunConfig, SamplerConfig
     >>> config = st.train.TrainConfig(
     ...     name="mine",
