@@ -345,7 +345,7 @@ def test_default_features_are_those_of_lite0():
     stalign.tl.encode(adata, "efficientnet-lite0", level=224)
     keys = ["X_efficientnet-lite0_112um", "X_efficientnet-lite0_224um"]
     features = ImageFeatures()
-    found = features.of(adata, adata, library_key=None, table_key=None)
+    found = features.of(adata, library_key=None, table_key=None)
     assert found.shape == (adata.n_obs, 4 * 424)
     np.testing.assert_allclose(found[:, :848], np.hstack([adata.obsm[key] for key in keys]), atol=1e-6)
     np.testing.assert_allclose(found[:, 848:].mean(), found[:, :848].mean(), rtol=0.1)
