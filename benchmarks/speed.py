@@ -48,8 +48,8 @@ def calls(name: str) -> tuple[int, Meter, str]:
     if Keys.EMBED_IMAGE in adata.obsm:
         with meter.step("`tl.predict_genes`, 50 genes"):
             stalign.tl.predict_genes(adata, genes=50, use_rep="X_stalign_image", total_counts=real.total_counts)
-    (entry,) = adata.uns[Keys.UNS]["embed"]["sections"].values()
-    return adata.n_obs, meter, entry["modality"]
+    modality = str(adata.uns[Keys.UNS]["embed"]["sections"]["modality"].iloc[0])
+    return adata.n_obs, meter, modality
 
 
 def main() -> None:
