@@ -29,7 +29,7 @@ class Weights:
 
     checkpoint: Any = field(repr=False)
 
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # noqa: FBT001  # as hypothesis calls it
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # as hypothesis calls it
         printer.text("weights")
 
 

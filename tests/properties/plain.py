@@ -39,7 +39,7 @@ class Plain:
     def __repr__(self) -> str:
         return f"{self.origin}, {len(self)} spots"
 
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # noqa: FBT001  # as hypothesis calls it
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # as hypothesis calls it
         printer.text(repr(self))
 
     @property
