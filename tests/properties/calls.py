@@ -29,6 +29,9 @@ class Weights:
 
     checkpoint: Any = field(repr=False)
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # as hypothesis calls it
+        printer.text("weights")
+
 
 @dataclass(frozen=True)
 class Call:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import anndata
 import numpy as np
@@ -37,6 +38,9 @@ class Plain:
 
     def __repr__(self) -> str:
         return f"{self.origin}, {len(self)} spots"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # as hypothesis calls it
+        printer.text(repr(self))
 
     @property
     def mpp(self) -> float:
