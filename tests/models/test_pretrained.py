@@ -8,7 +8,8 @@ import timm
 import torch
 
 from stalign.models import STAlign, TimmEncoder
-from stalign.models.pretrained import LITE0, LITE0_NETWORK, Stages, lite0_file, lite0_state, start_from_pretrained
+from stalign.models.pretrained import LITE0, LITE0_NETWORK, lite0_file, lite0_state, start_from_pretrained
+from stalign.models.stages import Stages
 
 
 def test_published_weights_fit_the_whole_network_exactly():

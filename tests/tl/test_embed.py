@@ -95,6 +95,7 @@ def test_what_is_written(slide, weights):
             "image_mpp": pytest.approx(2, rel=0.01),
             "gene_coverage": 1.0,
             "n_genes": slide.n_vars,
+            "niche_sd_um": pytest.approx(77, abs=3),
         }
     ]
     assert section_row(slide, "patches", "toy")["image_key"] == "hires"

@@ -93,7 +93,7 @@ def test_copy_and_errors_leave_the_object_alone(spots, calls):
         stalign.tl.encode(spots, "pca", level="native")
     with pytest.raises(ValueError, match="`spot` or `niche`.*112"):
         stalign.tl.encode(spots, "pca", level=112)
-    with pytest.raises(ValueError, match="width in µm above 0"):
+    with pytest.raises(ValueError, match="`level` to be a positive number of µm"):
         stalign.tl.encode(spots, "mean-rgb", level=-1.0)
     with pytest.raises(ValueError, match="precision"):
         stalign.tl.encode(spots, "colour", precision="fp16")

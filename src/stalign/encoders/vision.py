@@ -16,7 +16,8 @@ from stalign.encoders.rename import IGNORED, LAYOUTS
 from stalign.encoders.runtime import PRECISIONS, autocast, halve, pick_device
 from stalign.encoders.state import assign, read_state
 from stalign.encoders.timm_cards import PREFIX
-from stalign.models.pretrained import LITE0, LITE0_NETWORK, LITE0_STAGES, Stages
+from stalign.models.pretrained import LITE0, LITE0_NETWORK, LITE0_STAGES
+from stalign.models.stages import Stages
 
 if TYPE_CHECKING:
     from pathlib import Path

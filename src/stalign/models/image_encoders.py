@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from stalign._validate import message
 from stalign.models.config import ConvEncoder, Features, TimmEncoder
-from stalign.models.pretrained import Stages
+from stalign.models.stages import Stages
 from stalign.models.tokens import Tokens
 
 if TYPE_CHECKING:

@@ -14,10 +14,9 @@ from torch import Tensor, nn
 
 from stalign._validate import message
 from stalign.models.config import BRANCHES, TimmEncoder
+from stalign.models.stages import Stages
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from stalign.models.network import STAlign
 
 LITE0 = "efficientnet-lite0"
@@ -34,52 +33,6 @@ _OTHERS = {
     "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2", "_project_conv": "conv_pwl",
     "_bn2": "bn3",
 }  # fmt: skip
-
-
-class Stages(nn.Module):
-    """An EfficientNet of timm, cut after a stage; the means of some stages, side by side, are its feature.
-
-    Parameters
-    ----------
-    network
-        The network.
-    stages
-        Numbers of the stages, from 1.
-    """
-
-    def __init__(self, network: Any, stages: Sequence[int]) -> None:
-        super().__init__()
-        if not hasattr(network, "conv_stem") or not 1 <= min(stages) <= max(stages) <= len(network.blocks):
-            n = len(getattr(network, "blocks", ()))
-            expected = f"Expected `stages` of an EfficientNet of timm, from 1 to {n}"
-            raise ValueError(message(expected, found=f"{tuple(stages)} of a {type(network).__name__}"))
-        self.conv_stem, self.bn1, self.blocks = network.conv_stem, network.bn1, network.blocks[: max(stages)]
-        self.stages = tuple(stages)
-        self.num_features = sum(_width(self.blocks[number - 1]) for number in stages)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the features.
-
-        Parameters
-        ----------
-        x
-            Normalised images, (B, 3, h, w).
-
-        Returns
-        -------
-        (B, num_features): the channels of each stage, its mean over the image.
-        """
-        x = self.bn1(self.conv_stem(x))
-        means = {}
-        for number, block in enumerate(self.blocks, start=1):
-            x = block(x)
-            means[number] = x.mean((2, 3))  # (B, c, h, w) -> (B, c)
-        return torch.cat([means[number] for number in self.stages], dim=1)
-
-
-def _width(stage: nn.Module) -> int:
-    """Count the channels that a stage returns."""
-    return [part.out_channels for part in stage.modules() if isinstance(part, nn.Conv2d)][-1]
 
 
 def lite0_file() -> Path:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stalign._settings import logger
-from stalign._validate import message, one_of, warn, whole
+from stalign._validate import message, one_of, positive, warn, whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -144,8 +144,8 @@ def encode(
     card = get(encoder)
     if isinstance(level, str):
         one_of(level, LEVELS, name="level", hint="Or pass the width of the patches in µm")
-    elif not 0 < level < np.inf:
-        raise ValueError(message("Expected a width in µm above 0 as `level`", found=repr(level)))
+    else:
+        level = positive(level, name="level", unit="µm")
     if level not in {"spot", "niche"} and card.modality == "gene":
         raise ValueError(message("Expected `level` to be `spot` or `niche` for a gene encoder", found=repr(level)))
     whole(batch_size, name="batch_size")
