@@ -1,6 +1,6 @@
 """How many examples the properties are tried on, and the weights that they use.
 
-`STALIGN_EXAMPLES` is the number of examples of the whole suite, 400 by default. The default ones are always the same;
+`STALIGN_EXAMPLES` is the number of examples of the whole suite, 320 by default. The default ones are always the same;
 with the variable they are drawn anew each time.
 """
 

@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from tests.properties.plain import Plain, make
 
-EXAMPLES = int(os.environ.get("STALIGN_EXAMPLES", 400))
+EXAMPLES = int(os.environ.get("STALIGN_EXAMPLES", 320))
 
 
 def examples(share: float) -> settings:

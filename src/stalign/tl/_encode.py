@@ -145,7 +145,7 @@ def encode(
     if isinstance(level, str):
         one_of(level, LEVELS, name="level", hint="Or pass the width of the patches in µm")
     else:
-        level = positive(level, name="level", unit="µm")
+        positive(level, name="level", unit="µm")
     if level not in {"spot", "niche"} and card.modality == "gene":
         raise ValueError(message("Expected `level` to be `spot` or `niche` for a gene encoder", found=repr(level)))
     whole(batch_size, name="batch_size")
