@@ -5,6 +5,7 @@ import pytest
 
 import stalign
 from stalign.data.names import safe_key
+from stalign.data.records import check_key
 
 KEPT = ["A1", "1", "007 b", "section 1.a", ".hidden", "a.b.c", "Ä ß", "日本", "x" * 200, "日" * 66, " a ", "a:b*?", "-"]
 CHANGED = [
@@ -57,3 +58,16 @@ def test_keys_survive_files(tmp_path, store, version):
     assert set(back) == {safe_key(name) for name in names}
     for i, name in enumerate(names):
         assert back[safe_key(name)]["metadata"]["image_key"] == str(i)
+
+
+@pytest.mark.parametrize("key", ["a/b", "a\\b", "a\0b", "", ".", ".."])
+def test_names_that_files_do_not_keep_are_refused(key):
+    adata = stalign.datasets.toy()
+    with pytest.raises(ValueError, match="Expected `key_added` to be a name without a slash or backslash"):
+        stalign.tl.domains(adata, 3, use_rep="spatial", key_added=key)
+    assert key not in adata.obs
+
+
+@pytest.mark.parametrize("key", ["a b", "a.b", ".hidden", "4 domains", "größe"])
+def test_names_that_files_keep(key):
+    check_key(key, name="key_added")

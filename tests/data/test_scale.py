@@ -156,4 +156,4 @@ def test_st_arrays_are_taken_for_what_they_are():
         assert settle(squares(33, 72.0)[0]).technology == "st"
         assert settle(squares(60, 72.0)[0], mpp=200 / 72).technology == "st"  # 3,600 spots 200 µm apart
         places = np.array([(x, y) for x in range(67) for y in range(64) if x % 2 == 0 or y % 5 == 0]) * 72.0
-        assert settle(places[: _ST_SPOTS]).technology == "st"
+        assert settle(places[:_ST_SPOTS]).technology == "st"

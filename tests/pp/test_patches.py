@@ -179,7 +179,6 @@ def test_niches_never_cross_sections_whatever_graph_is_there(pair):
     np.testing.assert_array_equal(pair.obsm[Keys.NICHE_WINDOW], fresh.obsm[Keys.NICHE_WINDOW])
 
 
-
 def test_a_section_without_image_gets_nan(pair):
     name = pair.obs["library"].unique()[1]
     pair.uns[Keys.UNS_SPATIAL][name]["images"] = {}

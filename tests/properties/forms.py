@@ -264,7 +264,8 @@ def _factors(change: Callable[[float], Any]) -> Form:
 
 def _spare_factors(adata: AnnData) -> None:
     (part,) = adata.uns[Keys.UNS_SPATIAL].values()
-    part["scalefactors"] |= {"tissue_lowres_scalef": None, "regist_target_img_scalef": "none", "note": "μ"}
+    spare = {"tissue_lowres_scalef": None, "regist_target_img_scalef": "none", "note": "μ"}
+    part["scalefactors"] = spare | part["scalefactors"]
 
 
 FACTORS: dict[str, Form] = {

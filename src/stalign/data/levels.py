@@ -74,9 +74,7 @@ def affine(transformation: Any) -> NDArray[np.float64]:
     return np.asarray(transformation.to_affine_matrix(input_axes=("x", "y"), output_axes=("x", "y")), dtype=np.float64)
 
 
-def turned_scale(
-    matrix: NDArray[np.float64], *, any_angle: bool = False
-) -> tuple[float, NDArray[np.float64]] | None:
+def turned_scale(matrix: NDArray[np.float64], *, any_angle: bool = False) -> tuple[float, NDArray[np.float64]] | None:
     """Split a matrix into a scale and a turn.
 
     Parameters

@@ -8,7 +8,7 @@ import unicodedata
 
 _BYTES = 200  # zarr stores a key as the name of a folder, which file systems limit to 255 bytes
 _TAKEN = re.compile(r"\.{0,2}|\.z(array|attrs|group|metadata)|zarr\.json|__.*")  # zarr's own files and prefix
-_APART = re.compile(r"[/\\\x00]")  # "/" nests groups in HDF5 and zarr, which takes "\" for it
+APART = re.compile(r"[/\\\x00]")  # "/" nests groups in HDF5 and zarr, which takes "\" for it
 
 
 def safe_key(name: str) -> str:
@@ -35,7 +35,7 @@ def safe_key(name: str) -> str:
     """
     encoded = name.encode("utf-8", errors="surrogatepass")
     printable = not any("\ud800" <= letter <= "\udfff" for letter in name)
-    if printable and len(encoded) <= _BYTES and not _APART.search(name) and not _TAKEN.fullmatch(name):
+    if printable and len(encoded) <= _BYTES and not APART.search(name) and not _TAKEN.fullmatch(name):
         return name
     plain = unicodedata.normalize("NFKD", name).encode("ascii", errors="ignore").decode()
     slug = re.sub(r"[^A-Za-z0-9]+", "-", plain)[:40].strip("-")

@@ -10,6 +10,7 @@ import pandas as pd
 
 from stalign._constants import Keys
 from stalign._validate import message
+from stalign.data.names import APART
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -138,10 +139,13 @@ def check_key(key: str, *, name: str) -> None:
     TypeError
         If it is no text.
     ValueError
-        If it is empty or holds a slash, which h5ad and zarr take for a folder.
+        If it is empty or holds "/", a backslash or NUL, which h5ad or zarr do not keep.
     """
     if not isinstance(key, str):
         raise TypeError(message(f"Expected `{name}` to be a name", found=repr(key)))
-    if not key or "/" in key or key in {".", ".."}:
-        hint = f"Use another character, such as {key.replace('/', '_')!r}" if key.strip("/.") else ""
-        raise ValueError(message(f"Expected `{name}` to be a name without a slash", found=repr(key), hint=hint))
+    plain = APART.sub("_", key)
+    if not key or plain != key or key in {".", ".."}:
+        hint = f"Use another character, such as {plain!r}" if plain.strip("_.") else ""
+        raise ValueError(
+            message(f"Expected `{name}` to be a name without a slash or backslash", found=repr(key), hint=hint)
+        )

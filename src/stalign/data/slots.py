@@ -126,4 +126,3 @@ def _copy(data: AnnData | SpatialData, table: AnnData) -> AnnData | SpatialData:
         tables={name: value.copy() if value is table else value for name, value in data.tables.items()},
         attrs=dict(data.attrs),
     )
-

@@ -184,9 +184,7 @@ def _choose(
         at = names.get_indexer(list(spots))
         return at[(at >= 0) & has[at]]
     if not has.any():
-        raise ValueError(
-            message(f"Expected windows for section {view.name!r}", found=f"NaN for all {len(has)} spots")
-        )
+        raise ValueError(message(f"Expected windows for section {view.name!r}", found=f"NaN for all {len(has)} spots"))
     if labels is not None:
         codes = np.where(has, labels.codes[view.rows], -1)
         groups = [np.flatnonzero(codes == code) for code in range(len(labels.names))]
@@ -204,9 +202,7 @@ def _middle(coords: NDArray[np.float64], group: NDArray[np.intp]) -> int:
     return int(group[np.linalg.norm(coords[group] - np.median(coords[group], axis=0), axis=1).argmin()])
 
 
-def _strip(
-    axes: Sequence[Axes], view: Section, windows: NDArray[np.float64], *, size: int | None, bar: bool
-) -> None:
+def _strip(axes: Sequence[Axes], view: Section, windows: NDArray[np.float64], *, size: int | None, bar: bool) -> None:
     """Draw one row of patches."""
     image = view.image
     if image is None:

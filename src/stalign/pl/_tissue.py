@@ -116,9 +116,7 @@ def _view(place: Tissue, *, bar: bool) -> tuple[float, float, float, float]:
     valid = place.xy[np.isfinite(place.xy).all(axis=1)]
     if not len(valid):
         raise ValueError(
-            message(
-                f"Expected spots of section {place.section.name!r} to have positions", found="NaN or none for all"
-            )
+            message(f"Expected spots of section {place.section.name!r} to have positions", found="NaN or none for all")
         )
     margin = 1.5 * place.diameter
     (x0, y0), (x1, y1) = valid.min(axis=0) - margin, valid.max(axis=0) + margin

@@ -271,4 +271,3 @@ def _passes(refine: bool | int) -> int:  # noqa: FBT001
     if not isinstance(refine, bool | int | np.integer) or refine < 0:
         raise ValueError(message("Expected `refine` to be True, False or a number of passes", found=repr(refine)))
     return int(refine)
-

@@ -99,9 +99,7 @@ def read_sections(
     """Read the sections of an object: rows and data of each."""
     check_modality(source.table, use_rep)
     rep = features_of(source.table, use_rep)
-    opened = open_sections(
-        source.data, library_key=source.library_key, table_key=source.table_key, image=False
-    )
+    opened = open_sections(source.data, library_key=source.library_key, table_key=source.table_key, image=False)
     if Keys.SPATIAL in source.table.obsm:
         views = [(one.rows, one.positions) for one in opened]
     else:
