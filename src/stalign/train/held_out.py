@@ -71,14 +71,13 @@ def hold_out(stored: StoredSection, share: float, rng: np.random.Generator) -> H
     one that is held out, or whose weighted expression takes one in or goes into it, are in neither part.
     """
     n = max(2, round(share * len(stored.rows)))
-    best: HeldOut | None = None
-    for _ in range(_TRIES):
+    best = _drawn(stored, n, rng)
+    for _ in range(_TRIES - 1):
+        if 2 * len(best.train) >= len(stored.rows):
+            break
         found = _drawn(stored, n, rng)
-        if best is None or len(found.train) > len(best.train):
+        if len(found.train) > len(best.train):
             best = found
-        if 2 * len(found.train) >= len(stored.rows):
-            return found
-    assert best is not None
     return best
 
 
