@@ -46,11 +46,11 @@ def make(path: Path, side: int) -> None:
 def cut(path: Path, way: str, frame: int) -> dict[str, float]:
     """Cut the patches; give seconds and peak memory in GB."""
     from stalign.core.patches import cut
+    from stalign.data.image_files import level_sizes
     from stalign.data.images import SectionImage
-    from stalign.data.pixels import file_levels
 
     start = time.perf_counter()
-    height, width = file_levels(path)[frame]
+    height, width = level_sizes(path)[frame]
     corner = np.random.default_rng(0).random((_PATCHES, 2)) * [width - 80, height - 80]
     windows = np.concatenate([corner, corner + 80], axis=1)
     if way == "whole":

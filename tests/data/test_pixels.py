@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stalign.data.pixels import file_levels, full_scale, read_file, stain_doubt, to_rgb
+from stalign.data.image_files import level_sizes
+from stalign.data.pixels import full_scale, read_file, stain_doubt, to_rgb
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
 
@@ -28,7 +29,7 @@ def test_the_guard_against_huge_images_stays_and_does_not_stop_png_and_jpeg(tmp_
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     for path in paths[:3]:
         assert read_file(path).shape == PIXELS.shape
-        assert file_levels(path) == [(90, 120)]
+        assert level_sizes(path) == [(90, 120)]
     with pytest.raises(ValueError, match=r"a\.bmp .too large for its format"):
         read_file(paths[3])
     assert Image.MAX_IMAGE_PIXELS == 100
@@ -50,7 +51,7 @@ def test_modes_of_files(tmp_path):
 def test_pages_of_a_pyramid(tmp_path):
     pages = [Image.fromarray(PIXELS).resize(size) for size in [(120, 90), (60, 45), (30, 22), (50, 90)]]
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
-    assert file_levels(tmp_path / "a.tif") == [(90, 120), (45, 60), (22, 30)]
+    assert level_sizes(tmp_path / "a.tif") == [(90, 120), (45, 60), (22, 30)]
     np.testing.assert_array_equal(read_file(tmp_path / "a.tif", 1), np.asarray(pages[1]))
 
 

@@ -46,7 +46,7 @@ class SectionImage:
     channels_first
         Whether the channels are the first axis of `source`.
     frame
-        Level of the file, as an index into `data.pixels.file_levels`.
+        Level of the file, as an index into `data.image_files.level_sizes`.
     white
         Value of full intensity; None finds it when pixels are first read.
     keep

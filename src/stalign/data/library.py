@@ -16,9 +16,9 @@ from stalign._settings import logger
 from stalign._validate import message, warn
 from stalign.data.choice import Candidate, asked_for, choose
 from stalign.data.files import allowed
+from stalign.data.image_files import level_sizes
 from stalign.data.images import SLACK, SectionImage
 from stalign.data.numbers import number
-from stalign.data.pixels import file_levels
 from stalign.data.positions import positions
 from stalign.data.scale import Stated
 from stalign.data.table import label_columns
@@ -321,7 +321,7 @@ class Library:
         """Open an image, of a file with smaller copies of itself at the level that is fine enough."""
         scale, frame = self._scale(key), 0
         if isinstance(source, Path):
-            sizes = file_levels(source)
+            sizes = level_sizes(source)
             shrink = [sizes[0][0] / size[0] for size in sizes]
             fine = [i for i, less in enumerate(shrink) if want_mpp and mpp / scale * less <= SLACK * want_mpp]
             frame = max(fine, default=0)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stalign._validate import message
-from stalign.data.image_files import level_sizes, open_level
+from stalign.data.image_files import open_level
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -127,29 +127,6 @@ def _ordered(array: NDArray[Any], rgb: tuple[int, int, int]) -> NDArray[Any]:
     return array if order == list(range(channels)) else array[..., order]
 
 
-def file_levels(path: Path) -> list[tuple[int, int]]:
-    """Read the sizes of an image file and of smaller versions of it that can be read in its place.
-
-    Parameters
-    ----------
-    path
-        The file.
-
-    Returns
-    -------
-    Height and width in px, largest first: of a TIFF the levels of its pyramid or its first pages, each smaller than the
-    one before; of a JPEG above 150 million px those to which it can be decoded directly; of other files one pair.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no file.
-    ValueError
-        If the file is no image or is damaged.
-    """
-    return level_sizes(path)
-
-
 def read_file(path: Path, frame: int = 0) -> NDArray[np.uint8]:
     """Read a whole image file.
 
@@ -158,7 +135,7 @@ def read_file(path: Path, frame: int = 0) -> NDArray[np.uint8]:
     path
         TIFF, PNG, JPEG or anything else that PIL reads, whatever its suffix.
     frame
-        Level to read, as an index into `file_levels`.
+        Level to read, as an index into `data.image_files.level_sizes`.
 
     Returns
     -------

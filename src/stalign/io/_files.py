@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from stalign._constants import Keys
 from stalign._validate import message
 from stalign.data.files import allow
+from stalign.data.image_files import level_sizes
 from stalign.data.names import safe_key
 from stalign.data.numbers import number
-from stalign.data.pixels import file_levels, read_file
+from stalign.data.pixels import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -139,7 +140,7 @@ def image_file(where: Path, stem: str) -> Path | None:
 def image_size(file: Path, *, hint: str) -> tuple[int, int]:
     """Read height and width of an image."""
     with reading("an image", file, hint=hint):
-        return file_levels(file)[0]
+        return level_sizes(file)[0]
 
 
 def read_image(file: Path, *, hint: str) -> NDArray[np.uint8]:
