@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +12,7 @@ import numpy as np
 from stalign._validate import message
 from stalign.core.annotation_features import Part, View, view_features
 from stalign.core.annotation_heads import ABSENT, Fitted, Head, Linear, averaged
+from stalign.core.files import write_whole
 from stalign.core.mean_field import mean_field, softmax_log
 from stalign.core.novelty import Novelty
 
@@ -249,15 +248,7 @@ class AnnotationModel:
         path = Path(path)
         path = path if path.suffix == ".safetensors" else path.with_name(path.name + ".safetensors")
         arrays = {name: np.ascontiguousarray(value, dtype=np.float64) for name, value in self.arrays().items()}
-        content = save(arrays, metadata={"spec": json.dumps(self.spec())})
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            Path(name).replace(path)
-        finally:
-            Path(name).unlink(missing_ok=True)
-        return path
+        return write_whole(path, save(arrays, metadata={"spec": json.dumps(self.spec())}))
 
     @classmethod
     def load(cls, path: str | Path) -> AnnotationModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import zlib
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from stalign._validate import message
+from stalign.core.files import write_whole
 from stalign.core.mixture import Mixture
 
 if TYPE_CHECKING:
@@ -244,8 +246,9 @@ class DomainModel:
         state = self.to_dict()
         arrays = {name: state.pop(name) for name in _ARRAYS}
         text = json.dumps({**state, "names": list(self.names), "colors": list(self.colors)})
-        np.savez(path, allow_pickle=False, model=np.array(text), **arrays)
-        return path
+        content = io.BytesIO()
+        np.savez(content, allow_pickle=False, model=np.array(text), **arrays)
+        return write_whole(path, content.getvalue())
 
     @classmethod
     def load(cls, path: str | Path) -> DomainModel:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +13,7 @@ import pandas as pd
 from stalign._constants import Keys
 from stalign._settings import logger
 from stalign._validate import message
+from stalign.core.files import write_whole
 from stalign.core.palette import palette
 from stalign.data import open_sections, table_of, write
 from stalign.data.numbers import number
@@ -324,13 +323,7 @@ def _old_colors(table: AnnData, key: str) -> dict[str, str]:
 
 
 def _replace(path: Path, text: str) -> Path:
-    """Write a file as a whole or not at all."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    """Write the annotations as a whole or not at all."""
+    write_whole(path, text.encode("utf-8"))
     logger.info("Wrote annotations to %s.", path)
     return path
