@@ -1,6 +1,6 @@
 """Domains: ARI and NMI, mean and spread over seeds, of the library and of the plain baselines.
 
-python benchmarks/domains.py [--weights NAME_OR_FOLDER] [--sections 151673 ...] [--seeds 5] [--out FOLDER]
+python benchmarks/domains.py [--weights NAME_OR_FOLDER ...] [--sections 151673 ...] [--seeds 5] [--out FOLDER]
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from real import Real
 
-REFINED = ("niche mean (floor)", "stalign-mini zero-shot, fused", "stalign-mini fine-tuned")
+REFINED = ("niche mean (floor)", "tl.embed, X_stalign", "fine-tuned")
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--weights", default="stalign-mini")
+    parser.add_argument("--weights", nargs="+", default=["stalign-mini"])
     parser.add_argument("--sections", nargs="*", default=[s.name for s in SECTIONS])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--finetune", action="store_true", help="adapt the weights to each section, too")
@@ -50,21 +50,27 @@ def representations(adata: AnnData, real: Real, args: argparse.Namespace) -> dic
         adata.obsm[f"X_{name}"] = function(adata, total_counts=real.total_counts)
         reps[name] = (f"X_{name}", time.perf_counter() - start)
     common = {"total_counts": real.total_counts, "gene_key": real.gene_key}
-    start = time.perf_counter()
-    stalign.tl.embed(adata, args.weights, **common)
-    seconds = time.perf_counter() - start
-    for name, key in (("fused", Keys.EMBED), ("genes", Keys.EMBED_GENE), ("image", Keys.EMBED_IMAGE)):
-        if key in adata.obsm:
-            adata.obsm[f"X_{name}"] = adata.obsm[key]
-            reps[f"stalign-mini zero-shot, {name}"] = (f"X_{name}", seconds)
+    learned = {"fused": Keys.EMBED_FUSED, "genes": Keys.EMBED_GENE, "image": Keys.EMBED_IMAGE}
+    for weights in args.weights:
+        start = time.perf_counter()
+        stalign.tl.embed(adata, weights, **common)
+        seconds = time.perf_counter() - start
+        if weights == args.weights[0]:  # of all weights the same distances
+            adata.obsm["X_kept"] = adata.obsm[Keys.EMBED]
+            reps["tl.embed, X_stalign"] = ("X_kept", seconds)
+        for kind, key in learned.items():
+            if key in adata.obsm:
+                name = f"{Path(weights).name}, {kind}"
+                adata.obsm[f"X_{name}"] = adata.obsm[key]
+                reps[name] = (f"X_{name}", seconds)
     if args.finetune:
         from stalign.train import finetune
 
         start = time.perf_counter()
-        tuned = finetune(adata, args.weights, **common)
+        tuned = finetune(adata, args.weights[0], **common)
         stalign.tl.embed(adata, tuned, **common)
-        adata.obsm["X_tuned"] = adata.obsm[Keys.EMBED]
-        reps["stalign-mini fine-tuned"] = ("X_tuned", time.perf_counter() - start)
+        adata.obsm["X_tuned"] = adata.obsm[Keys.EMBED_FUSED if Keys.EMBED_FUSED in adata.obsm else Keys.EMBED_GENE]
+        reps["fine-tuned"] = ("X_tuned", time.perf_counter() - start)
     return reps
 
 

@@ -13,6 +13,7 @@ class Keys:
     SPOT_WINDOW: Final = "spot_window"  # (n_obs, 4) float, x0 y0 x1 y1 in image px
     NICHE_WINDOW: Final = "niche_window"  # (n_obs, 4) float, x0 y0 x1 y1 in image px
     EMBED: Final = "X_stalign"
+    EMBED_FUSED: Final = "X_stalign_fused"
     EMBED_IMAGE: Final = "X_stalign_image"
     EMBED_GENE: Final = "X_stalign_gene"
     # obsp

@@ -44,10 +44,9 @@ def test_six_embeddings_of_the_paper(paper, make_paper_batch, stirred):
 @pytest.mark.parametrize("level", ["spot", "niche"])
 def test_embed_is_one_level_of_forward(mini, make_batch, stirred, level):
     network, batch = stirred(mini), make_batch()
-    outputs, (fused, image, gene) = network(batch), network.embed(batch, level=level)
-    torch.testing.assert_close(fused, getattr(outputs, f"{level}_fused"))
-    torch.testing.assert_close(image, getattr(outputs, f"{level}_image"))
-    torch.testing.assert_close(gene, getattr(outputs, f"{level}_gene"))
+    outputs, found = network(batch), network.embed(batch, level=level)
+    for kind in ("fused", "image", "gene"):
+        torch.testing.assert_close(getattr(found, kind), getattr(outputs, f"{level}_{kind}"))
     with pytest.raises(ValueError, match="level"):
         network.embed(batch, level="slide")
 
@@ -91,6 +90,33 @@ def test_mini_starts_close_to_an_isometry():
     assert ratio.min() > 0.8
     assert ratio.max() < 1.2
     assert abs(ratio.mean() - 1) < 0.05
+
+
+def test_whatever_was_learned_the_expression_keeps_its_distances(mini, make_batch, stirred):
+    """The Gram matrices of scores and embedding are the same, also with a table that lost most of its directions."""
+    network, batch = stirred(replace(mini, input=replace(mini.input, rank=3))), make_batch(20)
+    for _ in range(2):
+        found = network.embed(batch).expression
+        for section in (0, 1):
+            own = batch.section == section
+            want = batch.niche_gene[own] @ batch.niche_gene[own].T
+            torch.testing.assert_close(found[own] @ found[own].T, want, atol=1e-5, rtol=1e-5)
+        spot = network.embed(batch, level="spot").expression
+        torch.testing.assert_close(spot.norm(dim=1), batch.spot_gene.norm(dim=1))
+        with torch.no_grad():
+            network.gene_table.weight[:, 2:] *= 1e-3
+    assert network.embed(replace(batch, niche_gene=None)).expression is None
+    assert stirred(mini).embed(batch).expression is None  # a rank of 50 does not fit into a width of 16
+
+
+def test_the_expression_of_two_sections_on_one_basis_has_one_direction(mini, make_batch, stirred):
+    """A basis that is turned, and the scores with it, gives the same embedding: sections can be compared."""
+    network, batch = stirred(replace(mini, input=replace(mini.input, rank=3))), make_batch(8, n_sections=1)
+    basis = torch.linalg.qr(batch.basis[0].T)[0].T[None]
+    turned = torch.linalg.qr(torch.randn(3, 3))[0]
+    other = replace(batch, niche_gene=batch.niche_gene @ turned.T, spot_gene=None, basis=turned @ basis)
+    want = network.embed(replace(batch, basis=basis)).expression
+    torch.testing.assert_close(network.embed(other).expression, want, atol=1e-5, rtol=1e-5)
 
 
 def test_dense_expression_equals_scores_on_a_basis(mini, make_batch, stirred):

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import timm
 import torch
+from safetensors.torch import load_file
 
-from stalign.models import STAlign, TimmEncoder
+from stalign.models import STAlign, TimmEncoder, load, save
 from stalign.models.pretrained import LITE0, LITE0_NETWORK, lite0_file, lite0_state, start_from_pretrained
 from stalign.models.stages import Stages
 
@@ -57,6 +58,20 @@ def test_an_image_branch_starts_from_pretrained_weights(small_weights):
         torch.testing.assert_close(tensor, state[name])
     again = type(config).from_dict(network.config.to_dict())
     assert again == network.config
+
+
+def test_a_frozen_backbone_is_not_stored_with_the_weights(small_weights, tmp_path):
+    config = replace(small_weights().network.config, niche_image=lite0())
+    network = STAlign(config, 20).eval()
+    start_from_pretrained(network)
+    folder = save(tmp_path, network, vocabulary=[f"g{i}" for i in range(20)], fp16=False)
+    stored = load_file(folder / "weights.safetensors")
+    assert not any(name.startswith("image_encoders.niche.backbone") for name in stored)
+    assert any(name.startswith("image_encoders.spot.backbone") for name in stored)
+    found = load(folder).network.state_dict()
+    assert found.keys() == network.state_dict().keys()
+    for name, tensor in network.state_dict().items():
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=0)
 
 
 def test_weights_of_the_users_file(small_weights, tmp_path):

@@ -14,7 +14,7 @@ from stalign.data import section_row
 from stalign.models import Batch, Features
 from stalign.models.config import BRANCHES
 
-ALL = (Keys.EMBED, Keys.EMBED_IMAGE, Keys.EMBED_GENE)
+ALL = (Keys.EMBED, Keys.EMBED_FUSED, Keys.EMBED_IMAGE, Keys.EMBED_GENE)
 
 
 @pytest.fixture(scope="session")
@@ -68,7 +68,10 @@ def test_the_embedding_is_that_of_the_network(slide, weights):
     )
     with torch.inference_mode():
         level = weights.network.embed(batch)
-    for key, expected in zip(ALL, level, strict=True):
+    parts = {Keys.EMBED_FUSED: level.fused, Keys.EMBED_IMAGE: level.image, Keys.EMBED_GENE: level.gene}
+    gram = slide.obsm[Keys.EMBED] @ slide.obsm[Keys.EMBED].T
+    np.testing.assert_allclose(gram, niches @ niches.T, atol=2e-3)  # distances of the expression, untouched
+    for key, expected in {Keys.EMBED: level.expression, **parts}.items():
         np.testing.assert_allclose(slide.obsm[key], expected, atol=2e-3 * float(expected.std()), err_msg=key)
 
 
@@ -197,7 +200,8 @@ def test_genes_alone(slide, weights):
         found = stalign.tl.embed(data, weights, copy=True, **options)
         assert section_row(found, "embed", "toy")["modality"] == "gene"
         np.testing.assert_allclose(found.obsm[Keys.EMBED_GENE], slide.obsm[Keys.EMBED_GENE], atol=1e-5)
-        assert not np.allclose(found.obsm[Keys.EMBED], slide.obsm[Keys.EMBED], atol=1e-2)
+        np.testing.assert_allclose(found.obsm[Keys.EMBED], slide.obsm[Keys.EMBED], atol=1e-5)  # an image moves no spot
+        assert Keys.EMBED_FUSED not in found.obsm
     assert Keys.EMBED_IMAGE not in stalign.tl.embed(alone, weights, copy=True).obsm
     assert Keys.SPOT_WINDOW not in stalign.tl.embed(alone, weights, copy=True).obsm
 

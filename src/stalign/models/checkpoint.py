@@ -15,6 +15,7 @@ import torch
 from stalign._validate import message
 from stalign.models.config import ModelConfig
 from stalign.models.network import STAlign, n_parameters
+from stalign.models.pretrained import packaged_state
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -89,6 +90,7 @@ def save(
         Training data, licence, metrics, version: anything that JSON can hold.
     fp16
         Whether matrices are stored in half precision. Vectors, such as the statistics of batch norm, never are.
+        Backbones that stay at the weights of EfficientNet-Lite0 are not stored: a package of its own brings them.
 
     Returns
     -------
@@ -114,7 +116,9 @@ def save(
     if len(set(vocabulary)) < len(vocabulary):
         raise ValueError(message("Expected each gene once in `vocabulary`", found="duplicates"))
     ids = None if ensembl is None else _names(ensembl, network.n_genes, "ensembl")
-    tensors = {name: _packed(name, tensor, fp16=fp16) for name, tensor in _state_of(network).items()}
+    elsewhere = packaged_state(network.config)
+    state = {name: tensor for name, tensor in _state_of(network).items() if name not in elsewhere}
+    tensors = {name: _packed(name, tensor, fp16=fp16) for name, tensor in state.items()}
     folder = Path(folder).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=_SAVING) as temporary:
@@ -183,6 +187,7 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") ->
     folder = _folder(Path(path).expanduser())
     record, state, found = _contents(folder)
     config = ModelConfig.from_dict(record.get("config"))
+    state |= packaged_state(config)
     vocabulary = tuple(record["vocabulary"])
     with torch.device("meta"):  # builds no weights, draws no random numbers
         network = STAlign(config, len(vocabulary))

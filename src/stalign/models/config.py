@@ -1,4 +1,4 @@
-"""The network's configuration: one frozen dataclass, of which `stalign-mini` and `st-align` are two values."""
+"""The network's configuration: a frozen dataclass; `stalign-mini`, `stalign-small` and `st-align` are its values."""
 
 from __future__ import annotations
 
@@ -273,6 +273,25 @@ MINI = ModelConfig(
     input=InputSpec(niche_sigma=80.0),
 )
 
+_LITE0 = TimmEncoder(
+    "tf_efficientnet_lite0", features=424, tokens="linear", weights="efficientnet-lite0", stages=(3, 4, 5, 6)
+)
+SMALL = ModelConfig(
+    name="stalign-small",
+    spot_image=_LITE0,
+    niche_image=_LITE0,
+    spot_gene=GeneTable(width=256),
+    niche_gene=GeneTable(width=256),
+    head=Head(hidden=64, out=256),
+    n_tokens=8,
+    token_dim=32,
+    n_heads=4,
+    head_dim=8,
+    fusion_hidden=32,
+    residual=True,
+    input=InputSpec(spot_px=64, niche_px=128, niche_sigma=80.0),
+)
+
 # The authors' code puts a batch norm and a 3x3 convolution in front of UNI; they are left out, since UNI would then see
 # colours that it was not trained on. It has no heads for the niche's image and genes either, which eq. 10 needs.
 ST_ALIGN = ModelConfig(
@@ -286,4 +305,4 @@ ST_ALIGN = ModelConfig(
     head=Head(hidden=2048, out=1024),
     input=InputSpec(niche_px=224, stain="imagenet", rank=0, centre="none"),
 )
-CONFIGS = {config.name: config for config in (MINI, ST_ALIGN)}
+CONFIGS = {config.name: config for config in (MINI, SMALL, ST_ALIGN)}

@@ -67,6 +67,22 @@ def from_basis(scores: Tensor, matrices: Tensor, section: Tensor) -> Tensor:
     return blocks.flatten(1) @ matrices.flatten(0, 1)  # (B, S * r) @ (S * r, w)
 
 
+def orthonormal(matrices: Tensor) -> Tensor:
+    """Return the nearest matrices whose rows are orthonormal, so that rows times them keep their distances exactly.
+
+    Parameters
+    ----------
+    matrices
+        (S, r, w) float, r at most w.
+
+    Returns
+    -------
+    (S, r, w) float, the polar factors.
+    """
+    u, _, vh = torch.linalg.svd(matrices.double(), full_matrices=False)
+    return (u @ vh).to(matrices.dtype)
+
+
 class Table(nn.Module):
     """One vector per gene, E (V, w), drawn from N(0, 1) so that x -> x E / sqrt(w) nearly keeps distances at the start.
 

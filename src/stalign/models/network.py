@@ -11,7 +11,7 @@ from stalign._validate import message, one_of
 from stalign.models.batch import Batch, Outputs, required
 from stalign.models.config import AEGene, GeneTable, TimmEncoder
 from stalign.models.fusion import Fusion
-from stalign.models.gene_encoders import Table, from_basis, gene_encoder
+from stalign.models.gene_encoders import Table, from_basis, gene_encoder, orthonormal
 from stalign.models.heads import ProjectionHead, ResidualHead
 from stalign.models.image_encoders import BackboneEncoder, image_encoder, standardise
 
@@ -24,11 +24,16 @@ LEVELS = ("spot", "niche")
 
 
 class Level(NamedTuple):
-    """The embeddings of one level, (B, D) each; None where the modality is absent from the batch."""
+    """The embeddings of one level, (B, D) each; None where the modality is absent from the batch.
+
+    `expression` is the expression itself, turned into the space of the gene table: distances between the spots of a
+    section are those of their scores, whatever was learned.
+    """
 
     fused: Tensor
     image: Tensor | None
     gene: Tensor | None
+    expression: Tensor | None
 
 
 class STAlign(nn.Module):
@@ -98,7 +103,7 @@ class STAlign(nn.Module):
         )
 
     def embed(self, batch: Batch, *, level: str = "niche") -> Level:
-        """Return the embeddings (fused, image, gene) of one level, without the cost of the other.
+        """Return the embeddings of one level, without the cost of the other.
 
         Parameters
         ----------
@@ -146,7 +151,17 @@ class STAlign(nn.Module):
             fused=self.heads[f"{level}_fused"](fused),  # (B, D)
             image=None if image is None else self.heads[f"{level}_image"](image),
             gene=None if gene is None else self.heads[f"{level}_gene"](gene),
+            expression=self._turned(batch, level, projected),
         )
+
+    def _turned(self, batch: Batch, level: str, projected: Tensor | None) -> Tensor | None:
+        scores: Tensor | None = getattr(batch, f"{level}_gene")
+        spec = self._gene_spec(level)
+        if scores is None or projected is None or not isinstance(spec, GeneTable):
+            return None
+        if self.config.input.rank > spec.width:  # a narrower space cannot hold all distances
+            return None
+        return from_basis(scores, orthonormal(projected), batch.section)  # (B, r) -> (B, s * l)
 
     def _image_tokens(self, batch: Batch, level: str) -> Tensor | None:
         image: Tensor | None = getattr(batch, f"{level}_image")

@@ -17,6 +17,7 @@ from stalign.models.config import BRANCHES, TimmEncoder
 from stalign.models.stages import Stages
 
 if TYPE_CHECKING:
+    from stalign.models.config import ModelConfig
     from stalign.models.network import STAlign
 
 LITE0 = "efficientnet-lite0"
@@ -137,6 +138,36 @@ def start_from_pretrained(network: STAlign) -> list[str]:
             load_backbone(network.image_encoders[branch.removesuffix("_image")].backbone, spec)  # type: ignore[arg-type]
             filled.append(branch)
     return filled
+
+
+def packaged_state(config: ModelConfig) -> dict[str, Tensor]:
+    """Read the weights of branches that stay at those of EfficientNet-Lite0, which checkpoints need not hold.
+
+    Parameters
+    ----------
+    config
+        The network's configuration.
+
+    Returns
+    -------
+    Tensors by the network's names; none for a network without such a branch.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the package that brings them is not installed.
+    ValueError
+        If its file is not the published one.
+    """
+    specs = {branch: getattr(config, branch) for branch in BRANCHES}
+    kept = {b: s for b, s in specs.items() if isinstance(s, TimmEncoder) and s.frozen and s.weights == LITE0}
+    state = lite0_state() if kept else {}
+    return {
+        f"image_encoders.{branch.removesuffix('_image')}.backbone.{name}": tensor
+        for branch, spec in kept.items()
+        for name, tensor in state.items()
+        if (_stage(name) <= max(spec.stages) if spec.stages else not name.startswith(_HEADS))
+    }
 
 
 def load_backbone(backbone: nn.Module, spec: TimmEncoder) -> None:

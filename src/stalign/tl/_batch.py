@@ -10,12 +10,12 @@ from stalign._constants import Keys
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from stalign.data.spots import SpotReader
-    from stalign.models.network import STAlign
+    from stalign.models.network import Level, STAlign
 
 LEVEL: Final = "niche"  # what is embedded
-_KEYS: Final = {"fused": Keys.EMBED, "image": Keys.EMBED_IMAGE, "gene": Keys.EMBED_GENE}
 
 
 def embed_batch(network: STAlign, reader: SpotReader, rows: NDArray[np.intp]) -> dict[str, NDArray[np.float32]]:
@@ -40,8 +40,25 @@ def embed_batch(network: STAlign, reader: SpotReader, rows: NDArray[np.intp]) ->
     with torch.inference_mode():
         batch = reader.batch(rows, levels=(LEVEL,)).to(device)
         level = network.embed(batch, level=LEVEL)
-    found = {name: getattr(level, name) for name in _KEYS}
-    arrays = {_KEYS[name]: value.float().cpu().numpy() for name, value in found.items() if value is not None}
+        found = {Keys.EMBED: _embedding(level, batch.gene_valid)}
+        if level.image is not None:
+            found[Keys.EMBED_IMAGE] = level.image
+        if level.gene is not None:
+            found[Keys.EMBED_GENE] = level.gene
+        if level.image is not None and level.gene is not None:
+            found[Keys.EMBED_FUSED] = level.fused
+    arrays = {key: value.float().cpu().numpy() for key, value in found.items()}
     if batch.gene_valid is not None and Keys.EMBED_GENE in arrays:
         arrays[Keys.EMBED_GENE][~batch.gene_valid.cpu().numpy()] = np.nan
     return arrays
+
+
+def _embedding(level: Level, gene_valid: Tensor | None) -> Tensor:
+    """Take the niche's expression with its distances kept; without it, the fused embedding at the same scale."""
+    import torch
+
+    if level.expression is None:
+        return level.fused
+    if gene_valid is None:
+        return level.expression
+    return torch.where(gene_valid[:, None], level.expression, level.fused / level.fused.shape[1] ** 0.5)

@@ -103,7 +103,10 @@ def embed(
 
     Writes
     ------
-    - `obsm["X_stalign"]`, (n_obs, width) float32: fused embedding of the niche
+    - `obsm["X_stalign"]`, (n_obs, width) float32: the niche's expression, turned into the space of the weights' genes
+      with all distances kept, for domains and annotation; without counts, or with weights that read expression gene by
+      gene or as features, the fused embedding
+    - `obsm["X_stalign_fused"]`, (n_obs, width) float32: fused embedding of the niche, where there are image and counts
     - `obsm["X_stalign_image"]`, (n_obs, width) float32: embedding of the niche's image, where there is one
     - `obsm["X_stalign_gene"]`, (n_obs, width) float32: embedding of the niche's genes, where there are counts; what an
       earlier call wrote for a modality that is now left out is removed
@@ -234,7 +237,7 @@ def embed(
         )
     changed = write(data, merged(slots, found), copy=copy, table_key=table_key)
     written = table_of(data if changed is None else changed, table_key)
-    for key in (Keys.EMBED_IMAGE, Keys.EMBED_GENE):
+    for key in (Keys.EMBED_FUSED, Keys.EMBED_IMAGE, Keys.EMBED_GENE):
         if key not in found["obsm"]:
             written.obsm.pop(key, None)
     logger.info("Embedded %d spots (%s): added obsm[%r].", table.n_obs - missing, described(facts), Keys.EMBED)

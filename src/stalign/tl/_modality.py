@@ -81,6 +81,7 @@ def check_modality(table: AnnData, use_rep: str) -> None:
     """
     known = {
         Keys.EMBED_IMAGE: ("genes alone", "It needs an image that is fine enough for the weights; see the log"),
+        Keys.EMBED_FUSED: ("the image or the genes alone", "It needs both; see the log of `tl.embed`"),
         Keys.EMBED_GENE: ("the image alone", "It needs raw counts, in X or the layer that `tl.embed` takes"),
     }
     if use_rep in known and use_rep not in table.obsm and Keys.EMBED in table.obsm:

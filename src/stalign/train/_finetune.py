@@ -7,16 +7,15 @@ import hashlib
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from stalign._settings import logger, progress, seed_of, settings
+from stalign._settings import logger, seed_of, settings
 from stalign._validate import message, one_of
 from stalign.data import Vocabulary, table_of
 from stalign.models.checkpoint import Checkpoint, load, save
-from stalign.models.image_encoders import standardise
 from stalign.models.weights import load_weights
 from stalign.train.callbacks import Best, Timing
 from stalign.train.config import (
@@ -28,6 +27,7 @@ from stalign.train.config import (
     SectionSpec,
     TrainConfig,
 )
+from stalign.train.frozen import with_features
 from stalign.train.held_out import hold_out
 from stalign.train.placement import placement, probe
 from stalign.train.run import Run, wire
@@ -39,19 +39,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from anndata import AnnData
-    from numpy.typing import NDArray
     from spatialdata import SpatialData
 
-    from stalign.models.batch import Batch
-    from stalign.models.image_encoders import BackboneEncoder
-    from stalign.models.network import STAlign
     from stalign.train.loaders import Split
     from stalign.train.store import StoredSection
 
 _ANCHOR = 0.02  # as in configs/stalign-mini.toml: at 1, the losses bend the space of genes, and domains are lost
 _DIVERGED = "Lower `lr`, or raise `batch_size` or `temperature`"
 _MEND = "Mend it, or leave it out of `data`"
-_CHUNK = 256  # spots whose images are encoded at one time
 
 
 def finetune(
@@ -221,7 +216,8 @@ def finetune(
         store = open_store(slides, config.data, before.config.input, vocabulary=vocabulary, seed=seed, advice=_MEND)
         network = copy.deepcopy(before.network)
         if not train_images:
-            store.sections = [_with_features(s, network) for s in store.sections]
+            branches = ("spot_image", "niche_image")
+            store.sections = [with_features(s, network, branches) for s in store.sections]
         train, validation, parts = _hold_out(store.sections, held_out, seed)
         run = wire(config, store, network.train(), train, validation, loss=loss, advice=_DIVERGED)
         best = _train(run, patience=patience, max_seconds=seconds)
@@ -266,36 +262,6 @@ def _train(run: Run, *, patience: int, max_seconds: float) -> Best:
             )
     run.module.load_state_dict(best.state)
     return best
-
-
-def _with_features(stored: StoredSection, network: STAlign) -> StoredSection:
-    """Compute what the convolutional encoders see in each spot and niche of a section, without augmentation."""
-    reader = stored.reader
-    if reader.windows is None:
-        return stored
-    device = torch.device(settings.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    network = network.to(device).eval()
-    features: dict[str, NDArray[np.float32]] = dict(reader.features)
-    for start in progress(range(0, len(stored.rows), _CHUNK), desc="Reading images"):
-        rows = stored.rows[start : start + _CHUNK]
-        batch = reader.batch(rows).to(device)
-        for level, encoder in network.image_encoders.items():
-            branch = f"{level}_image"
-            images, backbone = getattr(batch, branch), cast("BackboneEncoder", encoder).backbone
-            if branch in reader.features or backbone is None:
-                continue
-            with torch.inference_mode():
-                values = backbone(standardise(images, *_colours(batch, network))).float().cpu().numpy()
-            features.setdefault(branch, np.zeros((len(reader), values.shape[1]), np.float32))[rows] = values
-    return replace(stored, reader=replace(reader, features=features))
-
-
-def _colours(batch: Batch, network: STAlign) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and spread that the images of a batch are standardised by, (b, 3) or (1, 3) each."""
-    spec = network.config.input
-    if spec.stain == "section" and batch.image_mean is not None and batch.image_std is not None:
-        return batch.image_mean[batch.section], batch.image_std[batch.section]
-    return torch.tensor([spec.mean], device=batch.section.device), torch.tensor([spec.std], device=batch.section.device)
 
 
 def _hold_out(sections: Sequence[StoredSection], share: float, seed: int) -> tuple[Split, Split, list[dict[str, Any]]]:

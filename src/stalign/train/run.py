@@ -15,6 +15,7 @@ from stalign.models.pretrained import start_from_pretrained
 from stalign.train.callbacks import DIVERGED
 from stalign.train.clusters import with_clusters
 from stalign.train.config import resolve
+from stalign.train.frozen import frozen_branches, with_features
 from stalign.train.loaders import SpotData, make_sampler
 from stalign.train.model import model_config
 from stalign.train.module import AlignModule
@@ -96,11 +97,14 @@ def assemble(slides: Iterable[Any] | None, config: TrainConfig) -> Run:
     clusters = shape.loss.negatives == "cluster"
     if clusters:
         store.sections = [with_clusters(s, seed=config.seed) for s in store.sections]
-    train, validation = split(store, data.validation)
     torch.manual_seed(config.seed)
     network = STAlign(shape, len(store.vocabulary.symbols))
     start_from_pretrained(network)
-    return wire(config, store, network, train, validation, clusters=clusters)
+    content = store.fingerprint()
+    frozen = frozen_branches(network)
+    store.sections = [with_features(section, network, frozen) for section in store.sections]
+    train, validation = split(store, data.validation)
+    return wire(config, store, network.train(), train, validation, clusters=clusters, content=content)
 
 
 def wire(
@@ -112,6 +116,7 @@ def wire(
     *,
     loss: LossConfig | None = None,
     clusters: bool = False,
+    content: list[list[Any]] | None = None,
     advice: str = DIVERGED,
 ) -> Run:
     """Put a network and its sections together to a run.
@@ -130,6 +135,8 @@ def wire(
         Losses to train with; None takes those of the network's configuration.
     clusters
         Whether negatives come from other clusters of the same section.
+    content
+        What the sections hold, `store.fingerprint()`; None for what the store holds now.
     advice
         What to do about a loss that is not finite.
 
@@ -157,7 +164,7 @@ def wire(
         seed=config.seed,
         fingerprint={
             "config": kept,
-            "sections": store.fingerprint(),
+            "sections": store.fingerprint() if content is None else content,
             "vocabulary": hash_of([store.vocabulary.symbols, store.vocabulary.ensembl]),
             "steps": steps,
             "processes": world,
