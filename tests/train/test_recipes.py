@@ -27,6 +27,12 @@ def test_released_weights_never_see_the_donor_they_are_evaluated_on():
     assert {"Br8100", "151673", "151674", "151675", "151676"} <= set(config.data.exclude)
 
 
+def test_later_weights_never_see_the_cortex_they_are_evaluated_on():
+    config = load_config(ROOT / "configs" / "stalign-small.toml")
+    assert {"Br8100", "Br5292", "Br5595", "1515*", "1516*"} <= set(config.data.exclude)
+    assert not any("dlpfc" in section.path or section.study == "Maynard 2021" for section in config.data.sections)
+
+
 def test_paper_recipe_is_the_paper():
     config = load_config(ROOT / "configs" / "st-align.toml")
     shape = model_config(config)
