@@ -414,9 +414,28 @@ def test_patients_are_held_out_where_they_are_known(two, caplog, monkeypatch):
     assert (by_section["held_out"], by_section["n_units"], by_section["n_patients"]) == ("section", 4, 0)
     assert "one patient" not in caplog.text
     one = predict_genes(sections[0], sections[:2], genes=3, patient_key="who").uns["stalign"]["predict_genes"]
-    assert (one["held_out"], one["n_patients"]) == ("section", 1) and "one patient (P0)" in caplog.text
+    assert (one["held_out"], one["n_patients"], one["reliable_within"]) == ("section", 1, "patient")
+    assert "one patient" not in caplog.text  # the query is of that patient, too
     with pytest.raises(KeyError, match="patient_key"):
         predict_genes(sections[0], sections, genes=3, patient_key="nobody")
+
+
+def test_a_reference_of_one_patient_says_so(two, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("stalign"), "propagate", True)
+    parts = [two[two.obs["library"] == f"toy_{number}"].copy() for number in (1, 2)]
+    found = predict_genes(*parts, genes=3)
+    assert (found.var["reliable_within"] == "unknown").all() and "patients of the reference are not known" in caplog.text
+    for part, who in zip(parts, ("P0", "P1"), strict=True):
+        part.obs["patient"] = who
+    caplog.clear()
+    found = predict_genes(*parts, genes=3)
+    assert (found.var["reliable_within"] == "patient").all()
+    assert "The reference is one patient: genes are reliable within the reference's patient only" in caplog.text
+    caplog.clear()
+    found = predict_genes(parts[0], parts, genes=3)
+    record = found.uns["stalign"]["predict_genes"]
+    assert (found.var["reliable_within"] == "patients").all() and record["held_out"] == "patient"
+    assert "patient" not in caplog.text
 
 
 def test_raw_counts_as_target(first, second):

@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 N_GENES = 50  # genes that are returned where none is reliable
 N_CANDIDATES = 1000  # most variable genes that are tried for reliability
 RELIABLE = "reliable"
+ACROSS = "patients"  # what reliability is told across: patients, or only the parts of one, or nobody knows
+_SCOPES = {"patient": "The reference is one patient", "unknown": "The patients of the reference are not known"}
+_WITHIN = (
+    "genes are reliable within the reference's patient only, and shrinkage and intervals are those for further sections "
+    "of that patient. Pass `patient_key` and a reference of several patients to have it tested on others."
+)
 
 
 def predict_genes(
@@ -96,7 +102,8 @@ def predict_genes(
     total_counts
         obs column with each spot's total count over all genes, for tables that hold only some of the genes.
     patient_key
-        obs column of the reference that names the patient of each spot; None takes each section for itself.
+        obs column of the reference that names the patient of each spot; None for the column `patient`, `donor`, `subject`
+        or `individual` (or with `_id`), where there is one, and else for each section by itself.
     library_key
         obs column that names the section of each spot; None for one section.
     table_key
@@ -114,7 +121,8 @@ def predict_genes(
     - layers["truth"], float32: the target of the measured counts, where the query has any; NaN for genes it lacks and
       for spots without counts;
     - obs of the query, and its obsm["spatial"] and uns["spatial"], whose images are shared and cannot be written to;
-    - var, told from the reference alone: reliability, the mean Pearson over held-out parts of the reference, and
+    - var, told from the reference alone: reliable_within, `patients` where patients were held out, `patient` where the
+      reference is one (genes are then reliable within that patient only) or `unknown` where nobody says; reliability, the mean Pearson over held-out parts of the reference, and
       reliability_se, its standard error; reliable, whether the first less the second is at least 0.15; level, what
       predictions are centred on: the mean over sections or patients, weighted as a random-effects model does; level_sd,
       how far it differs between these (NaN where there is one); mean, the mean over spots; shrink, the factor (means
@@ -126,8 +134,8 @@ def predict_genes(
     - uns["stalign"]["predict_genes"]: split (`reference`, `spot`, `section` or `patient`), split_key, model, alpha
       (penalty per spot, of each fold), use_rep, standardise, target, coverage, genes (how they were chosen),
       n_candidates, n_reliable, held_out (`patient`, `section`, `region` or `spot`: what reliability is told from),
-      n_units (patients or sections that give the level), n_patients (0 where unknown), n_reference,
-      reference_sections, n_predicted, n_scored, n_constant_genes, random_state; and uns["stalign"]["embed"] of the
+      n_units (patients or sections that give the level), n_patients (0 where unknown), reliable_within,
+      n_reference, reference_sections, n_predicted, n_scored, n_constant_genes, random_state; and uns["stalign"]["embed"] of the
       query, where features of `tl.embed` were used.
 
     Reads
@@ -183,7 +191,7 @@ def predict_genes(
     how = Reading(features, target, layer, total_counts, library_key or column, table_key)
     if column is not None and folds.kind == "patient" and patient_key is None:
         patient_key = column
-    asked = read_spots(query, how, patient_key if reference is None else None)
+    asked = read_spots(query, how, patient_key if reference is None or patient_key in table.obs else None)
     if not asked.usable.any():
         first = how.names[0]
         raise ValueError(message(f"Expected a spot with features in obsm[{first!r}]", found="NaN in every row"))
@@ -201,12 +209,9 @@ def predict_genes(
             warn(_none_reliable(names, found.reliability))
             chosen = np.arange(min(N_GENES, len(names)))
     patients = set(source.patients[source.measured]) - {""}
-    if len(patients) == 1:
-        logger.warning(
-            "The reference is one patient (%s): reliability, shrinkage and intervals hold for further sections of that "
-            "patient, and say less about another.",
-            *patients,
-        )
+    scope = _scope(patients)
+    if reference is not None and scope != ACROSS and not (patients and set(asked.patients) == patients):
+        logger.warning("%s: %s", _SCOPES[scope], _WITHIN)
     record = {
         "split": folds.kind if reference is None else "reference",
         "model": model if isinstance(model, str) else repr(model),
@@ -220,6 +225,7 @@ def predict_genes(
         "held_out": found.fits[0].held_out,
         "n_units": found.fits[0].n_units,
         "n_patients": len(patients),
+        "reliable_within": scope,
         "n_reference": found.n_fitted,
         "random_state": plan.seed,
     }
@@ -266,6 +272,11 @@ def _how_chosen(genes: str | int | Sequence[str] | None) -> str:
     if isinstance(genes, int | np.integer):
         return "variable"
     return RELIABLE if isinstance(genes, str) and genes == RELIABLE else "named"
+
+
+def _scope(patients: set[str]) -> str:
+    """Say what reliability is told across: `patients`, or the parts of one `patient`, or `unknown`."""
+    return ACROSS if len(patients) > 1 else "patient" if patients else "unknown"
 
 
 def _reference_sections(
