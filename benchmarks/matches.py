@@ -1,10 +1,10 @@
-"""Image to gene retrieval: how often a spot's own profile is among the best 1, 5 and 10 % of its section, by `tl.retrieve`.
+"""Image to gene retrieval by `tl.retrieve`: how often a spot's own profile is among the best 1, 5 and 10 %.
 
 python benchmarks/matches.py [--weights NAME_OR_FOLDER ...] [--cache DIR] [--out DIR]
 
-Weights of stalign have aligned embeddings of image and genes. EfficientNet-Lite0 has none: its features (112 and 224 µm,
-and their surroundings) are mapped onto 50 principal components of expression by a ridge regression, or both are mapped
-onto 20 canonical variates, fitted to other sections (her2st C2 to C5 for C6, mob rep1 for rep2).
+Weights of stalign have aligned embeddings of image and genes. EfficientNet-Lite0 has none: its features (112 and
+224 µm, and their surroundings) are mapped onto 50 principal components of expression by a ridge regression, or both are
+mapped onto 20 canonical variates, fitted to other sections (her2st C2 to C5 for C6, mob rep1 for rep2).
 """
 
 from __future__ import annotations
@@ -36,8 +36,13 @@ def pairs(sections: list[AnnData], genes: pd.Index) -> tuple[np.ndarray, np.ndar
     """Features and expression less its mean, section by section, and the section of each spot."""
     features = [np.hstack([adata.obsm[key] for key in KEYS]) for adata in sections]
     groups = np.repeat(np.arange(len(sections)), [len(part) for part in features])
-    expression = np.vstack([normalise(adata[:, genes].X, np.asarray(adata.X.sum(1)).ravel()).toarray() for adata in sections])
+    expression = np.vstack([dense(adata, genes) for adata in sections])
     return standardise(np.vstack(features), groups), centred(expression, groups), groups
+
+
+def dense(adata: AnnData, genes: pd.Index) -> np.ndarray:
+    """Expression of some genes, log1p of counts per 10,000 of all."""
+    return normalise(adata[:, genes].X, np.asarray(adata.X.sum(1)).ravel()).toarray()
 
 
 def lite0(query: AnnData, reference: list[AnnData]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -48,8 +53,8 @@ def lite0(query: AnnData, reference: list[AnnData]) -> dict[str, tuple[np.ndarra
     shared = reference[0].var_names
     for adata in (*reference[1:], query):
         shared = shared[shared.isin(adata.var_names)]
-    dense = np.vstack([normalise(adata[:, shared].X, np.asarray(adata.X.sum(1)).ravel()).toarray() for adata in reference])
-    genes = shared[np.argsort(-dense.var(axis=0), kind="stable")[:GENES]]
+    variance = np.vstack([dense(adata, shared) for adata in reference]).var(axis=0)
+    genes = shared[np.argsort(-variance, kind="stable")[:GENES]]
     x, y, groups = pairs(reference, genes)
     new_x, new_y, _ = pairs([query], genes)
     axes = PCA(COMPONENTS, random_state=0).fit(y)

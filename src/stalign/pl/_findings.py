@@ -133,7 +133,8 @@ def gene_table(predicted: AnnData) -> str:
         note = html.paragraph(
             f"{failed} of {len(frame)} genes are not reliable. Reliability is the mean Pearson over held-out "
             f"{record.get('held_out', 'part')}s of the reference{patients}; nothing measured in this section went into "
-            f"it.{within(record)} {record.get('coverage', 0.9):.0%} intervals; `covered` is the share of spots that they held."
+            f"it.{within(record)} {record.get('coverage', 0.9):.0%} intervals; `covered` is the share of spots that"
+            " they held."
         )
     return html.table(frame.head(_BEST), f"The {min(_BEST, len(frame))} most reliable genes", digits=3) + note
 

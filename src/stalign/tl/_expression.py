@@ -79,6 +79,8 @@ class Spots:
         Centres, (n, 2), NaN where unknown; comparable within a section only.
     patients
         The patient of each spot, (n,) str; "" where unknown.
+    blocks
+        How many features come from each source.
     """
 
     features: np.ndarray
@@ -88,6 +90,7 @@ class Spots:
     groups: np.ndarray
     coords: np.ndarray
     patients: np.ndarray
+    blocks: tuple[int, ...]
 
     @property
     def usable(self) -> np.ndarray:
@@ -165,7 +168,8 @@ def _read(data: AnnData | SpatialData, how: Reading, patient_key: str | None) ->
         expression = normalise(counts, totals) if how.target == "cp10k" else sparse.csr_matrix(counts).log1p()
         measured = np.asarray(counts.sum(axis=1)).ravel() > 0
     genes = table.var_names.to_numpy().astype(str)
-    return Spots(_features(data, table, how), expression, measured, genes, section, coords, patients)
+    features, blocks = _features(data, table, how)
+    return Spots(features, expression, measured, genes, section, coords, patients, blocks)
 
 
 def _patients(table: AnnData, key: str | None) -> np.ndarray:
@@ -182,12 +186,15 @@ def _patients(table: AnnData, key: str | None) -> np.ndarray:
     return column.where(column.notna(), "").astype(str).to_numpy(dtype=object)
 
 
-def _features(data: AnnData | SpatialData, table: AnnData, how: Reading) -> np.ndarray:
+def _features(data: AnnData | SpatialData, table: AnnData, how: Reading) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Read or compute the features, and how many come from each source."""
     if isinstance(how.features, ImageFeatures):
-        return how.features.of(data, library_key=how.library_key, table_key=how.table_key)
+        computed = how.features.of(data, library_key=how.library_key, table_key=how.table_key)
+        return computed, how.features.blocks
     for name in how.features:
         check_modality(table, name)
-    return np.concatenate([features_of(table, name) for name in how.features], axis=1, dtype=np.float64)
+    parts = [features_of(table, name) for name in how.features]
+    return np.concatenate(parts, axis=1, dtype=np.float64), tuple(part.shape[1] for part in parts)
 
 
 def _join(parts: list[Spots]) -> Spots:
@@ -208,6 +215,7 @@ def _join(parts: list[Spots]) -> Spots:
         np.concatenate([part.groups + offset for part, offset in zip(parts, offsets[:-1], strict=True)]),
         np.concatenate([part.coords for part in parts]),
         np.concatenate([part.patients for part in parts]),
+        parts[0].blocks,
     )
 
 
