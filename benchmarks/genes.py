@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 SMALL, LARGE, AROUND = f"{LITE0}_112um", f"{LITE0}_224um", f"{LITE0}_context"
+DEFAULT = [SMALL, LARGE, AROUND, COLOUR, f"{COLOUR}_context"]  # the features of `tl.predict_genes`
 MODELS = ("ridge", "retrieval")
 
 
@@ -71,10 +72,14 @@ def methods(weights: dict[str, dict[str, str]]) -> Iterator[tuple[str, list[str]
         "Lite0, 224 µm": [LARGE],
         "Lite0, both": [SMALL, LARGE],
         "Lite0, both, and context": [SMALL, LARGE, AROUND],
+        "Lite0 and colours, with context": DEFAULT,
     }
     for name, keys in features.items():
         yield from ((f"{name}; {model}", keys, model) for model in MODELS)
     yield "colours; MLP", [COLOUR], "mlp"
+    yield "colours; kernel", [COLOUR], "kernel"
+    yield "Lite0, both, and context; kernel", [SMALL, LARGE, AROUND], "kernel"
+    yield "Lite0 and colours, with context; kernel (default)", DEFAULT, "kernel"
 
 
 def row(task: str, method: str, var: pd.DataFrame, seed: int) -> dict[str, Any]:
@@ -115,10 +120,12 @@ def main() -> None:
         for method, features, model in methods(keys):
             if args.only and args.only not in method:
                 continue
-            for seed in range(args.seeds):
+            drawn = model == "mlp" or len(reference) == 1  # held-out sections need no seed, regions do
+            for seed in range(args.seeds if drawn else 1):
                 found = stalign.tl.predict_genes(
-                    query, reference, genes=args.genes, use_rep=features, model=model, random_state=seed
-                )
+                    query, reference, genes=args.genes, use_rep=features, model=model, random_state=seed,
+                    patient_key="patient" if len(reference) > 1 else None,
+                )  # fmt: skip
                 rows.append(row(task.name, method, found.var, seed))
         table = pd.DataFrame(rows)
         shown = table[table["task"] == task.name].drop(columns=["task", "genes", "seed"])

@@ -42,7 +42,7 @@ def read(root: Path, names: Iterable[str]) -> dict[str, AnnData]:
 
 
 def add_colours(adata: AnnData, cache: Path) -> None:
-    """Colour statistics of windows of three sizes around each spot, (n_obs, 90)."""
+    """Colour statistics of windows of three sizes around each spot, (n_obs, 90), and their Gaussian mean."""
 
     def compute() -> NDArray[np.float32]:
         (section,) = open_sections(adata)
@@ -54,6 +54,8 @@ def add_colours(adata: AnnData, cache: Path) -> None:
         return features
 
     adata.obsm[COLOUR] = _kept(cache, adata, COLOUR, compute)
+    (section,) = open_sections(adata, image=False)
+    adata.obsm[f"{COLOUR}_context"] = gaussian_mean(adata.obsm[COLOUR], section.coords_um, CONTEXT_UM)
 
 
 def add_lite0(adata: AnnData, cache: Path) -> None:
