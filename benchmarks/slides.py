@@ -3,8 +3,9 @@
     OMP_NUM_THREADS=1 python benchmarks/slides.py [--side 20000] [--mpp 0.3] [--spots N] [--jpeg]
 
 The slide is a tiled TIFF that is made of the texture of a real section (her2st C3) in a temporary folder, region by
-region: tissue with a rim of glass, which at 0.3 µm per px holds some 3,600 spots of a Visium grid. The reference is her2st C4 and C5, whose features are computed beforehand, as they
-stay in the feature cache. Each step is timed in one process that starts anew.
+region: tissue with a rim of glass, which at 0.3 µm per px holds some 3,600 spots of a Visium grid. The reference is
+her2st C4 and C5, whose features are computed beforehand, as they stay in the feature cache. Each step is timed in one
+process that starts anew.
 """
 
 from __future__ import annotations
