@@ -88,7 +88,7 @@ def main() -> None:
             ways[Path(weights).name] = (keys["image"], keys["gene"])
         for way, values in lite0(query, [sections[other] for other in others]).items():
             ways[way] = (f"{way} image", f"{way} gene")
-            query.obsm |= dict(zip(ways[way], values, strict=True))
+            query.obsm.update(dict(zip(ways[way], values, strict=True)))
         for way, rep in ways.items():
             recall = stalign.tl.retrieve(query, n=1, use_rep=rep).attrs["recall"]
             rows.append({"method": way, "section": task, **recall})

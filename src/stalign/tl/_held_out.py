@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,6 +43,8 @@ class Plan:
         Seed of models, folds and regions.
     coverage
         Share of spots that intervals hold.
+    carry
+        What the factor of each gene is multiplied by.
     """
 
     fitter: Callable[[int], Fitter] | None
@@ -50,6 +52,7 @@ class Plan:
     standard: str
     seed: int
     coverage: float
+    carry: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -256,6 +259,7 @@ def _fit(plan: Plan, source: Spots, rows: np.ndarray, targets: np.ndarray) -> Fi
         model = fit_ridge(features, targets, groups, folds)
     else:
         model = fit_model(plan.fitter(plan.seed), features, targets, groups, folds)
+    model = replace(model, shrink=plan.carry * model.shrink)
     mean, error = reliability(targets, model.pattern, sections, folds)
     below, above = residual_range(targets, model.held_out, plan.coverage)
     n_units = len(np.unique(folds)) if kind in {"patient", "section"} else 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 ACROSS = "patients"  # what reliability is told across: patients, or only the parts of one, or nobody knows
+OTHER_PATIENT = 0.5  # of the factor, from one patient to another: the best is .43 from her2st C2 to C6 to A2
 _SCOPES = {"patient": "The reference is one patient", "unknown": "The patients of the reference are not known"}
 _WITHIN = (
     "genes are reliable within the reference's patient only, and shrinkage and intervals are those for further "
@@ -59,7 +61,8 @@ def predict_genes(
 
     The same held-out parts say, before anything of the query is seen, which genes can be relied on and how far off
     predictions are. They can't say more than the reference holds: with one patient, reliability, factor and intervals
-    are those for further sections of that patient, and another patient's level of a gene may lie elsewhere.
+    are those for further sections of that patient, and another patient's level of a gene may lie elsewhere. Where the
+    query is known to be another patient than the one of the reference, the factor is halved.
 
     Parameters
     ----------
@@ -134,7 +137,8 @@ def predict_genes(
     - uns["stalign"]["predict_genes"]: split (`reference`, `spot`, `section` or `patient`), split_key, model, alpha
       (penalty per spot, of each fold), use_rep, standardise, target, coverage, genes (how they were chosen),
       n_candidates, n_reliable, held_out (`patient`, `section`, `region` or `spot`: what reliability is told from),
-      n_units (patients or sections that give the level), n_patients (0 where unknown), reliable_within, n_reference,
+      n_units (patients or sections that give the level), n_patients (0 where unknown), reliable_within, carry (0.5 where
+      the query is another patient than the one of the reference, else 1: part of `shrink`), n_reference,
       reference_sections, n_predicted, n_scored, n_constant_genes, random_state; and uns["stalign"]["embed"] of the
       query, where features of `tl.embed` were used.
 
@@ -200,6 +204,9 @@ def predict_genes(
         source, parts = asked, split_spots(asked, folds, table.obs[column] if column else None, plan.seed)
     else:
         source, parts = read_spots(reference, how, patient_key), None
+    patients, others = set(source.patients[source.measured]) - {""}, set(asked.patients) - {""}
+    if reference is not None and len(patients) == 1 and others and not patients & others:
+        plan = replace(plan, carry=OTHER_PATIENT)
     names = candidates(source, genes)
     found = predict_parts(plan, source, asked, names, parts)
     chosen = np.arange(len(names))
@@ -209,9 +216,8 @@ def predict_genes(
         if not len(chosen):
             warn(none_reliable(names, found.reliability))
             chosen = np.arange(min(N_GENES, len(names)))
-    patients = set(source.patients[source.measured]) - {""}
     scope = _scope(patients)
-    if reference is not None and scope != ACROSS and not (patients and set(asked.patients) == patients):
+    if reference is not None and scope != ACROSS and not (patients and others == patients):
         logger.warning("%s: %s", _SCOPES[scope], _WITHIN)
     record = {
         "split": folds.kind if reference is None else "reference",
@@ -227,6 +233,7 @@ def predict_genes(
         "n_units": found.fits[0].n_units,
         "n_patients": len(patients),
         "reliable_within": scope,
+        "carry": plan.carry,
         "n_reference": found.n_fitted,
         "random_state": plan.seed,
     }
