@@ -137,8 +137,8 @@ def predict_genes(
     - uns["stalign"]["predict_genes"]: split (`reference`, `spot`, `section` or `patient`), split_key, model, alpha
       (penalty per spot, of each fold), use_rep, standardise, target, coverage, genes (how they were chosen),
       n_candidates, n_reliable, held_out (`patient`, `section`, `region` or `spot`: what reliability is told from),
-      n_units (patients or sections that give the level), n_patients (0 where unknown), reliable_within, carry (0.5 where
-      the query is another patient than the one of the reference, else 1: part of `shrink`), n_reference,
+      n_units (patients or sections that give the level), n_patients (0 where unknown), reliable_within, carry (0.5
+      where the query is another patient than the one of the reference, else 1: part of `shrink`), n_reference,
       reference_sections, n_predicted, n_scored, n_constant_genes, random_state; and uns["stalign"]["embed"] of the
       query, where features of `tl.embed` were used.
 
