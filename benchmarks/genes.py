@@ -1,45 +1,35 @@
-"""Genes from images, on patients and sections that were not fitted to: Pearson and MSE against predicting the mean.
+"""Genes from images, on sections and patients that were not fitted to: Pearson, and MSE over that of the mean.
 
-python benchmarks/genes.py [--weights NAME_OR_FOLDER | --no-weights] [--images] [--genes 50] [--out DIR] [--name genes]
+python benchmarks/genes.py [--weights NAME_OR_FOLDER ...] [--seeds 3] [--genes 50] [--cache DIR] [--out DIR]
 
-The floor is ridge on colour means, spreads and histograms of three window sizes, on raw features as a plain regression
-would take them ("plain ridge"), and through `tl.predict_genes`, which standardises by section and shrinks ("colours").
-With `--images` colours, the weights' image embedding and EfficientNet-Lite0 at 112 µm, 224 µm, both, and both with what
-surrounds a spot (the default of `tl.predict_genes`) are compared, each by ridge and by retrieval.
-
-Windows, context, softmax and the limit of `reliable` were chosen on her2st C2 to C5, each predicted from the others,
-with a look at regions of mob; penalty and factors are chosen in each call, on held-out sections of the reference.
+Every row goes through `tl.predict_genes`, by ridge, by retrieval (softmax of the nearest 100 reference spots) and by an
+MLP or the default where named. Penalty, shrinkage and what else a call chooses is chosen on held-out sections or
+regions of its own reference, which the predicted section has no part in; docs/slides.md says which constants of the
+library were chosen on what. Seeds change regions and the MLP.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
+from image_sections import COLOUR, LITE0, add_colours, add_lite0, add_weights, read
 from real import data_root
-from sklearn.linear_model import RidgeCV
-from sklearn.preprocessing import StandardScaler
 
 import stalign
-from stalign._constants import Keys
-from stalign.core.colour import colour_features
-from stalign.core.patches import spot_windows_um
-from stalign.core.scores import per_gene
-from stalign.data import open_sections as sections
 
 if TYPE_CHECKING:
-    from anndata import AnnData
-    from numpy.typing import NDArray
+    from collections.abc import Iterator
 
-WINDOWS_UM = (100.0, 250.0, 600.0)  # sides of the windows in µm
-PATCH_PX = 24
-COLOUR = "X_colour"
+    from anndata import AnnData
+
+SMALL, LARGE, AROUND = f"{LITE0}_112um", f"{LITE0}_224um", f"{LITE0}_context"
+DEFAULT = [SMALL, LARGE, AROUND, COLOUR, f"{COLOUR}_context"]  # the features of `tl.predict_genes`
 MODELS = ("ridge", "retrieval")
-LITE0 = ["X_lite0_112um", "X_lite0_224um", "X_lite0_context"]
 
 
 @dataclass(frozen=True)
@@ -62,185 +52,123 @@ TASKS = (
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", default="stalign-mini")
-    parser.add_argument("--no-weights", action="store_true", help="only the floor")
-    parser.add_argument("--images", action="store_true", help="compare image encoders, by ridge and retrieval")
-    parser.add_argument("--rep", nargs="*", default=[], help="further obsm keys, of sections given with --sections")
-    parser.add_argument("--sections", type=Path, help="folder of <section>.h5ad to read instead of embedding anew")
+    parser.add_argument("--weights", nargs="*", default=["stalign-mini"])
     parser.add_argument("--genes", type=int, default=50, help="that many most variable genes of the reference")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", help="rows whose name holds this text")
+    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "stalign-genes")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--name", default="genes", help="name of the files written")
     return parser.parse_args()
 
 
-def read(root: Path, names: list[str]) -> dict[str, AnnData]:
-    """Read sections with their images."""
-    her2st, found = None, {}
-    for name in names:
-        if name.startswith("rep"):
-            found[name] = stalign.io.read_h5ad(root / "mob" / f"{name}.h5ad")
-            continue
-        her2st = her2st if her2st is not None else stalign.io.read_h5ad(root / "her2st" / "her2st.h5ad")
-        found[name] = her2st[her2st.obs["section"] == name].copy()
-        found[name].uns["spatial"] = {name: her2st.uns["spatial"][name]}
-    return found
-
-
-def colours(adata: AnnData) -> NDArray[np.float32]:
-    """Colour statistics of windows of three sizes around each spot, (n_obs, 90), NaN without a position."""
-    (view,) = sections(adata)
-    scale = view.image.scale / view.coord_mpp  # image px per µm
-    offset = np.tile(view.image.offset, 2)
-    features = np.full((adata.n_obs, 3 * 30), np.nan, np.float32)
-    seen = view.valid
-    features[seen] = np.hstack(
-        [
-            colour_features(view.image.patches(spot_windows_um(view.coords_um[seen], side) * scale + offset, PATCH_PX))
-            for side in WINDOWS_UM
-        ]
-    )
-    return features
-
-
-def plain_ridge(query: AnnData, reference: list[AnnData], genes: list[str]) -> pd.DataFrame:
-    """Ridge on raw features pooled over sections, penalty by leave-one-out: nothing is done about shifts."""
-
-    def read_pair(adata: AnnData) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        counts = adata.X.astype(float)
-        scale = 1e4 / np.maximum(np.asarray(counts.sum(axis=1)), 1)
-        return adata.obsm[COLOUR], np.log1p(counts[:, adata.var_names.get_indexer(genes)].toarray() * scale)
-
-    parts = [read_pair(adata) for adata in reference]
-    x, y = (np.concatenate([part[i] for part in parts]) for i in range(2))
-    scaler = StandardScaler().fit(x)
-    model = RidgeCV(alphas=np.logspace(-2, 5, 15)).fit(scaler.transform(x), y)
-    new_x, truth = read_pair(query)
-    table = pd.DataFrame(per_gene(truth, model.predict(scaler.transform(new_x))), index=genes)
-    table["mse_mean"] = ((truth - y.mean(axis=0)) ** 2).mean(axis=0)
-    return table
-
-
-def image_methods(reps: dict[str, list[str]]) -> list[tuple[str, dict[str, object]]]:
-    """Name every image encoder that is compared, with ridge and with retrieval."""
-    found = {
-        **{name: keys for name, keys in reps.items() if "+" not in name},
-        "Lite0, 112 µm": LITE0[:1],
-        "Lite0, 224 µm": LITE0[1:2],
-        "Lite0, both": LITE0[:2],
-        "Lite0, both, and context (default)": LITE0,
+def methods(weights: dict[str, dict[str, str]]) -> Iterator[tuple[str, list[str], Any]]:
+    """Name the rows: features and model."""
+    features = {"colours": [COLOUR]}
+    for name, keys in weights.items():
+        features |= {f"{name} image": [keys["image"]], f"{name} fused, from the image alone": [keys["fused"]]}
+    features |= {
+        "Lite0, 112 µm": [SMALL],
+        "Lite0, 224 µm": [LARGE],
+        "Lite0, both": [SMALL, LARGE],
+        "Lite0, both, and context": [SMALL, LARGE, AROUND],
+        "Lite0 and colours, with context": DEFAULT,
     }
-    return [(f"{name}, {model}", {"use_rep": rep, "model": model}) for name, rep in found.items() for model in MODELS]
+    for name, keys in features.items():
+        yield from ((f"{name}; {model}", keys, model) for model in MODELS)
+    yield "colours; MLP", [COLOUR], "mlp"
+    yield "colours; kernel", [COLOUR], "kernel"
+    yield "Lite0, both, and context; kernel", [SMALL, LARGE, AROUND], "kernel"
+    yield "Lite0 and colours, with context; kernel (default)", DEFAULT, "kernel"
 
 
-def methods(reps: dict[str, list[str]]) -> list[tuple[str, dict[str, object]]]:
-    """Name every setting of `tl.predict_genes` that is compared."""
-    found = []
-    for name, keys in reps.items():
-        for suffix, extra in (("", {}), (", ranks", {"standardise": "rank"}), (", MLP", {"model": "mlp"})):
-            found.append((f"{name}{suffix}", {"use_rep": keys, **extra}))
-    return found
-
-
-def row(task: Task, method: str, var: pd.DataFrame) -> dict[str, object]:
-    ratio = var["mse"] / var["mse_mean"]
-    told = {}
-    if "reliable" in var:
-        kept = var[var["reliable"]]
-        told = {
-            "reliable": len(kept),
-            "pearson_reliable": kept["pearson"].mean(),
-            "negative": int((var["pearson"] < 0).sum()),
-            "negative_reliable": int((kept["pearson"] < 0).sum()),
-            "covered": var["covered"].mean(),
-        }
+def row(task: str, method: str, var: pd.DataFrame, seed: int) -> dict[str, Any]:
+    """Score one prediction."""
+    kept = var[var["reliable"]]
     return {
-        "task": task.name,
+        "task": task,
         "method": method,
+        "seed": seed,
         "genes": len(var),
         "pearson": var["pearson"].mean(),
         "mse": var["mse"].mean(),
         "mse_mean": var["mse_mean"].mean(),
         "ratio": var["mse"].mean() / var["mse_mean"].mean(),
-        "worst_gene": ratio.max(),
-        **told,
+        "worst_gene": (var["mse"] / var["mse_mean"]).max(),
+        "negative": int((var["pearson"] < 0).sum()),
+        "reliable": len(kept),
+        "pearson_reliable": kept["pearson"].mean(),
+        "negative_reliable": int((kept["pearson"] < 0).sum()),
+        "covered": var["covered"].mean(),
     }
 
 
 def main() -> None:
     args = arguments()
     stalign.settings.show_progress = False
-    stalign.settings.verbosity = "warning"
-    names = sorted({name for task in TASKS for name in (*task.reference, task.query)})
-    slides = read(data_root(), names)
-    reps = {"colours": [COLOUR]}
-    for name, adata in slides.items():
-        adata.obsm[COLOUR] = colours(adata)
-        if args.images:  # once for all settings
-            features = stalign.tl.ImageFeatures().of(adata, library_key=None, table_key=None)
-            width = features.shape[1] // 4
-            adata.obsm.update(dict(zip(LITE0, np.split(features, [width, 2 * width], axis=1), strict=True)))
-        if args.sections:
-            import anndata
-
-            stored = anndata.read_h5ad(args.sections / f"{name}.h5ad")
-            for key in args.rep:
-                adata.obsm[key] = stored.obsm[key]
-        elif not args.no_weights:
-            stalign.tl.embed(adata, args.weights, genes=False)
-    if args.sections:
-        reps |= {key: [key] for key in args.rep}
-    elif not args.no_weights:
-        reps |= {"stalign image": [Keys.EMBED_IMAGE], "stalign image + colours": [Keys.EMBED_IMAGE, COLOUR]}
+    stalign.settings.verbosity = "error"
+    sections = read(data_root(), sorted({name for task in TASKS for name in (*task.reference, task.query)}))
+    keys: dict[str, dict[str, str]] = {}
+    for adata in sections.values():
+        add_colours(adata, args.cache)
+        add_lite0(adata, args.cache)
+        keys = {Path(name).name: add_weights(adata, name, args.cache) for name in args.weights}
     rows = []
     for task in TASKS:
-        query, reference = slides[task.query], [slides[name] for name in task.reference]
-        for method, options in (image_methods if args.images else methods)(reps):
-            found = stalign.tl.predict_genes(query, reference, genes=args.genes, random_state=args.seed, **options)
-            if not args.images and (not rows or rows[-1]["task"] != task.name):
-                rows.append(
-                    row(task, "plain ridge on colours (floor)", plain_ridge(query, reference, list(found.var_names)))
-                )
-            rows.append(row(task, method, found.var))
-        shown = pd.DataFrame([r for r in rows if r["task"] == task.name]).drop(columns=["task", "genes"])
-        print(task.name, shown.round(3).to_string(index=False), sep="\n", flush=True)
-        write(pd.DataFrame(rows), args.out, args.name)
+        query: AnnData = sections[task.query]
+        reference = [sections[name] for name in task.reference]
+        for method, features, model in methods(keys):
+            if args.only and args.only not in method:
+                continue
+            drawn = model == "mlp" or len(reference) == 1  # held-out sections need no seed, regions do
+            for seed in range(args.seeds if drawn else 1):
+                found = stalign.tl.predict_genes(
+                    query, reference, genes=args.genes, use_rep=features, model=model, random_state=seed,
+                    patient_key="patient" if len(reference) > 1 else None,
+                )  # fmt: skip
+                rows.append(row(task.name, method, found.var, seed))
+        table = pd.DataFrame(rows)
+        shown = table[table["task"] == task.name].drop(columns=["task", "genes", "seed"])
+        print(task.name, shown.groupby("method", sort=False).mean().round(3).to_string(), sep="\n", flush=True)
+        write(table, args.out, args.name)
 
 
 def write(table: pd.DataFrame, out: Path, stem: str) -> None:
-    """Write the rows as CSV, and Pearson with the ratio of errors as Markdown."""
+    """Write the rows as CSV, and two tables of means over seeds as Markdown."""
     out.mkdir(parents=True, exist_ok=True)
-    table.to_csv(out / f"{stem}.csv", index=False)
-    cells = table.assign(cell=[f"{r.pearson:.2f} ({r.ratio:.2f})" for r in table.itertuples()])
-    wide = cells.pivot(index="method", columns="task", values="cell").reindex(
-        index=list(dict.fromkeys(table["method"])), columns=list(dict.fromkeys(table["task"]))
-    )
+    table.round(4).to_csv(out / f"{stem}.csv", index=False)
+    grouped = table.groupby(["method", "task"], sort=False)
+    mean, spread = grouped.mean(numeric_only=True), grouped["pearson"].std(ddof=0)
+    order = list(dict.fromkeys(table["method"])), list(dict.fromkeys(table["task"]))
+    best = {
+        (at): f"{r.pearson:.2f}{f' ± {spread[at]:.2f}' if spread[at] >= 0.005 else ''} ({r.ratio:.2f})"
+        for at, r in zip(mean.index, mean.itertuples(), strict=True)
+    }
+    told = {
+        at: f"{r.reliable:.0f}; {r.negative_reliable:.0f} of {r.negative:.0f}; {r.covered:.2f}"
+        for at, r in zip(mean.index, mean.itertuples(), strict=True)
+    }
+    n_genes, n_seeds = int(table["genes"].max()), table["seed"].nunique()
     lines = [
-        f"Mean Pearson over the {int(table['genes'].max())} most variable genes of the reference; in brackets the mean "
-        "squared error over that of predicting the reference's mean.",
+        f"Mean Pearson over the {n_genes} most variable genes of the reference, mean over {n_seeds} seeds (± their "
+        "standard deviation from 0.01 up); in brackets the mean squared error over that of predicting the reference's "
+        "mean.",
         "",
-        "| " + " | ".join(["method", *wide.columns]) + " |",
-        "|" + "---|" * (len(wide.columns) + 1),
+        *_markdown(best, *order),
+        "",
+        "How many of these genes are called reliable by the reference alone; how many of the reliable and of all genes "
+        "have a negative Pearson; and the share of spots within their 90 % interval.",
+        "",
+        *_markdown(told, *order),
     ]
-    if "covered" in table and table["covered"].notna().all():
-        lines[0] += (
-            " Below: how many genes are called reliable by the reference alone, how many of these and of all have a "
-            "negative Pearson, and the share of spots within their 90 % interval."
-        )
-    lines += [
-        "| " + " | ".join([str(name), *cell]) + " |" for name, cell in zip(wide.index, wide.to_numpy(), strict=True)
-    ]
-    if "covered" in table and table["covered"].notna().all():
-        told = table.assign(
-            cell=[
-                f"{r.reliable:.0f} of {r.genes}; {r.negative_reliable:.0f} of {r.negative:.0f}; {r.covered:.2f}"
-                for r in table.itertuples()
-            ]
-        ).pivot(index="method", columns="task", values="cell")
-        told = told.reindex(index=wide.index, columns=wide.columns)
-        lines += ["", "| " + " | ".join(["method", *told.columns]) + " |", "|" + "---|" * (len(told.columns) + 1)]
-        lines += ["| " + " | ".join([str(n), *c]) + " |" for n, c in zip(told.index, told.to_numpy(), strict=True)]
     (out / f"{stem}.md").write_text("\n".join(lines) + "\n")
+
+
+def _markdown(cells: dict[tuple[str, str], str], methods: list[str], tasks: list[str]) -> list[str]:
+    head = ["| " + " | ".join(["method", *tasks]) + " |", "|" + "---|" * (len(tasks) + 1)]
+    return head + [
+        "| " + " | ".join([name, *(cells.get((name, task), "–") for task in tasks)]) + " |" for name in methods
+    ]
 
 
 if __name__ == "__main__":

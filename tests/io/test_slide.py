@@ -165,3 +165,35 @@ def test_measured_spots_lie_on_the_tissue_that_is_found(shared_data):
     assert near.mean() > 0.9
     area = found.n_obs * 50**2 / (adata.n_obs * 200**2)
     assert 0.8 < area < 1.4
+
+
+def test_a_tiled_slide_and_a_jpeg_are_the_same_slide(tmp_path, monkeypatch):
+    image = made()
+    options = {"tile": (64, 64), "photometric": "rgb", "resolution": (2500, 2500), "resolutionunit": 3}
+    tifffile.imwrite(tmp_path / "a.tif", image, **options)
+    Image.fromarray(image).save(tmp_path / "a.jpg", quality=95)
+    features = stalign.tl.ImageFeatures("colour", windows=(100.0,), colours=(150.0,))
+    monkeypatch.setattr("stalign.io._files.SMALL_PX", 1000)
+    whole, photo = read_slide(tmp_path / "a.tif"), read_slide(tmp_path / "a.jpg", 4.0)
+    assert whole.obs_names.tolist() == photo.obs_names.tolist()
+    expected = features.of(whole, library_key=None, table_key=None)
+    off = np.abs(features.of(photo, library_key=None, table_key=None) - expected)
+    assert np.median(off[:, :3]) < 0.01
+    monkeypatch.setattr("stalign.data.images._IN_MEMORY", 1000)
+    monkeypatch.setattr("stalign.data.images._IN_TILES", 100_000)
+    in_tiles = read_slide(tmp_path / "a.tif")
+    (section,) = open_sections(in_tiles)
+    assert section.image.lazy
+    np.testing.assert_array_equal(features.of(in_tiles, library_key=None, table_key=None), expected)
+
+
+def test_tissue_under_a_pen_gets_no_spot_and_a_hole_stays(tmp_path):
+    image = made()
+    image[60:240, 160:172] = (20, 150, 60)  # a green line, 48 µm wide, over the tissue
+    image[180:225, 90:140] = (244, 243, 245)  # a hole of 180 x 200 µm, too small to stay
+    image[70:150, 190:265] = (244, 243, 245)  # one of 320 x 300 µm
+    Image.fromarray(image).save(tmp_path / "pen.png")
+    x, y = read_slide(tmp_path / "pen.png", 4.0, grid=20).obsm[Keys.SPATIAL].T
+    assert not ((x > 158) & (x < 174)).any()
+    assert ((x > 95) & (x < 135) & (y > 185) & (y < 220)).any()
+    assert not ((x > 200) & (x < 255) & (y > 80) & (y < 140)).any()

@@ -81,7 +81,7 @@ def test_errors(predicted):
 def test_the_most_reliable_genes_are_shown_and_the_figure_says_why(predicted):
     predicted.var["reliability"] = [0.12, 0.4, 0.6, 0.1]
     predicted.var["reliable"] = [False, True, True, False]
-    record = {"held_out": "section", "n_patients": 1, "target": "counts"}
+    record = {"held_out": "section", "n_patients": 1, "target": "counts", "reliable_within": "patient"}
     predicted.uns["stalign"] = {"predict_genes": record}
     del predicted.layers["truth"]
     figure = genes(predicted, n=2, show=False, return_fig=True)
@@ -89,6 +89,7 @@ def test_the_most_reliable_genes_are_shown_and_the_figure_says_why(predicted):
     reason = figure.get_supxlabel()
     assert "the most reliable of 4" in reason and "CUX2 0.60, PCP4 0.40" in reason
     assert "held-out sections of the reference of one patient" in reason
+    assert reason.endswith("Reliable within the reference's patient only.")
     assert figure.axes[-1].get_ylabel() == "log1p of counts"
     figure = genes(predicted, ["MOBP"], show=False, return_fig=True)
     assert figure.axes[0].get_title() == "MOBP predicted (not reliable)"

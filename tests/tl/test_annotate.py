@@ -192,3 +192,19 @@ def test_report_and_figure(few, tmp_path):
     assert "spots that had a label" in page
     with pytest.raises(KeyError, match="tl.annotate"):
         stalign.pl.annotate(few, "nothing")
+
+
+def test_a_slide_without_spots_is_annotated_by_its_image():
+    reference = stalign.datasets.toy(20)
+    fine = stalign.io.read_slide(reference, grid=60)
+    for part in (reference, fine):
+        stalign.tl.embed(part)
+    annotate(fine, "domain", reference=reference)
+    assert fine.uns[KEY]["params"]["use_rep"] == "X_stalign_image"
+    distance = np.linalg.norm(reference.obsm["spatial"][:, None] - fine.obsm["spatial"][None], axis=2)
+    there = reference.obs["domain"].astype(str).to_numpy()[distance.argmin(axis=0)]
+    right = (fine.obs[KEY].astype(str) == there).mean()
+    annotate(fine, "domain", reference=reference, use_rep="X_stalign")
+    assert right > 0.4 and right >= (fine.obs[KEY].astype(str) == there).mean()
+    annotate(reference, "domain", reference=reference.copy())
+    assert reference.uns[KEY]["params"]["use_rep"] == "X_stalign"

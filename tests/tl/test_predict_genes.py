@@ -17,7 +17,7 @@ from stalign.core.expression import normalise
 from stalign.tl import Folds, ImageFeatures
 from stalign.tl import predict_genes as predict
 
-predict_genes = partial(predict, use_rep=Keys.EMBED_IMAGE)
+predict_genes = partial(predict, use_rep=Keys.EMBED_IMAGE, model="ridge")  # these features are linear in expression
 
 
 @pytest.fixture
@@ -172,12 +172,12 @@ def test_totals_and_layers_are_those_of_both(first, second):
     np.testing.assert_allclose(found.layers["truth"], truth, rtol=1e-6)
 
 
-@pytest.mark.parametrize("model", ["mlp", KNeighborsRegressor(10)], ids=["mlp", "sklearn"])
+@pytest.mark.parametrize("model", ["kernel", "mlp", KNeighborsRegressor(10)], ids=["kernel", "mlp", "sklearn"])
 def test_other_models_are_seeded_and_predict(first, second, model):
     found, again = (predict_genes(second, first, genes=4, model=model, random_state=3) for _ in range(2))
     np.testing.assert_array_equal(found.X, again.X)
     assert found.var["pearson"].mean() > 0.15
-    assert "alpha" not in found.uns["stalign"]["predict_genes"]
+    assert ("alpha" in found.uns["stalign"]["predict_genes"]) == (model == "kernel")
 
 
 def test_mlp_learns_what_is_not_linear(first):
@@ -187,11 +187,11 @@ def test_mlp_learns_what_is_not_linear(first):
     adata = anndata.AnnData(sparse.csr_matrix(counts.astype(np.float32)), obs=first.obs, obsm={"X_x": x})
     adata.var_names = ["curved", "flat"]
     query, reference = adata[:200].copy(), adata[200:].copy()
-    ridge, mlp = (
+    ridge, mlp, kernel = (
         predict_genes(query, reference, genes=["curved"], use_rep="X_x", model=model).var["pearson"].iloc[0]
-        for model in ("ridge", "mlp")
+        for model in ("ridge", "mlp", "kernel")
     )
-    assert mlp > 0.5 > ridge + 0.2
+    assert min(mlp, kernel) > 0.5 > ridge + 0.2
 
 
 def test_several_representations_side_by_side(first, second):
@@ -351,6 +351,32 @@ def test_default_features_are_those_of_lite0():
     np.testing.assert_allclose(found[:, 848:].mean(), found[:, :848].mean(), rtol=0.1)
 
 
+def test_colours_are_put_beside_the_features():
+    adata = stalign.datasets.toy(8)
+    features = colour(colours=(100.0, 300.0))
+    found = features.of(adata, library_key=None, table_key=None)
+    assert len(features.names) == len(features.blocks) == 4
+    assert sum(features.blocks) == found.shape[1] == 27 * 2 + 60 * 2
+    np.testing.assert_allclose(found[:, :54], colour().of(adata, library_key=None, table_key=None))
+    (section,) = stalign.data.open_sections(adata)
+    own = section.image.patches(section.windows("spot", width_um=300.0).astype(float), 24)
+    np.testing.assert_allclose(found[:, 54 + 30 : 54 + 33], own.mean(axis=(1, 2)) / 255, atol=0.02)
+    record = predict(adata, genes=2, use_rep=features).uns["stalign"]["predict_genes"]
+    assert record["use_rep"] == features.names and record["model"] == "kernel"
+
+
+def test_each_source_of_features_counts_alike_in_the_kernel(first, second):
+    for part in (first, second):
+        part.obsm["X_a"] = part.obsm[Keys.EMBED_IMAGE][:, :3]
+        part.obsm["X_noise"] = np.random.default_rng(part.n_obs).normal(size=(part.n_obs, 300))
+        part.obsm["X_both"] = np.hstack([part.obsm["X_a"], part.obsm["X_noise"]])
+    apart, together = (
+        predict(second, first, genes=10, use_rep=rep).var["pearson"].mean()  # the kernel is the default
+        for rep in (["X_a", "X_noise"], "X_both")
+    )
+    assert apart > together + 0.02
+
+
 def test_slides_without_spots_are_predicted(tmp_path):
     reference = stalign.datasets.toy(12)
     fine = stalign.io.read_slide(reference, grid=50)
@@ -414,9 +440,33 @@ def test_patients_are_held_out_where_they_are_known(two, caplog, monkeypatch):
     assert (by_section["held_out"], by_section["n_units"], by_section["n_patients"]) == ("section", 4, 0)
     assert "one patient" not in caplog.text
     one = predict_genes(sections[0], sections[:2], genes=3, patient_key="who").uns["stalign"]["predict_genes"]
-    assert (one["held_out"], one["n_patients"]) == ("section", 1) and "one patient (P0)" in caplog.text
+    assert (one["held_out"], one["n_patients"], one["reliable_within"]) == ("section", 1, "patient")
+    assert "one patient" not in caplog.text  # the query is of that patient, too
     with pytest.raises(KeyError, match="patient_key"):
         predict_genes(sections[0], sections, genes=3, patient_key="nobody")
+
+
+def test_a_reference_of_one_patient_says_so(two, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("stalign"), "propagate", True)
+    parts = [two[two.obs["library"] == f"toy_{number}"].copy() for number in (1, 2)]
+    found = predict_genes(*parts, genes=3)
+    assert (found.var["reliable_within"] == "unknown").all()
+    assert "patients of the reference are not known" in caplog.text
+    plain = found
+    for part, who in zip(parts, ("P0", "P1"), strict=True):
+        part.obs["patient"] = who
+    caplog.clear()
+    found = predict_genes(*parts, genes=3)
+    assert (found.var["reliable_within"] == "patient").all()
+    assert found.uns["stalign"]["predict_genes"]["carry"] == 0.5  # the query is of another
+    np.testing.assert_allclose(found.var["shrink"], plain.var["shrink"] / 2)
+    assert np.abs(found.X - found.var["level"].to_numpy()).max() < np.abs(plain.X - plain.var["level"].to_numpy()).max()
+    assert "The reference is one patient: genes are reliable within the reference's patient only" in caplog.text
+    caplog.clear()
+    found = predict_genes(parts[0], parts, genes=3)
+    record = found.uns["stalign"]["predict_genes"]
+    assert (found.var["reliable_within"] == "patients").all() and record["held_out"] == "patient"
+    assert "within" not in caplog.text
 
 
 def test_raw_counts_as_target(first, second):

@@ -12,6 +12,7 @@ from torch import nn
 
 from stalign._optional import require
 from stalign._validate import message, one_of
+from stalign.encoders.fold import fold_batch_norms
 from stalign.encoders.rename import IGNORED, LAYOUTS
 from stalign.encoders.runtime import PRECISIONS, autocast, halve, pick_device
 from stalign.encoders.state import assign, read_state
@@ -47,6 +48,7 @@ _TIMM: dict[str, tuple[str, dict[str, Any]]] = {
     "resnet50": ("resnet50", {}),
 }  # fmt: skip
 _BUFFERS = ("ctranspath", "resnet18", "resnet50", LITE0)  # convolutional, with buffers that no checkpoint sets
+_ROWS = 4  # patches that EfficientNet-Lite0 takes together on a CPU, whose cache holds no more
 
 
 class Pooled(nn.Module):
@@ -183,6 +185,8 @@ class ImageEncoder:
         self.device = device
         self.precision = precision
         self.network = network.eval().requires_grad_(requires_grad=False).to(device)
+        if card.architecture == LITE0:
+            fold_batch_norms(self.network)
         if card.architecture in _BUFFERS:
             self.network = self.network.to(memory_format=torch.channels_last)
         self._mean = torch.tensor(card.mean, device=device).view(1, 3, 1, 1) * 255
@@ -222,8 +226,14 @@ class ImageEncoder:
         -------
         Embeddings, (B, dim) float32.
         """
+        rows = _ROWS if self.card.architecture == LITE0 and self.device.type == "cpu" else max(1, len(patches))
         with torch.inference_mode(), autocast(self.device, self.precision):
-            return self.network(self.prepare(patches)).float().cpu().numpy()
+            parts = [self.network(self.prepare(part)) for part in _parts(patches, rows)]
+            return torch.cat(parts).float().cpu().numpy()
+
+
+def _parts(patches: NDArray[np.uint8], rows: int) -> list[NDArray[np.uint8]]:
+    return [patches[start : start + rows] for start in range(0, max(1, len(patches)), rows)]
 
 
 def load(

@@ -16,7 +16,7 @@ from stalign.core.scores import agreement
 from stalign.data import record
 from stalign.pl import _html as html
 from stalign.pl._labels import read_labels
-from stalign.pl._records import by_section, of_these_weights
+from stalign.pl._records import by_section, of_these_weights, within
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -127,13 +127,14 @@ def gene_table(predicted: AnnData) -> str:
     note = ""
     if "reliable" in frame:
         record = predicted.uns.get(Keys.UNS, {}).get("predict_genes", {})
+        patients = " of one patient" if record.get("n_patients") == 1 else ""
         frame["reliable"] = np.where(frame["reliable"], "yes", "no")
         failed = int((frame["reliable"] == "no").sum())
-        patients = " of one patient, so that another patient may differ" if record.get("n_patients") == 1 else ""
         note = html.paragraph(
             f"{failed} of {len(frame)} genes are not reliable. Reliability is the mean Pearson over held-out "
             f"{record.get('held_out', 'part')}s of the reference{patients}; nothing measured in this section went into "
-            f"it. {record.get('coverage', 0.9):.0%} intervals; `covered` is the share of spots that they held."
+            f"it.{within(record)} {record.get('coverage', 0.9):.0%} intervals; `covered` is the share of spots that"
+            " they held."
         )
     return html.table(frame.head(_BEST), f"The {min(_BEST, len(frame))} most reliable genes", digits=3) + note
 

@@ -12,7 +12,7 @@ from stalign._validate import message, opacity
 from stalign.core.scores import per_gene
 from stalign.data import open_sections, table_of
 from stalign.pl._canvas import canvas, entitle, finish, short
-from stalign.pl._records import seen_in_training, split_of
+from stalign.pl._records import seen_in_training, split_of, within
 from stalign.pl._tissue import frame, panel_size, spots, tissue
 
 if TYPE_CHECKING:
@@ -249,4 +249,4 @@ def _reason(table: AnnData, chosen: Sequence[str], *, named: bool) -> str:
     why = "as asked for" if named else f"the most reliable of {table.n_vars}"
     patients = {0: ", patients unknown", 1: " of one patient"}.get(record.get("n_patients", -1), "")
     told = f"held-out {record.get('held_out', 'part')}s of the reference{patients}"
-    return f"Genes {why}. Reliability, mean Pearson over {told}: {values}."
+    return f"Genes {why}. Reliability, mean Pearson over {told}: {values}.{within(record)}"

@@ -145,6 +145,17 @@ def split_of(predicted: AnnData) -> str:
     return f"Fitted to {spots}{f'the reference {shown}' if names else 'a reference'}"
 
 
+def within(noted: Mapping[str, Any]) -> str:
+    """Say whether the reliability of predicted genes was told across patients, from the record of a prediction."""
+    if noted.get("split") == "spot":  # the section itself
+        return ""
+    known = {
+        "patient": " Reliable within the reference's patient only.",
+        "unknown": " Perhaps reliable within one patient only.",
+    }
+    return known.get(str(noted.get("reliable_within")), "")
+
+
 def _source(entry: Mapping[str, Any], size: str) -> str:
     """Study, donor and size of a training section, in brackets."""
     donor = f"donor {entry['donor']}" if entry.get("donor") is not None else ""

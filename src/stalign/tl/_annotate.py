@@ -80,7 +80,8 @@ def annotate(
     overwrite
         Whether spots with a label get the predicted one.
     use_rep
-        The obsm key of the embedding; None for `X_stalign`, or for that of a model.
+        The obsm key of the embedding; None for `X_stalign`, or for that of a model. Where these sections were embedded
+        from the image alone, as slides without spots are, and the reference was not, None is `X_stalign_image`.
     genes
         Whether expression is used beside the embedding, in genes that all sections have; None uses it where
         `classifier` and `use_rep` are not given and all sections have raw counts.
@@ -165,7 +166,7 @@ def annotate(
     seed = settings.seed if random_state is None else random_state
     own = Source(data, table_of(data, table_key), library_key, table_key)
     model, sources = _resolve(reference, own)
-    rep = use_rep or (model.use_rep if model is not None else Keys.EMBED)
+    rep = use_rep or (model.use_rep if model is not None else _shared_rep(own, sources))
     if model is None and not sources and truth not in own.table.obs:
         read.read_names(own.table, truth, ignore)  # raises
     own_labels = read.read_names(own.table, truth, ignore) if truth in own.table.obs else read.no_labels(own.table)
@@ -312,6 +313,16 @@ def _resolve(reference: Any, own: Source) -> tuple[AnnotationModel | None, list[
         key = own.library_key if own.library_key in table.obs else None
         sources.append(Source(item, table, key, own.table_key))
     return None, sources
+
+
+def _shared_rep(own: Source, sources: Sequence[Source]) -> str:
+    """The fused embedding; that of the image where these sections were embedded from it alone, and the others not."""
+    has_genes = [Keys.EMBED_GENE in source.table.obsm for source in sources]
+    has_image = all(Keys.EMBED_IMAGE in source.table.obsm for source in (own, *sources))
+    if not has_image or Keys.EMBED_GENE in own.table.obsm or not any(has_genes):
+        return Keys.EMBED
+    logger.info("These spots were embedded from the image alone: annotating by obsm[%r].", Keys.EMBED_IMAGE)
+    return Keys.EMBED_IMAGE
 
 
 def _codes(labels: pd.Categorical, names: Sequence[str]) -> np.ndarray:

@@ -11,6 +11,7 @@ from scipy import sparse
 from stalign._constants import Keys
 from stalign._validate import message
 from stalign.core.expression import normalise
+from stalign.core.training_data import DONOR
 from stalign.data import has_counts, label_columns, open_sections, read_counts, table_of
 from stalign.tl._domains import features_of
 from stalign.tl._image_features import ImageFeatures
@@ -78,6 +79,8 @@ class Spots:
         Centres, (n, 2), NaN where unknown; comparable within a section only.
     patients
         The patient of each spot, (n,) str; "" where unknown.
+    blocks
+        How many features come from each source.
     """
 
     features: np.ndarray
@@ -87,6 +90,7 @@ class Spots:
     groups: np.ndarray
     coords: np.ndarray
     patients: np.ndarray
+    blocks: tuple[int, ...]
 
     @property
     def usable(self) -> np.ndarray:
@@ -121,7 +125,7 @@ def read_spots(
     how
         How they are read.
     patient_key
-        obs column that names the patient of each spot; None where that is not known.
+        obs column that names the patient of each spot; None for the one column that has such a name.
 
     Returns
     -------
@@ -145,13 +149,7 @@ def read_spots(
 def _read(data: AnnData | SpatialData, how: Reading, patient_key: str | None) -> Spots:
     table = table_of(data, how.table_key)
     section = np.zeros(table.n_obs, dtype=np.intp)
-    patients = np.full(table.n_obs, "", dtype=object)
-    if patient_key is not None:
-        if patient_key not in table.obs:
-            expected = "Expected `patient_key` to name a column of obs"
-            raise KeyError(message(expected, found=repr(patient_key), available=label_columns(table)))
-        column = table.obs[patient_key].astype(object)
-        patients = column.where(column.notna(), "").astype(str).to_numpy(dtype=object)
+    patients = _patients(table, patient_key)
     coords = np.full((table.n_obs, 2), np.nan)
     sections = open_sections(data, library_key=how.library_key, table_key=how.table_key, image=False)
     for number, one in enumerate(sections):
@@ -170,15 +168,33 @@ def _read(data: AnnData | SpatialData, how: Reading, patient_key: str | None) ->
         expression = normalise(counts, totals) if how.target == "cp10k" else sparse.csr_matrix(counts).log1p()
         measured = np.asarray(counts.sum(axis=1)).ravel() > 0
     genes = table.var_names.to_numpy().astype(str)
-    return Spots(_features(data, table, how), expression, measured, genes, section, coords, patients)
+    features, blocks = _features(data, table, how)
+    return Spots(features, expression, measured, genes, section, coords, patients, blocks)
 
 
-def _features(data: AnnData | SpatialData, table: AnnData, how: Reading) -> np.ndarray:
+def _patients(table: AnnData, key: str | None) -> np.ndarray:
+    """Read the patient of each spot, (n,) str, "" where unknown."""
+    if key is None:
+        named = [name for name in table.obs if str(name).lower().removesuffix("_id") in DONOR]
+        key = named[0] if len(named) == 1 else None
+    elif key not in table.obs:
+        expected = "Expected `patient_key` to name a column of obs"
+        raise KeyError(message(expected, found=repr(key), available=label_columns(table)))
+    if key is None:
+        return np.full(table.n_obs, "", dtype=object)
+    column = table.obs[key].astype(object)
+    return column.where(column.notna(), "").astype(str).to_numpy(dtype=object)
+
+
+def _features(data: AnnData | SpatialData, table: AnnData, how: Reading) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Read or compute the features, and how many come from each source."""
     if isinstance(how.features, ImageFeatures):
-        return how.features.of(data, library_key=how.library_key, table_key=how.table_key)
+        computed = how.features.of(data, library_key=how.library_key, table_key=how.table_key)
+        return computed, how.features.blocks
     for name in how.features:
         check_modality(table, name)
-    return np.concatenate([features_of(table, name) for name in how.features], axis=1, dtype=np.float64)
+    parts = [features_of(table, name) for name in how.features]
+    return np.concatenate(parts, axis=1, dtype=np.float64), tuple(part.shape[1] for part in parts)
 
 
 def _join(parts: list[Spots]) -> Spots:
@@ -199,6 +215,7 @@ def _join(parts: list[Spots]) -> Spots:
         np.concatenate([part.groups + offset for part, offset in zip(parts, offsets[:-1], strict=True)]),
         np.concatenate([part.coords for part in parts]),
         np.concatenate([part.patients for part in parts]),
+        parts[0].blocks,
     )
 
 

@@ -51,6 +51,7 @@ def gene_result(
     truth = asked.values(names)
     measured = np.full_like(predicted, np.nan) if truth is None else truth
     var = _known_before(found, names, chosen)
+    var["reliable_within"] = pd.Categorical([record["reliable_within"]] * len(names))
     var = var.join(_scores(asked, measured, predicted, found.baseline[:, chosen], names))
     inside = np.where(np.isfinite(measured) & np.isfinite(lower), (measured >= lower) & (measured <= upper), np.nan)
     counted = np.isfinite(inside).sum(axis=0)

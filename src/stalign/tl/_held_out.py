@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stalign._validate import message, one_of
+from stalign.core.kernel import GaussianMap
 from stalign.core.regression import Regression, fit_model, fit_ridge
 from stalign.core.reliability import is_reliable, reliability, residual_range
 from stalign.core.retrieval import Retrieval
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from stalign.tl._expression import Spots
     from stalign.tl._splits import Parts
 
-MODELS = ("ridge", "mlp", "retrieval")
+MODELS = ("ridge", "kernel", "mlp", "retrieval")
 HIDDEN = (256, 128)  # widths of the MLP
 
 
@@ -34,18 +35,24 @@ class Plan:
     ----------
     fitter
         Makes a model's fitter from a seed; None for ridge regression.
+    kernel
+        Whether the ridge regression is one on a Gaussian kernel.
     standard
         How features are standardised.
     seed
         Seed of models, folds and regions.
     coverage
         Share of spots that intervals hold.
+    carry
+        What the factor of each gene is multiplied by.
     """
 
     fitter: Callable[[int], Fitter] | None
+    kernel: bool
     standard: str
     seed: int
     coverage: float
+    carry: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,8 @@ class Fit:
     ----------
     model
         The regression.
+    mapping
+        What its features are mapped by; None for none.
     reliability, error
         Mean correlation with held-out parts of the reference and its standard error, (g,).
     below, above
@@ -67,6 +76,7 @@ class Fit:
     """
 
     model: Regression
+    mapping: GaussianMap | None
     reliability: np.ndarray
     error: np.ndarray
     below: np.ndarray
@@ -117,11 +127,11 @@ def as_fitter(model: Any) -> Callable[[int], Fitter] | None:
     Parameters
     ----------
     model
-        `ridge`, `mlp`, `retrieval`, or an object with `fit` and `predict`.
+        `ridge`, `kernel`, `mlp`, `retrieval`, or an object with `fit` and `predict`.
 
     Returns
     -------
-    A function from a seed to a fitter; None for `ridge`.
+    A function from a seed to a fitter; None for `ridge` and `kernel`.
 
     Raises
     ------
@@ -133,7 +143,7 @@ def as_fitter(model: Any) -> Callable[[int], Fitter] | None:
     if isinstance(model, str):
         one_of(model, MODELS, name="model", hint="Or pass an object with `fit` and `predict`")
         if model != "retrieval":
-            return None if model == "ridge" else _mlp
+            return _mlp if model == "mlp" else None
         model = Retrieval()
     if not (hasattr(model, "fit") and hasattr(model, "predict")):
         found = type(model).__name__
@@ -221,7 +231,7 @@ def predict_parts(plan: Plan, source: Spots, asked: Spots, names: np.ndarray, pa
             raise ValueError(message("Expected at least two spots with features and counts to fit to", found=found))
         fit = _fit(plan, source, rows, targets[rows])
         now = test & asked.usable
-        values[now] = _apply(plan, fit.model, asked, source.features[rows])[now]
+        values[now] = _apply(plan, fit, asked, source.features[rows])[now]
         baseline[now] = fit.model.mean
         lower[now] = np.maximum(values[now] + fit.below, 0.0)  # no expression is negative
         upper[now] = np.maximum(values[now] + fit.above, 0.0)
@@ -240,6 +250,8 @@ def _standardised(plan: Plan, spots: Spots, reference: np.ndarray) -> np.ndarray
 
 def _fit(plan: Plan, source: Spots, rows: np.ndarray, targets: np.ndarray) -> Fit:
     features = _standardised(plan, source, source.features[rows])[rows]
+    mapping = GaussianMap.fit(features, source.blocks, seed=plan.seed) if plan.kernel else None
+    features = features if mapping is None else mapping(features)
     sections = source.groups[rows]
     groups = np.zeros_like(sections) if plan.standard == "reference" else sections
     folds, kind = _folds(sections, source.patients[rows], source.coords[rows], plan.seed)
@@ -247,10 +259,11 @@ def _fit(plan: Plan, source: Spots, rows: np.ndarray, targets: np.ndarray) -> Fi
         model = fit_ridge(features, targets, groups, folds)
     else:
         model = fit_model(plan.fitter(plan.seed), features, targets, groups, folds)
+    model = replace(model, shrink=plan.carry * model.shrink)
     mean, error = reliability(targets, model.pattern, sections, folds)
     below, above = residual_range(targets, model.held_out, plan.coverage)
     n_units = len(np.unique(folds)) if kind in {"patient", "section"} else 1
-    return Fit(model, mean, error, below, above, kind, n_units)
+    return Fit(model, mapping, mean, error, below, above, kind, n_units)
 
 
 def _folds(sections: np.ndarray, patients: np.ndarray, coords: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
@@ -266,10 +279,11 @@ def _folds(sections: np.ndarray, patients: np.ndarray, coords: np.ndarray, seed:
     return np.random.default_rng(seed).permutation(len(sections)) % N_FOLDS, "spot"
 
 
-def _apply(plan: Plan, model: Regression, asked: Spots, reference: np.ndarray) -> np.ndarray:
+def _apply(plan: Plan, fit: Fit, asked: Spots, reference: np.ndarray) -> np.ndarray:
     """Predict all usable spots, so that each section as a whole gets the level of the reference."""
     use = asked.usable
-    predicted = np.full((len(use), len(model.mean)), np.nan)
+    predicted = np.full((len(use), len(fit.model.mean)), np.nan)
     features = _standardised(plan, asked, reference)[use]
-    predicted[use] = model.predict(features, None if plan.standard == "reference" else asked.groups[use])
+    features = features if fit.mapping is None else fit.mapping(features)
+    predicted[use] = fit.model.predict(features, None if plan.standard == "reference" else asked.groups[use])
     return predicted

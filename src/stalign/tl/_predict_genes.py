@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,10 +11,11 @@ from stalign._settings import logger, seed_of
 from stalign._validate import message, one_of, warn
 from stalign.core.standardise import STANDARDS
 from stalign.data import label_columns, open_sections, table_of
-from stalign.tl._expression import TARGETS, Reading, Spots, most_variable, read_spots
+from stalign.tl._expression import TARGETS, Reading, read_spots
+from stalign.tl._gene_choice import N_GENES, RELIABLE, candidates, how_chosen, none_reliable
 from stalign.tl._gene_result import gene_result
 from stalign.tl._held_out import Plan, as_fitter, predict_parts
-from stalign.tl._image_features import ImageFeatures
+from stalign.tl._image_features import DEFAULT, ImageFeatures
 from stalign.tl._splits import Folds, split_spots
 
 if TYPE_CHECKING:
@@ -22,9 +24,13 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-N_GENES = 50  # genes that are returned where none is reliable
-N_CANDIDATES = 1000  # most variable genes that are tried for reliability
-RELIABLE = "reliable"
+ACROSS = "patients"  # what reliability is told across: patients, or only the parts of one, or nobody knows
+OTHER_PATIENT = 0.5  # of the factor, from one patient to another: the best is .43 from her2st C2 to C6 to A2
+_SCOPES = {"patient": "The reference is one patient", "unknown": "The patients of the reference are not known"}
+_WITHIN = (
+    "genes are reliable within the reference's patient only, and shrinkage and intervals are those for further "
+    "sections of that patient. Pass `patient_key` and a reference of several patients to have it tested on others."
+)
 
 
 def predict_genes(
@@ -33,7 +39,7 @@ def predict_genes(
     *,
     genes: str | int | Sequence[str] | None = RELIABLE,
     use_rep: str | Sequence[str] | ImageFeatures | None = None,
-    model: Any = "ridge",
+    model: Any = "kernel",
     split: str | Folds | None = None,
     standardise: str = "section",
     target: str = "cp10k",
@@ -55,7 +61,8 @@ def predict_genes(
 
     The same held-out parts say, before anything of the query is seen, which genes can be relied on and how far off
     predictions are. They can't say more than the reference holds: with one patient, reliability, factor and intervals
-    are those for further sections of that patient, and another patient's level of a gene may lie elsewhere.
+    are those for further sections of that patient, and another patient's level of a gene may lie elsewhere. Where the
+    query is known to be another patient than the one of the reference, the factor is halved.
 
     Parameters
     ----------
@@ -71,13 +78,15 @@ def predict_genes(
         not reliable, marked as such.
     use_rep
         The obsm key of the features, or several, whose columns are put side by side; or `tl.ImageFeatures`, to have
-        them computed from the image. None for `ImageFeatures()`: EfficientNet-Lite0 with ImageNet weights on windows
-        of 112 and 224 µm, and their mean over what surrounds a spot. They stay in the feature cache.
+        them computed from the image. None for `ImageFeatures(colours=(100, 250, 600))`: EfficientNet-Lite0 with
+        ImageNet weights on windows of 112 and 224 µm, which stays in the feature cache, colour statistics of windows of
+        these sides in µm, and the mean of both over what surrounds a spot.
     model
-        `ridge`; `mlp`, a multilayer perceptron of scikit-learn with hidden layers of 256 and 128; `retrieval`, the mean
+        `kernel`, ridge regression on a Gaussian kernel over features, each source of which counts alike; `ridge`,
+        linear; `mlp`, a multilayer perceptron of scikit-learn with hidden layers of 256 and 128; `retrieval`, the mean
         of the 100 reference spots that look most alike, or `tl.Retrieval` with other numbers; or an object with
-        `fit(X, y)` and `predict(X)` for many outputs, such as any regressor of scikit-learn, of which a copy is
-        fitted for each fold.
+        `fit(X, y)` and `predict(X)` for many outputs, such as any regressor of scikit-learn, of which a copy is fitted
+        for each fold.
     split
         Without a reference: `spot` predicts each spot from the other four fifths of the spots (seeded; neighbours fall
         on both sides, so this is the easiest task); or an obs column, such as that of the section or the patient, each
@@ -96,7 +105,8 @@ def predict_genes(
     total_counts
         obs column with each spot's total count over all genes, for tables that hold only some of the genes.
     patient_key
-        obs column of the reference that names the patient of each spot; None takes each section for itself.
+        obs column of the reference that names the patient of each spot; None for the column `patient`, `donor`,
+        `subject` or `individual` (or with `_id`), where there is one, and else for each section by itself.
     library_key
         obs column that names the section of each spot; None for one section.
     table_key
@@ -114,11 +124,12 @@ def predict_genes(
     - layers["truth"], float32: the target of the measured counts, where the query has any; NaN for genes it lacks and
       for spots without counts;
     - obs of the query, and its obsm["spatial"] and uns["spatial"], whose images are shared and cannot be written to;
-    - var, told from the reference alone: reliability, the mean Pearson over held-out parts of the reference, and
-      reliability_se, its standard error; reliable, whether the first less the second is at least 0.15; level, what
-      predictions are centred on: the mean over sections or patients, weighted as a random-effects model does; level_sd,
-      how far it differs between these (NaN where there is one); mean, the mean over spots; shrink, the factor (means
-      over folds where there are several);
+    - var, told from the reference alone: reliable_within, `patients` where patients were held out, `patient` where the
+      reference is one (genes are then reliable within that patient only) or `unknown` where nobody says; reliability,
+      the mean Pearson over held-out parts of the reference, and reliability_se, its standard error; reliable, whether
+      the first less the second is at least 0.15; level, what predictions are centred on: the mean over sections or
+      patients, weighted as a random-effects model does; level_sd, how far it differs between these (NaN where there is
+      one); mean, the mean over spots; shrink, the factor (means over folds where there are several);
     - var, told from the query's counts: mse and mae of each gene over all spots compared, n of them; pearson, the mean
       over the query's sections; mse_mean, the error of predicting the mean of the spots fitted to; covered, the share
       of spots within the interval. Pearson is NaN for genes that vary in no section, and 0 in a section where the
@@ -126,7 +137,8 @@ def predict_genes(
     - uns["stalign"]["predict_genes"]: split (`reference`, `spot`, `section` or `patient`), split_key, model, alpha
       (penalty per spot, of each fold), use_rep, standardise, target, coverage, genes (how they were chosen),
       n_candidates, n_reliable, held_out (`patient`, `section`, `region` or `spot`: what reliability is told from),
-      n_units (patients or sections that give the level), n_patients (0 where unknown), n_reference,
+      n_units (patients or sections that give the level), n_patients (0 where unknown), reliable_within, carry (0.5
+      where the query is another patient than the one of the reference, else 1: part of `shrink`), n_reference,
       reference_sections, n_predicted, n_scored, n_constant_genes, random_state; and uns["stalign"]["embed"] of the
       query, where features of `tl.embed` were used.
 
@@ -169,7 +181,8 @@ def predict_genes(
         raise ValueError(message("Expected at least one gene", found=str(genes)))
     if reference is not None and split is not None:
         raise ValueError(message("Expected either `reference` or `split`", found="both"))
-    plan = Plan(as_fitter(model), standardise, seed_of(random_state), coverage)
+    kernel = isinstance(model, str) and model == "kernel"
+    plan = Plan(as_fitter(model), kernel, standardise, seed_of(random_state), coverage)
     features = _features_named(use_rep)
     table = table_of(query, table_key)
     folds = split if isinstance(split, Folds) else Folds(split or "spot")
@@ -183,7 +196,7 @@ def predict_genes(
     how = Reading(features, target, layer, total_counts, library_key or column, table_key)
     if column is not None and folds.kind == "patient" and patient_key is None:
         patient_key = column
-    asked = read_spots(query, how, patient_key if reference is None else None)
+    asked = read_spots(query, how, patient_key if reference is None or patient_key in table.obs else None)
     if not asked.usable.any():
         first = how.names[0]
         raise ValueError(message(f"Expected a spot with features in obsm[{first!r}]", found="NaN in every row"))
@@ -191,22 +204,21 @@ def predict_genes(
         source, parts = asked, split_spots(asked, folds, table.obs[column] if column else None, plan.seed)
     else:
         source, parts = read_spots(reference, how, patient_key), None
-    names = _genes(source, genes)
+    patients, others = set(source.patients[source.measured]) - {""}, set(asked.patients) - {""}
+    if reference is not None and len(patients) == 1 and others and not patients & others:
+        plan = replace(plan, carry=OTHER_PATIENT)
+    names = candidates(source, genes)
     found = predict_parts(plan, source, asked, names, parts)
     chosen = np.arange(len(names))
     if isinstance(genes, str) and genes == RELIABLE:
         chosen = np.argsort(-np.nan_to_num(found.reliability), kind="stable")
         chosen = chosen[found.reliable[chosen]]
         if not len(chosen):
-            warn(_none_reliable(names, found.reliability))
+            warn(none_reliable(names, found.reliability))
             chosen = np.arange(min(N_GENES, len(names)))
-    patients = set(source.patients[source.measured]) - {""}
-    if len(patients) == 1:
-        logger.warning(
-            "The reference is one patient (%s): reliability, shrinkage and intervals hold for further sections of that "
-            "patient, and say less about another.",
-            *patients,
-        )
+    scope = _scope(patients)
+    if reference is not None and scope != ACROSS and not (patients and others == patients):
+        logger.warning("%s: %s", _SCOPES[scope], _WITHIN)
     record = {
         "split": folds.kind if reference is None else "reference",
         "model": model if isinstance(model, str) else repr(model),
@@ -214,12 +226,14 @@ def predict_genes(
         "standardise": standardise,
         "target": target,
         "coverage": float(coverage),
-        "genes": _how_chosen(genes),
+        "genes": how_chosen(genes),
         "n_candidates": len(names),
         "n_reliable": int(found.reliable.sum()),
         "held_out": found.fits[0].held_out,
         "n_units": found.fits[0].n_units,
         "n_patients": len(patients),
+        "reliable_within": scope,
+        "carry": plan.carry,
         "n_reference": found.n_fitted,
         "random_state": plan.seed,
     }
@@ -227,45 +241,22 @@ def predict_genes(
         record["split_key"] = column
     if reference is not None:
         record["reference_sections"] = _reference_sections(reference, library_key, table_key)
-    if isinstance(model, str) and model == "ridge":
+    if plan.fitter is None:
         record["alpha"] = [fit.model.alpha for fit in found.fits]
     return gene_result(table, asked, names, found, chosen, record)
 
 
 def _features_named(use_rep: str | Sequence[str] | ImageFeatures | None) -> list[str] | ImageFeatures:
     if use_rep is None:
-        return ImageFeatures()
+        return DEFAULT
     if isinstance(use_rep, ImageFeatures):
         return use_rep
     return [use_rep] if isinstance(use_rep, str) else list(use_rep)
 
 
-def _genes(source: Spots, genes: str | int | Sequence[str] | None) -> np.ndarray:
-    """List the genes to fit, (m,) str."""
-    if source.expression is None:
-        hint = "Pass a reference with raw counts, or their `layer=`"
-        raise ValueError(message("Expected raw counts to fit to", found="no count matrix", hint=hint))
-    if genes is None:
-        return source.genes
-    if isinstance(genes, int | np.integer) or _how_chosen(genes) == RELIABLE:
-        count = N_CANDIDATES if isinstance(genes, str) else int(genes)  # type: ignore[arg-type]
-        rows = source.usable & source.measured
-        return source.genes[most_variable(source.expression[rows] if rows.any() else source.expression, count)]
-    names = np.array(list(dict.fromkeys([genes] if isinstance(genes, str) else genes)), dtype=str)
-    unknown = names[source.columns(names) < 0]
-    if len(names) == 0 or len(unknown):
-        found = ", ".join(unknown[:5]) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
-        raise KeyError(message("Expected genes of the reference", found=found or "none", available=source.genes))
-    return names
-
-
-def _how_chosen(genes: str | int | Sequence[str] | None) -> str:
-    """Say how the genes were chosen: `all`, `variable`, `reliable` or `named`."""
-    if genes is None:
-        return "all"
-    if isinstance(genes, int | np.integer):
-        return "variable"
-    return RELIABLE if isinstance(genes, str) and genes == RELIABLE else "named"
+def _scope(patients: set[str]) -> str:
+    """Say what reliability is told across: `patients`, or the parts of one `patient`, or `unknown`."""
+    return ACROSS if len(patients) > 1 else "patient" if patients else "unknown"
 
 
 def _reference_sections(
@@ -276,12 +267,3 @@ def _reference_sections(
     sections = [open_sections(part, library_key=library_key, table_key=table_key) for part in parts]
     names = [section.name for some in sections for section in some]
     return list(dict.fromkeys(names))
-
-
-def _none_reliable(names: np.ndarray, reliability: np.ndarray) -> str:
-    best = int(np.argmax(np.nan_to_num(reliability, nan=-1.0)))
-    return message(
-        f"Expected genes that can be predicted in held-out parts of the reference, of {len(names)} tried",
-        found=f"none; the best is {names[best]} with a Pearson of {reliability[best]:.2f}",
-        hint=f"The {min(N_GENES, len(names))} most variable genes are returned, marked as not reliable",
-    )
