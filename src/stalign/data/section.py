@@ -258,8 +258,22 @@ class Section:
         given = self.window_given(level)
         if given is not None:
             return given
-        small = self.technology not in {"visium", "st"} and self.spot_diameter_um < spot_um
+        small = self.smaller_than(spot_um) and np.isfinite(self.spot_diameter_um)
         return {"spot": spot_um, "niche": niche_um}[level] if small else None
+
+    def smaller_than(self, spot_um: float) -> bool:
+        """Tell whether spots are bins or cells smaller than the spots that a network was trained on.
+
+        Parameters
+        ----------
+        spot_um
+            Diameter of these spots in µm.
+
+        Returns
+        -------
+        True also for spots of unknown size that lie on no known array, as cells do.
+        """
+        return self.technology not in {"visium", "st"} and not self.spot_diameter_um >= spot_um
 
     def window_given(self, level: str) -> float | None:
         """Side of the windows of a level in µm as it was given, now or to an earlier `pp.patches`; None if it wasn't.

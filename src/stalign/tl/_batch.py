@@ -45,3 +45,27 @@ def embed_batch(network: STAlign, reader: SpotReader, rows: NDArray[np.intp]) ->
     if batch.gene_valid is not None and Keys.EMBED_GENE in arrays:
         arrays[Keys.EMBED_GENE][~batch.gene_valid.cpu().numpy()] = np.nan
     return arrays
+
+
+def encode_places(network: STAlign, reader: SpotReader, windows: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Encode the image in some windows, as that of niches.
+
+    Parameters
+    ----------
+    network
+        The network, in evaluation mode.
+    reader
+        The section.
+    windows
+        (b, 4) x0 y0 x1 y1 in px of its image.
+
+    Returns
+    -------
+    Tokens, (b, s, l) float32.
+    """
+    import torch
+
+    device = next(network.parameters()).device
+    with torch.inference_mode():
+        tokens = network.image_tokens(reader.image_batch(windows, level=LEVEL).to(device), level=LEVEL)
+    return tokens.float().cpu().numpy()
