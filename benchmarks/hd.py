@@ -18,6 +18,8 @@ import os
 import subprocess
 import sys
 import time
+import warnings
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,8 +71,8 @@ def nearest_64(coords: np.ndarray, sigma: float, *, members: np.ndarray) -> spar
     return sparse.csr_matrix((weights.ravel().astype(np.float32), (rows, columns[index.ravel()])), shape=shape)
 
 
-def before(adata: AnnData, weights: Any, *, image: bool) -> None:
-    """Embed as until then."""
+def before(adata: AnnData, weights: Any, *, image: bool) -> AnnData:
+    """Embed a copy as until then."""
     from stalign.data import expression
     from stalign.data.section import Section
 
@@ -79,7 +81,7 @@ def before(adata: AnnData, weights: Any, *, image: bool) -> None:
     expression.gaussian_mean = nearest_64
     Section.smaller_than = lambda _section, _um: False  # niches keep their sums
     try:
-        stalign.tl.embed(adata, weights, image=image, spot_window=width, niche_window=3 * width)
+        return stalign.tl.embed(adata, weights, image=image, spot_window=width, niche_window=3 * width, copy=True)
     finally:
         expression.gaussian_mean, Section.smaller_than = now
 
@@ -106,11 +108,10 @@ def domains(adata: AnnData, weights: Any, starts: int, add: Callable[..., None])
     for name, values in plain(adata).items():
         adata.obsm["X_plain"] = values.astype(np.float32)
         add(name, *cut(adata, "X_plain", starts))
-    before(adata, weights, image=False)
-    add("before, genes", *cut(adata, "X_stalign", starts))
-    before(adata, weights, image=True)
-    add("before, image", *cut(adata, "X_stalign_image", starts))
-    add("before, both", *cut(adata, "X_stalign", starts))
+    add("before, genes", *cut(before(adata, weights, image=False), "X_stalign", starts))
+    old = before(adata, weights, image=True)
+    add("before, image", *cut(old, "X_stalign_image", starts))
+    add("before, both", *cut(old, "X_stalign", starts))
     stalign.tl.embed(adata, weights, image=False)
     add("stalign, genes", *cut(adata, "X_stalign", starts))
     start = time.process_time()
@@ -149,6 +150,22 @@ def genes(adata: AnnData, add: Callable[..., None]) -> None:
         add(f"genes, {name}", pearson=pearson, seconds=time.process_time() - start)
 
 
+def _add(
+    rows: list[dict[str, Any]],
+    file: Path,
+    seed: int,
+    kind: str,
+    method: str,
+    ari: float = np.nan,
+    refined: float = np.nan,
+    **more: float,
+) -> None:
+    """Keep a measurement."""
+    rows.append({"seed": seed, "bins": kind, "method": method, "ari": ari, "refined": refined, **more})
+    pd.DataFrame(rows).to_csv(file, index=False, float_format="%.4f")
+    print(seed, kind, method, *(f"{value:.3f}" for value in (ari, refined, *more.values())), flush=True)
+
+
 def quality(seeds: int, side: float, starts: int, kinds: list[str], file: Path) -> None:
     """Measure all kinds of bins, and keep what is done after each method."""
     import tempfile
@@ -167,11 +184,7 @@ def quality(seeds: int, side: float, starts: int, kinds: list[str], file: Path) 
             if kind == "cells":
                 adata.uns["spatial"]["toy_hd"]["scalefactors"]["spot_diameter_fullres"] = width / 0.5
 
-            def add(method: str, ari: float = np.nan, refined: float = np.nan, **more: float) -> None:
-                rows.append({"seed": seed, "bins": kind, "method": method, "ari": ari, "refined": refined, **more})  # noqa: B023
-                pd.DataFrame(rows).to_csv(file, index=False, float_format="%.4f")
-                print(seed, kind, method, *(f"{value:.3f}" for value in (ari, refined, *more.values())), flush=True)
-
+            add = partial(_add, rows, file, seed, kind)
             domains(adata, weights, starts, add)
             if kind == "16 µm":
                 with tempfile.TemporaryDirectory() as folder, stalign.settings.override(cache_dir=folder):
@@ -283,6 +296,7 @@ def main() -> None:
         return
     stalign.settings.show_progress = False
     stalign.settings.verbosity = "error"
+    warnings.filterwarnings("ignore", "Expected niches of section")  # those of before are narrow
     options.out.mkdir(parents=True, exist_ok=True)
     measured, costs = options.out / "hd.csv", options.out / "hd-cost.csv"
     if options.seeds:

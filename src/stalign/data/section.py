@@ -12,7 +12,7 @@ from stalign._constants import NICHE_WINDOW_UM, VISIUM_SPOT_UM, Keys
 from stalign._validate import message, positive, warn
 from stalign.core.niches import Niche, members
 from stalign.core.patches import niche_windows_um, spot_windows_um
-from stalign.data.bounds import inside, warn_of_overlap
+from stalign.data.bounds import inside, warn_of_mirror, warn_of_overlap
 from stalign.data.counts import CountKeys, Counts, match_counts
 from stalign.data.records import section_row, window_numbers
 from stalign.data.scale import resolve
@@ -125,7 +125,10 @@ class Section:
         """Positions of the spots that can be used, (n, 2): NaN too for spots outside the image, if it is asked for."""
         if self.image is None:
             return self.positions
-        return inside(self.positions, self.image, self.name, self.origin.entry.get("scalefactors", {}))
+        if self.technology == "hd":
+            warn_of_mirror(self.positions, self.origin.stated().array, self.name)
+        pitch = self.pitch_um / self.coord_mpp
+        return inside(self.positions, self.image, self.name, self.origin.entry.get("scalefactors", {}), pitch)
 
     @property
     def valid(self) -> NDArray[np.bool_]:

@@ -64,8 +64,8 @@ def read_visium_hd(
     - `obsm["spatial"]` of the table: (n, 2) float64, x and y of the centres in px of the full-resolution image
     - `uns["spatial"][region]["scalefactors"]` of the table, with `microns_per_pixel`, of bins `bin_size_um`, and of
       cells `spot_diameter_fullres`, the median diameter of circles of their area
-    - shapes `<library>_square_<bin size>um`, squares that follow the array, or `<library>_cell_segmentations`, polygons;
-      beside these `<library>_nucleus_segmentations`, where the folder has them, by the name of their cell
+    - shapes `<library>_square_<bin size>um`, squares that follow the array, or `<library>_cell_segmentations`,
+      polygons, and beside these `<library>_nucleus_segmentations`, where the folder has them, by the name of their cell
     - images `<library>_full_image` (multi-scale, and read by region where it is a TIFF), `<library>_hires_image` and
       `<library>_lowres_image`, where there are some
 

@@ -234,6 +234,8 @@ def embed(
         "random_state": seed,
         "sections": section_table(facts),
     }
+    if image_step is not None:
+        noted["image_step"] = float(image_step)
     found: dict[str, dict[str, Any]] = {
         "obsm": embedding.arrays(),
         "obs": {Keys.VALID: embedding.valid},
