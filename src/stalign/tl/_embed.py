@@ -77,7 +77,7 @@ def embed(
     image_step
         Distance in µm between the places of which the image of niches is encoded. Between them, what the image encoder
         made of the four around a spot is interpolated; it makes bins much smaller than the step much faster, and is
-        not exact. None encodes the image of each spot.
+        not exact. It needs niche windows of one size, as bins and cells have them. None encodes the image of each spot.
     library_key
         obs column that names the section of each spot; None for one section.
     table_key, image_key
@@ -142,7 +142,8 @@ def embed(
 
     The niche's window is that of the paper, a spot and its nearest neighbours; around bins and cells it is a square.
     Its expression is what the weights were trained on: `stalign-mini` takes a mean over the spots around, weighed by a
-    Gaussian of 80 µm.
+    Gaussian of 80 µm. Of bins and cells smaller than the spots that the weights were trained on, means are scaled to one
+    sum over the genes: in them the log of normalised counts grows with the counts.
 
     Memory grows with the number of spots by their counts and by what is written, and not with their square. An image of
     up to 2 GB is kept while its section is embedded; of a larger dask or zarr array, the tiles that were read last are.
