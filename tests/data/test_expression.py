@@ -94,7 +94,7 @@ def test_spots_without_counts_score_0_and_leave_the_others_alone(small):
     for spot in np.setdiff1d(np.arange(small.n_obs), lone):  # the mean over those that have counts
         niches.append(values[np.setdiff1d(graph[spot].indices, lone)].mean(axis=0))
     np.testing.assert_allclose(expression.low_rank.mean, np.mean(niches, axis=0), atol=1e-5)
-    thinned = expression.thinned(np.array(lone), 0.5, np.random.default_rng(0))
+    thinned, _ = expression.thinned(np.array(lone), sparse.eye(2, format="csr"), 0.5, np.random.default_rng(0))
     assert (thinned == 0).all()
     neighbour = np.setdiff1d(graph[lone].indices, lone)[0]
     assert (expression.scores[neighbour] != 0).all()
@@ -103,7 +103,8 @@ def test_spots_without_counts_score_0_and_leave_the_others_alone(small):
 def test_keeping_every_count_changes_nothing(small):
     expression, _ = read(small)
     members = np.array([5, 1, 70])
-    thinned = expression.thinned(members, 1.0, np.random.default_rng(0))
+    thinned, niches = expression.thinned(members, sparse.eye(2, 3, format="csr"), 1.0, np.random.default_rng(0))
+    np.testing.assert_array_equal(niches, thinned[:2])
     np.testing.assert_allclose(thinned, expression.scores[members], atol=1e-5)
 
 
@@ -111,7 +112,7 @@ def test_thinning_keeps_the_expectation(small):
     # Without the logarithm scores are linear in the counts, and thinned counts over `keep` have the same mean.
     expression, _ = read(small, replace(SPEC, log1p=False))
     rng, members = np.random.default_rng(0), np.arange(20)
-    draws = np.stack([expression.thinned(members, 0.4, rng) for _ in range(300)])
+    draws = np.stack([expression.thinned(members, sparse.eye(2, 20, format="csr"), 0.4, rng)[0] for _ in range(300)])
     error = np.abs(draws.mean(axis=0) - expression.scores[members])
     assert (error < 5 * draws.std(axis=0) / np.sqrt(300) + 1e-6).all()
     assert (draws.std(axis=0) > 0).all()
@@ -120,7 +121,8 @@ def test_thinning_keeps_the_expectation(small):
 def test_thinning_draws_binomials_and_leaves_the_counts_alone(small):
     expression, _ = read(small)
     before = expression.counts.copy()
-    first, again = (expression.thinned(np.arange(9), 0.5, np.random.default_rng(7)) for _ in range(2))
+    local = sparse.eye(2, 9, format="csr")
+    first, again = (expression.thinned(np.arange(9), local, 0.5, np.random.default_rng(7))[0] for _ in range(2))
     np.testing.assert_array_equal(first, again)
     assert not np.allclose(first, expression.scores[:9], atol=1e-3)
     assert abs(expression.counts - before).nnz == 0
@@ -244,7 +246,9 @@ def test_gene_by_gene_is_centred_as_the_weights_expect(small):
     for centre in ("section", "none"):
         expression, graph = read(small, replace(SPEC, rank=0, centre=centre))
         mean = (graph @ values).mean(axis=0) if centre == "section" else 0
-        np.testing.assert_allclose(expression.dense(members), values[members] - mean, atol=1e-5)
+        spots, niches = expression.dense(members, graph[[7, 8]][:, members])
+        np.testing.assert_allclose(spots, values[members] - mean, atol=1e-5)
+        np.testing.assert_allclose(niches, graph[[7, 8]][:, members] @ (values[members] - mean), atol=1e-5)
         assert expression.scores.shape == (small.n_obs, 0)
 
 
@@ -311,6 +315,13 @@ def bins(_bins):
 GAUSSIAN = replace(SPEC, niche_sigma=40.0)
 
 
+def scaled(niches):
+    """Niches (n, g), dense, of one sum over the genes."""
+    niches = niches.toarray()
+    sums = niches.sum(axis=1, keepdims=True)
+    return np.where(sums > 0, niches * np.median(sums[sums > 0]) / np.maximum(sums, 1e-9), niches)
+
+
 def exact(expression, view):
     return gaussian_graph(view.coords_um, 40.0, members=expression.totals > 0)
 
@@ -320,7 +331,8 @@ def test_niches_of_bins_are_means_over_all_bins_with_counts_in_reach(bins):
     view = sections(bins, image=False)[0]
     assert isinstance(expression.graph, GaussianMean)
     graph = exact(expression, view)
-    expected = graph @ expression.scores
+    values = scaled(graph @ expression.values)
+    expected = (values - expression.low_rank.mean) @ expression.low_rank.basis.T / expression.low_rank.scale
     error = np.abs(expression.niche_scores - expected) / expected.std(axis=0)
     assert np.sqrt(np.square(error).mean()) < 0.005
     assert (expression.totals == 0).mean() > 0.2
@@ -330,9 +342,9 @@ def test_niches_of_bins_are_means_over_all_bins_with_counts_in_reach(bins):
 
 def test_the_basis_of_bins_is_that_of_their_niches(bins, monkeypatch):
     expression, _ = read(bins, GAUSSIAN)
-    values = exact(expression, sections(bins, image=False)[0]) @ expression.values
+    values = sparse.csr_matrix(scaled(exact(expression, sections(bins, image=False)[0]) @ expression.values))
     whole = fit_low_rank(values[expression.totals > 0], rank=len(expression.low_rank.basis))
-    np.testing.assert_allclose(expression.low_rank.mean, whole.mean, atol=1e-4)
+    np.testing.assert_allclose(expression.low_rank.mean, whole.mean, rtol=5e-4, atol=1e-4)
     assert expression.low_rank.scale == pytest.approx(whole.scale, rel=1e-3)
     monkeypatch.setattr(module, "_FIT_NICHES", 300)  # a sample over the section gives nearly the same axes
     some, _ = read(bins, GAUSSIAN)
@@ -350,6 +362,32 @@ def test_thinned_niches_of_bins_stand_for_all_their_bins(bins):
     means = np.mean([graph @ expression.scores for graph in drawn], axis=0)
     spread_of = np.std([graph @ expression.scores for graph in drawn], axis=0) / np.sqrt(60)
     assert (np.abs(means - expression.niche_scores[rows]) < 5 * spread_of + 0.01).all()
+
+
+def test_all_niches_of_bins_have_the_sum_that_is_noted(bins):
+    expression, _ = read(bins, GAUSSIAN)
+    low = expression.low_rank
+    rebuilt = low.mean + low.scale * expression.niche_scores @ low.basis
+    np.testing.assert_allclose(rebuilt.sum(axis=1)[expression.has_niche], expression.niche_sum, rtol=0.01)
+    plain, _ = read(bins, replace(GAUSSIAN, spot_um=4.0))  # weights that were trained on spots as small as these
+    assert plain.niche_sum == 0
+    np.testing.assert_allclose(plain.niche_scores, plain.graph @ plain.scores, atol=1e-6)
+
+
+def test_spots_of_visium_keep_their_sum(small):
+    expression, graph = read(small, replace(SPEC, niche_sigma=80.0))
+    assert expression.niche_sum == 0
+
+
+def test_thinned_and_dense_niches_of_bins_have_one_sum_too(bins):
+    expression, _ = read(bins, GAUSSIAN)
+    rows = np.array([400, 401, 900])
+    graph = expression.niches(rows)
+    members = np.unique(graph.indices)
+    _, niches = expression.thinned(members, graph[:, members], 1.0, np.random.default_rng(0))
+    np.testing.assert_allclose(niches, expression.niche_scores[rows], atol=0.02)
+    _, niches = expression.dense(members, graph[:, members])
+    np.testing.assert_allclose((niches + expression.low_rank.mean).sum(axis=1), expression.niche_sum, rtol=1e-3)
 
 
 def test_niches_that_fall_short_of_their_gaussian_are_warned_of(bins):

@@ -189,3 +189,43 @@ def test_two_full_resolution_images_are_not_guessed_between(own):
     shutil.copy(own / "microscope_image" / "toy_hd.tif", own / "microscope_image" / "b.tif")
     with pytest.raises(ValueError, match="one full-resolution image.*'b.tif', 'toy_hd.tif'.*`image=`"):
         stalign.io.read_visium_hd(own)
+
+
+def test_nuclei_are_kept_beside_their_cells(outs):
+    sdata = stalign.io.read_visium_hd(outs, cells=True)
+    library = outs.parent.name
+    cells, nuclei = (sdata.shapes[f"{library}_{kind}_segmentations"] for kind in ("cell", "nucleus"))
+    assert list(nuclei.index) == list(cells.index)
+    assert (nuclei.area / cells.area).median() == pytest.approx(0.36, abs=0.01)  # a share of .6 of the radius
+    assert set(sdata.coordinate_systems) == set(stalign.io.read_visium_hd(outs).coordinate_systems)
+    assert sections(sdata)[0].image.key == f"{library}_full_image"
+
+
+def test_nuclei_hold_the_counts_of_their_squares(tmp_path):
+    import pandas as pd
+
+    outs = stalign.datasets.write_toy_hd(tmp_path / "outs", bins=(2,), side_um=200)
+    sdata = stalign.io.read_visium_hd(outs, cells="nuclei", library_id="S")
+    table, squares = sdata.tables["nucleus_segmentations"], stalign.datasets.toy_hd(2, side_um=200)
+    mappings = pd.read_parquet(outs / "barcode_mappings.parquet")
+    name = table.obs_names[7]
+    own = mappings.loc[mappings["in_nucleus"] & (mappings["cell_id"] == name), "square_002um"]
+    expected = np.asarray(squares[squares.obs_names.isin(own)].X.sum(axis=0)).ravel()
+    np.testing.assert_array_equal(table[name].X.toarray().ravel(), expected)
+    assert 0 < table.X.sum() < stalign.io.read_visium_hd(outs, cells=True).tables["cell_segmentations"].X.sum()
+    assert list(sdata.shapes) == ["S_nucleus_segmentations"]
+    view = sections(sdata)[0]
+    assert 4 < view.spot_diameter_um < 7
+    assert view.image.key == "S_full_image"
+
+
+def test_what_nuclei_need_is_asked_for(own):
+    with pytest.raises(ValueError, match="`cells` to be True, False or 'nuclei'.*'cell'"):
+        stalign.io.read_visium_hd(own, cells="cell")
+    with pytest.raises(ValueError, match="bins of 2 µm"):  # only those of 8 and 16 µm are there
+        stalign.io.read_visium_hd(own, cells="nuclei")
+    (own / "barcode_mappings.parquet").unlink()
+    with pytest.raises(FileNotFoundError, match=r"barcode_mappings\.parquet"):
+        stalign.io.read_visium_hd(own, cells="nuclei")
+    (own / "segmented_outputs" / "nucleus_segmentations.geojson").unlink()
+    assert list(stalign.io.read_visium_hd(own, cells=True, library_id="S").shapes) == ["S_cell_segmentations"]

@@ -401,3 +401,38 @@ def test_a_turned_image_is_drawn_as_the_upright_one(pixels, turn, close):
     assert (figures[0].max(axis=-1) > 200).mean() > 0.2
     assert np.abs(figures[0] - figures[1]).max() <= 12
     assert np.abs(figures[0] - figures[1]).mean() < 0.5
+
+
+def turned_bins(side, degrees):
+    """Bins of 8 µm in two halves, px of 1 µm, on a turned array; and the half of each."""
+    row, column = (index.ravel() for index in np.mgrid[0:side, 0:side])
+    angle = np.deg2rad(degrees)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    names = [f"s_008um_{i:05d}_{j:05d}-1" for i, j in zip(row, column, strict=True)]
+    obs = pd.DataFrame({"k": np.where(column < side // 2, "left", "right")}, index=names)
+    return AnnData(obs=obs, obsm={"spatial": 8.0 * np.column_stack([column, row]) @ turn.T})
+
+
+def test_squares_of_a_turned_array_are_turned():
+    ax = domains(turned_bins(20, 30), "k", show=False)
+    (squares,) = [c for c in ax.collections if isinstance(c, PolyCollection)]
+    corners = squares.get_paths()[0].vertices[:4]
+    side = corners[1] - corners[0]
+    assert np.linalg.norm(side) == pytest.approx(8.0)
+    assert np.degrees(np.arctan2(side[1], side[0])) == pytest.approx(30)
+    plt.close(ax.figure)
+
+
+@pytest.mark.parametrize("degrees", [0, 20, -40])
+def test_many_bins_of_a_turned_array_are_painted_where_they_lie(pixels, degrees):
+    adata = turned_bins(230, degrees)
+    ax = domains(adata, "k", palette=["#0072B2", "#E69F00"], scale_bar=False, show=False)
+    assert len(ax.images) == 1
+    image = pixels(ax.figure)
+    row, column = np.divmod(np.arange(adata.n_obs), 230)
+    inner = (row % 16 == 8) & (column % 16 == 8) & (np.abs(column - 115) > 4)
+    at = np.rint(ax.transData.transform(adata.obsm["spatial"][inner])).astype(int)
+    found = image[image.shape[0] - 1 - at[:, 1], at[:, 0]].astype(int)
+    wanted = np.where((column[inner] < 115)[:, None], [0, 114, 178], [230, 159, 0])
+    assert (np.abs(found - wanted).max(axis=1) < 12).mean() > 0.99
+    plt.close(ax.figure)

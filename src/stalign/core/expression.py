@@ -87,6 +87,11 @@ class LowRank:
     basis: NDArray[np.float32]
     scale: float
 
+    @property
+    def origin(self) -> NDArray[np.float32]:
+        """Scores of the mean, (r,), which are subtracted from all."""
+        return np.asarray(self.basis @ self.mean / np.float32(self.scale), dtype=np.float32)
+
     def scores(self, values: Any) -> NDArray[np.float32]:
         """Project expression: (values - mean) @ basis.T / scale.
 

@@ -24,7 +24,11 @@ _TWICE: Final = 0.2  # share of spots in the place of another from which a secti
 
 
 def inside(
-    coords: NDArray[np.float64], image: SectionImage, library: str, factors: Mapping[str, Any]
+    coords: NDArray[np.float64],
+    image: SectionImage,
+    library: str,
+    factors: Mapping[str, Any],
+    pitch: float = float("nan"),
 ) -> NDArray[np.float64]:
     """Check that spots lie in the image.
 
@@ -38,6 +42,8 @@ def inside(
         Name of the section, for messages.
     factors
         The section's scale factors, for the search for the mistake.
+    pitch
+        Distance between spots in coordinate px; NaN where unknown.
 
     Returns
     -------
@@ -46,7 +52,8 @@ def inside(
     Raises
     ------
     ValueError
-        If more than 2 spots and more than 1 % of those with coordinates lie outside.
+        If more than 2 spots and more than 1 % of those with coordinates lie outside, and not all of these within a
+        pitch of the image, as at the border of a cropped object.
 
     Warns
     -----
@@ -59,7 +66,8 @@ def inside(
     if n_out == 0:
         return coords
     height, width = image.shape
-    if n_out > _FEW and n_out > _SHARE * n_valid:
+    beside = _within(image.to_pixels(coords[out]), image.shape, margin=pitch * image.scale).all()
+    if n_out > _FEW and n_out > _SHARE * n_valid and not (beside and n_out < n_valid / 2):
         low, high = (np.round(f(image.to_pixels(coords[valid]), axis=0), 1) for f in (np.min, np.max))
         where = f"x {low[0]:g} to {high[0]:g} and y {low[1]:g} to {high[1]:g} px"
         raise ValueError(
@@ -78,8 +86,8 @@ def inside(
     return coords
 
 
-def _within(pixels: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.bool_]:
-    return np.asarray(((pixels >= 0) & (pixels <= [shape[1], shape[0]])).all(axis=1))
+def _within(pixels: NDArray[np.float64], shape: tuple[int, int], margin: float = 0.0) -> NDArray[np.bool_]:
+    return np.asarray(((pixels >= -margin) & (pixels <= np.add([shape[1], shape[0]], margin))).all(axis=1))
 
 
 def _fits(pixels: NDArray[np.float64], shape: tuple[int, int]) -> bool:
@@ -154,3 +162,36 @@ def _share_ground(coords: NDArray[np.float64], again: NDArray[np.bool_]) -> bool
     """Say whether the middle of some spots lies within the extent of the others."""
     middle, rest = np.median(coords[again], axis=0), coords[~again]
     return bool(((middle >= rest.min(axis=0)) & (middle <= rest.max(axis=0))).all())
+
+
+def warn_of_mirror(coords: NDArray[np.float64], array: NDArray[np.float64] | None, library: str) -> None:
+    """Warn where bins lie as in a mirror against their rows and columns on the array.
+
+    Parameters
+    ----------
+    coords
+        Positions (n, 2), x and y in coordinate px.
+    array
+        Row and column of each bin on the array, (n, 2), or None.
+    library
+        Name of the section, for the message.
+
+    Warns
+    -----
+    UserWarning
+        If they do. Arrays may be turned against the image, which is no mirror.
+    """
+    usable = np.isfinite(coords).all(axis=1)
+    usable &= False if array is None else np.isfinite(array).all(axis=1)
+    if array is None or usable.sum() < 3:
+        return
+    grid, at = (part[usable] - part[usable].mean(axis=0) for part in (array[:, ::-1], coords))
+    steps = np.linalg.lstsq(grid, at, rcond=None)[0]
+    if np.linalg.det(steps) < 0 and np.abs(at - grid @ steps).max() < np.sqrt(-np.linalg.det(steps)):
+        warn(
+            message(
+                f"Expected the bins of section {library!r} to lie on their image as on the array, turned at most",
+                found="a mirror image of the array: x and y look swapped, or the image is mirrored",
+                hint="If the image does not fit (see `pl.patches`), use obsm['spatial'][:, ::-1]",
+            )
+        )

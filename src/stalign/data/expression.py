@@ -57,6 +57,8 @@ class Expression:
     niche_scores
         Scores of the niches, (n, rank) float32. Means commute with the scores, as these are affine and the weights sum
         to 1.
+    niche_sum
+        Sum over the genes that the mean expression of each niche is scaled to; 0 where it is left as it is.
     target
         Counts per spot after normalisation; 0 where they are left as they are.
     log1p
@@ -77,6 +79,7 @@ class Expression:
     low_rank: LowRank
     scores: NDArray[np.float32]
     niche_scores: NDArray[np.float32]
+    niche_sum: float
     target: float
     log1p: bool
     centred: bool
@@ -106,31 +109,38 @@ class Expression:
             return self.graph[rows]
         return self.graph.rows(rows) if rng is None else self.graph.draw(rows, _DRAWN, rng)
 
-    def dense(self, members: NDArray[np.intp]) -> NDArray[np.float32]:
-        """Normalised expression of some spots, gene by gene.
+    def dense(self, members: NDArray[np.intp], local: sp.csr_matrix) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Normalised expression of some spots and niches, gene by gene.
 
         Parameters
         ----------
         members
             Positions of the spots, (m,).
+        local
+            Weights of these spots in the niches, CSR (b, m).
 
         Returns
         -------
-        Expression, (m, n_genes) float32, as deviations from the section's mean where the weights expect that; 0 for
-        spots without counts.
+        Expression of the spots, (m, n_genes) float32, and of the niches, (b, n_genes) float32, as deviations from the
+        section's mean where the weights expect that; 0 for spots without counts.
         """
         values = self._normalised(self.counts[members], self.totals[members]).toarray()
-        if self.centred:
-            values -= self.low_rank.mean * (self.totals[members] > 0)[:, None].astype(np.float32)
-        return values
+        sums = local @ values.sum(axis=1)
+        mean = self.low_rank.mean * np.float32(self.centred)
+        values -= mean * (self.totals[members] > 0)[:, None].astype(np.float32)
+        return values, rescaled(local @ values, sums, self.niche_sum, mean)
 
-    def thinned(self, members: NDArray[np.intp], keep: float, rng: np.random.Generator) -> NDArray[np.float32]:
-        """Scores of spots after binomial thinning of their counts.
+    def thinned(
+        self, members: NDArray[np.intp], local: sp.csr_matrix, keep: float, rng: np.random.Generator
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Scores of spots and niches after binomial thinning of the counts.
 
         Parameters
         ----------
         members
             Positions of the spots, (m,).
+        local
+            Weights of these spots in the niches, CSR (b, m).
         keep
             Probability that a count is kept.
         rng
@@ -138,14 +148,15 @@ class Expression:
 
         Returns
         -------
-        Scores, (m, rank) float32; 0 for spots without counts.
+        Scores of the spots, (m, rank) float32, and of the niches, (b, rank) float32; 0 for spots without counts.
         """
         counts = self.counts[members].copy()
         counts.data = rng.binomial(np.round(counts.data).astype(np.int64), keep).astype(np.float32)
         values = self._normalised(counts, self.totals[members] * keep)
         scores = self.low_rank.scores(values)
         scores[self.totals[members] == 0] = 0
-        return scores
+        sums = local @ np.asarray(values.sum(axis=1)).ravel()
+        return scores, rescaled(local @ scores, sums, self.niche_sum, self.low_rank.origin)
 
     def _normalised(self, counts: sp.csr_matrix, totals: NDArray[np.float64]) -> sp.csr_matrix:
         return _normalised(counts, totals, self.target, log1p=self.log1p)
@@ -197,21 +208,29 @@ def read_expression(
     normal = partial(_normalised, target=spec.gene_target_sum, log1p=spec.log1p)
     niches, width = _niches(section, graph, valid, totals, spec.niche_sigma)
     rank = min(spec.rank, max(len(usable) // 5, 1))
+    has_niche = niches.has_members if isinstance(niches, GaussianMean) else np.diff(niches.indptr) > 0
+    chunks = [usable[start : start + _CHUNK] for start in range(0, len(usable), _CHUNK)]
+    sums, niche_sum = np.ones(len(totals)), 0.0
+    if np.isfinite(width) and section.smaller_than(spec.spot_um):
+        own = np.zeros((len(totals), 1))
+        for part in chunks:
+            own[part] = normal(matrix[part], totals[part]).sum(axis=1, dtype=np.float64)
+        sums = np.asarray(niches @ own)[:, 0]
+        niche_sum = float(np.median(sums[has_niche]))
+    factor = np.divide(niche_sum or 1.0, sums, out=np.ones(len(sums)), where=sums > 0)
     if isinstance(niches, GaussianMean):
-        has_niche = niches.has_members
-        means = _means_to_fit(niches, usable, section.coords, matrix, totals, normal, random_state)
+        means = _means_to_fit(niches, usable, section.coords, matrix, totals, normal, factor, random_state)
         low_rank = fit_low_rank(means, rank=rank, seed=random_state)
     else:
-        has_niche = np.diff(niches.indptr) > 0
-        weights = niches[_sample(usable, section.coords, random_state)]
+        some = _sample(usable, section.coords, random_state)
+        weights = sp.csr_matrix(sp.diags_array(factor[some]) @ niches[some]).astype(np.float32)
         members = np.unique(weights.indices)
         values = normal(matrix[members], totals[members])
         low_rank = fit_low_rank(values, rank=rank, weights=weights[:, members], seed=random_state)
     if spec.centre == "none":
         low_rank = replace(low_rank, mean=np.zeros_like(low_rank.mean))
     scores = np.zeros((matrix.shape[0], len(low_rank.basis)), np.float32)
-    for start in range(0, len(usable), _CHUNK):
-        part = usable[start : start + _CHUNK]
+    for part in chunks:
         scores[part] = low_rank.scores(normal(matrix[part], totals[part]))
     return Expression(
         matrix,
@@ -221,13 +240,44 @@ def read_expression(
         width,
         low_rank,
         scores,
-        np.asarray(niches @ scores, np.float32),
+        rescaled(niches @ scores, sums, niche_sum, low_rank.origin),
+        niche_sum,
         spec.gene_target_sum,
         spec.log1p,
         spec.centre == "section",
         counts.coverage,
         counts.n_matched,
     )
+
+
+def rescaled(
+    means: NDArray[np.floating], sums: NDArray[np.floating], wanted: float, origin: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Scale the mean expression of niches to one sum over the genes.
+
+    The log of normalised counts still grows with the counts where these are a handful, as of small bins: a niche of
+    bins with many counts has more of every gene. Left in, that is the largest component.
+
+    Parameters
+    ----------
+    means
+        (b, d) means of values, or of scores that are linear in them, less `origin`.
+    sums
+        (b,) sums over the genes of the mean values.
+    wanted
+        The sum to scale to; 0 leaves the means as they are.
+    origin
+        (d,) what was subtracted.
+
+    Returns
+    -------
+    (b, d) float32, less `origin` as well. A niche without counts stays as it is.
+    """
+    means = np.asarray(means, dtype=np.float32)
+    if not wanted > 0:
+        return means
+    factor = np.divide(wanted, sums, out=np.ones(len(means)), where=np.asarray(sums) > 0).astype(np.float32)
+    return means * factor[:, None] + np.outer(factor - 1, origin)
 
 
 def _niches(
@@ -259,9 +309,10 @@ def _means_to_fit(
     matrix: sp.csr_matrix,
     totals: NDArray[np.float64],
     normal: Callable[[sp.csr_matrix, NDArray[np.float64]], sp.csr_matrix],
+    factor: NDArray[np.float64],
     seed: int,
 ) -> sp.csr_matrix:
-    """Mean expression of niches from all over the section, (m, n_genes)."""
+    """Mean expression of niches from all over the section, times a factor each, (m, n_genes)."""
     rng, placed = np.random.default_rng(seed), usable[np.lexsort(coords[usable].T)]
     some = rng.choice(placed, min(len(placed), _FIT_NICHES), replace=False)
     pairs = niches.count(some)
@@ -271,6 +322,7 @@ def _means_to_fit(
     for rows in np.array_split(some, max(1, len(some) // 50)):
         weights = niches.rows(rows)
         members = np.unique(weights.indices)
+        weights.data *= np.repeat(factor[rows], np.diff(weights.indptr)).astype(np.float32)
         means.append(weights[:, members] @ normal(matrix[members], totals[members]))
     return sp.vstack(means, format="csr")
 

@@ -12,7 +12,7 @@ from stalign._constants import NICHE_WINDOW_UM, VISIUM_SPOT_UM, Keys
 from stalign._validate import message, positive, warn
 from stalign.core.niches import Niche, members
 from stalign.core.patches import niche_windows_um, spot_windows_um
-from stalign.data.bounds import inside, warn_of_overlap
+from stalign.data.bounds import inside, warn_of_mirror, warn_of_overlap
 from stalign.data.counts import CountKeys, Counts, match_counts
 from stalign.data.records import section_row, window_numbers
 from stalign.data.scale import resolve
@@ -125,7 +125,10 @@ class Section:
         """Positions of the spots that can be used, (n, 2): NaN too for spots outside the image, if it is asked for."""
         if self.image is None:
             return self.positions
-        return inside(self.positions, self.image, self.name, self.origin.entry.get("scalefactors", {}))
+        if self.technology == "hd":
+            warn_of_mirror(self.positions, self.origin.stated().array, self.name)
+        pitch = self.pitch_um / self.coord_mpp
+        return inside(self.positions, self.image, self.name, self.origin.entry.get("scalefactors", {}), pitch)
 
     @property
     def valid(self) -> NDArray[np.bool_]:
@@ -258,8 +261,22 @@ class Section:
         given = self.window_given(level)
         if given is not None:
             return given
-        small = self.technology not in {"visium", "st"} and self.spot_diameter_um < spot_um
+        small = self.smaller_than(spot_um) and np.isfinite(self.spot_diameter_um)
         return {"spot": spot_um, "niche": niche_um}[level] if small else None
+
+    def smaller_than(self, spot_um: float) -> bool:
+        """Tell whether spots are bins or cells smaller than the spots that a network was trained on.
+
+        Parameters
+        ----------
+        spot_um
+            Diameter of these spots in µm.
+
+        Returns
+        -------
+        True also for spots of unknown size that lie on no known array, as cells do.
+        """
+        return self.technology not in {"visium", "st"} and not self.spot_diameter_um >= spot_um
 
     def window_given(self, level: str) -> float | None:
         """Side of the windows of a level in µm as it was given, now or to an earlier `pp.patches`; None if it wasn't.

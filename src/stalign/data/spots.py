@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from stalign._settings import logger
 from stalign._validate import message
 from stalign.core.niches import Niche
+from stalign.data.coarse import CoarseImage
 from stalign.data.counts import CountKeys
 from stalign.data.expression import read_expression
 from stalign.data.table import has_counts
@@ -56,6 +57,8 @@ class SpotReader:
     features
         Precomputed features of frozen encoders, (n, d) each, by branch (`spot_image`, `niche_image`, `spot_gene`,
         `niche_gene`); they stand in for what the branch would read.
+    coarse
+        Places of which the niche's image is encoded, to interpolate between them; None to encode it of each spot.
     """
 
     name: str
@@ -67,6 +70,7 @@ class SpotReader:
     windows: tuple[NDArray[np.float64], NDArray[np.float64]] | None
     expression: Expression | None
     features: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    coarse: CoarseImage | None = None
     image_mean: NDArray[np.float32] = field(init=False)
     image_std: NDArray[np.float32] = field(init=False)
 
@@ -170,7 +174,9 @@ class SpotReader:
         if self.windows is not None:
             for name, size in (("spot", self.spec.spot_px), ("niche", self.spec.niche_px)):
                 branch = f"{name}_image"
-                if name in levels and branch not in self.features:
+                if name in levels and name == "niche" and self.coarse is not None:
+                    parts[branch] = torch.from_numpy(self.coarse.tokens_of(rows))
+                elif name in levels and branch not in self.features:
                     patches = self.patches(rows, level=_LEVELS.index(name), size=size)
                     parts[branch] = torch.from_numpy(patches).permute(0, 3, 1, 2)  # channels last, which is faster
         basis = gene_valid = None
@@ -195,11 +201,40 @@ class SpotReader:
             gene_valid=gene_valid,
         )
 
+    def image_batch(self, windows: NDArray[np.float64], *, level: str) -> Batch:
+        """Read a batch of images from anywhere in the section.
+
+        Parameters
+        ----------
+        windows
+            (b, 4) x0 y0 x1 y1 in px of the section's image.
+        level
+            `spot` or `niche`, whose size the patches take.
+
+        Returns
+        -------
+        The batch, with one section and no genes.
+        """
+        import torch
+
+        from stalign.models.batch import Batch
+
+        if self.image is None:
+            raise ValueError(message("Expected a section with an image", found=f"none for {self.name!r}"))
+        size = self.spec.spot_px if level == "spot" else self.spec.niche_px
+        patches = torch.from_numpy(self.image.patches(windows, size)).permute(0, 3, 1, 2)
+        return Batch(
+            section=torch.zeros(len(windows), dtype=torch.long),
+            image_mean=torch.from_numpy(self.image_mean)[None],
+            image_std=torch.from_numpy(self.image_std)[None],
+            **{f"{level}_image": patches},
+        )
+
     def _dense(self, rows: NDArray[np.intp]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         expression = self._expression()
         members, own, local = _members(expression.niches(rows), rows)
-        values = expression.dense(members)
-        return values[own], np.asarray(local @ values, np.float32)
+        values, niches = expression.dense(members, local)
+        return values[own], niches
 
     def _expression(self) -> Expression:
         if self.expression is None:
@@ -214,8 +249,8 @@ class SpotReader:
         if keep is None or rng is None:
             return expression.scores[rows], expression.niche_scores[rows]
         members, own, local = _members(expression.niches(rows, rng), rows)
-        scores = expression.thinned(members, keep, rng)
-        return scores[own], np.asarray(local @ scores, np.float32)
+        scores, niches = expression.thinned(members, local, keep, rng)
+        return scores[own], niches
 
 
 def _members(graph: sp.csr_matrix, rows: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp], sp.csr_matrix]:
@@ -234,6 +269,7 @@ def read_section(
     image: bool = True,
     genes: bool = True,
     features: Mapping[str, NDArray[np.floating]] | None = None,
+    image_step: float | None = None,
     random_state: int = 0,
 ) -> SpotReader:
     """Make a section ready for the network.
@@ -252,6 +288,9 @@ def read_section(
         Whether to use the image and the counts, or features of them, where they are there.
     features
         Precomputed features of each branch that takes some, (n, d) each.
+    image_step
+        Distance in µm between the places of which the image of niches is encoded, to interpolate between them, where
+        niches have windows of one width; None to encode it of each spot.
     random_state
         Seed of the subsample that the gene basis is fitted to.
 
@@ -279,12 +318,14 @@ def read_section(
         for branch, values in (features or {}).items()
         if (image if branch.endswith("image") else genes)
     }
-    windows = None
+    windows = coarse = None
     if image and section.image is not None and _fine_enough(section, spec):
         width = [section.window_um(level, spot_um=spec.spot_um, niche_um=spec.niche_um) for level in _LEVELS]
         spots, niches = (section.windows(level, niche, width_um=um) for level, um in zip(_LEVELS, width, strict=True))
         windows = (spots.astype(np.float64), niches.astype(np.float64))
         valid &= np.isfinite(windows[0]).all(axis=1) & np.isfinite(windows[1]).all(axis=1)
+        if image_step is not None and "niche_image" not in arrays:
+            coarse = CoarseImage.of(section, width[1], image_step)
     expression = None
     if genes and has_counts(section.table, layer=keys.layer):
         counts = section.counts(vocabulary, keys)
@@ -306,7 +347,8 @@ def read_section(
         )
     for values in arrays.values():
         valid &= np.isfinite(values).all(axis=1)
-    return SpotReader(section.name, section.coords, section.image, spec, graph, valid, windows, expression, arrays)
+    placed = section.name, section.coords, section.image
+    return SpotReader(*placed, spec, graph, valid, windows, expression, arrays, coarse)
 
 
 def niche_for(spec: InputSpec) -> Niche:

@@ -14,7 +14,9 @@ from stalign._constants import LIBRARY, Keys
 from stalign._settings import logger
 from stalign._validate import message
 from stalign.io._files import folder, listing
+from stalign.io._hd_cells import MAPPINGS, OUTLINES, count_nuclei, place_cells, read_outlines
 from stalign.io._hd_images import read_images
+from stalign.io._hd_tables import counts, damaged, known
 from stalign.io._visium import read_positions
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 _FACTORS = "spatial/scalefactors_json.json"
 _BINS = ("filtered_feature_bc_matrix.h5", "spatial/tissue_positions.parquet", _FACTORS)
-_CELLS = ("filtered_feature_cell_matrix.h5", "cell_segmentations.geojson", _FACTORS)
+_CELLS = ("filtered_feature_cell_matrix.h5", OUTLINES["cells"], _FACTORS)
 _SLICE = "feature_slice.h5"
 
 
@@ -33,7 +35,7 @@ def read_visium_hd(
     path: str | Path,
     *,
     bin_size: int = 8,
-    cells: bool = False,
+    cells: bool | str = False,
     image: str | Path | None = None,
     library_id: str | None = None,
 ) -> SpatialData:
@@ -46,7 +48,8 @@ def read_visium_hd(
     bin_size
         Edge of the bins in µm, such as 2, 8 or 16.
     cells
-        Whether to read segmented cells (Space Ranger 4) instead of bins.
+        True reads segmented cells (Space Ranger 4) instead of bins; "nuclei" their nuclei, each with the sum of the
+        squares of 2 µm in it.
     image
         Path of the full-resolution image; None looks for it in the folder and does without.
     library_id
@@ -56,12 +59,13 @@ def read_visium_hd(
     -------
     SpatialData with
 
-    - the table `square_<bin size>um` or `cell_segmentations`: raw counts, CSR float32; `var["gene_name"]`,
-      `var["gene_ids"]`; of bins `obs["array_row"]`, `obs["array_col"]`, `obs["in_tissue"]`, int64
+    - the table `square_<bin size>um`, `cell_segmentations` or `nucleus_segmentations`: raw counts, CSR float32;
+      `var["gene_name"]`, `var["gene_ids"]`; of bins `obs["array_row"]`, `obs["array_col"]`, `obs["in_tissue"]`, int64
     - `obsm["spatial"]` of the table: (n, 2) float64, x and y of the centres in px of the full-resolution image
     - `uns["spatial"][region]["scalefactors"]` of the table, with `microns_per_pixel`, of bins `bin_size_um`, and of
       cells `spot_diameter_fullres`, the median diameter of circles of their area
-    - shapes `<library>_square_<bin size>um`, squares that follow the array, or `<library>_cell_segmentations`, polygons
+    - shapes `<library>_square_<bin size>um`, squares that follow the array, or `<library>_cell_segmentations`,
+      polygons, and beside these `<library>_nucleus_segmentations`, where the folder has them, by the name of their cell
     - images `<library>_full_image` (multi-scale, and read by region where it is a TIFF), `<library>_hires_image` and
       `<library>_lowres_image`, where there are some
 
@@ -70,8 +74,8 @@ def read_visium_hd(
     FileNotFoundError
         If the folder or files are missing; the message lists them all.
     ValueError
-        If `bin_size` is no whole number, there are no bins of that size, a file is damaged, counts and positions are of
-        other bins, or there are several full-resolution images.
+        If `bin_size` is no whole number, `cells` is anything else, there are no bins of that size, a file is damaged,
+        counts and positions are of other bins, or there are several full-resolution images.
 
     Notes
     -----
@@ -89,39 +93,41 @@ def read_visium_hd(
     if isinstance(bin_size, bool) or not isinstance(bin_size, Integral):
         hint = "Pass one size such as `bin_size=8`, and read others by further calls"
         raise ValueError(message("Expected `bin_size` to be one whole number of µm", found=repr(bin_size), hint=hint))
+    if not isinstance(cells, bool) and cells != "nuclei":
+        expected = "Expected `cells` to be True, False or 'nuclei'"
+        raise ValueError(message(expected, found=repr(cells)))
     root = _outs(folder(path))
-    where, name, files = (
-        (root / "segmented_outputs", "cell_segmentations", _CELLS)
-        if cells
-        else (_bins(root, int(bin_size)), f"square_{bin_size:03d}um", _BINS)
-    )
-    _require(where, files, cells=cells)
-    table = _counts(where / files[0])
-    factors = _json(where / _FACTORS)
     library = _element_name(library_id or _library(root))
-    region = f"{library}_{name}"
     if cells:
-        table, shapes = _place_cells(table, where / files[1], factors)
+        name, where = ("nucleus" if cells == "nuclei" else "cell") + "_segmentations", root / "segmented_outputs"
+        table, shapes, factors, nuclei = _cells(root, where, nuclei=cells == "nuclei")
         instance = "cell_id"
     else:
+        name, where = f"square_{bin_size:03d}um", _bins(root, int(bin_size))
+        _require(where, _BINS, cells=False)
+        table, factors, nuclei = counts(where / _BINS[0]), _json(where / _FACTORS), {}
         if factors.get("bin_size_um", bin_size) != bin_size:
             found = f"{factors['bin_size_um']:g} in {where / _FACTORS}"
             raise ValueError(message(f"Expected bins of {bin_size} µm by the scale factors", found=found))
-        table, shapes = _place_bins(table, where / files[1])
+        table, shapes = _place_bins(table, where / _BINS[1])
         instance = "location_id"
+    region = f"{library}_{name}"
     table.uns[Keys.UNS_SPATIAL] = {region: {"scalefactors": factors, "metadata": {}}}
     sdata = _assemble(table, shapes, name, region, instance, factors, library)
+    if nuclei:
+        sdata.shapes[f"{library}_nucleus_segmentations"] = _beside(sdata.shapes[region], nuclei)
     for key, element in read_images(root, where, image, library, factors).items():
         sdata.images[key] = element
-    logger.info("Read %d %s and %d genes.", table.n_obs, "cells" if cells else f"bins of {bin_size} µm", table.n_vars)
+    what = "nuclei" if cells == "nuclei" else "cells" if cells else f"bins of {bin_size} µm"
+    logger.info("Read %d %s and %d genes.", table.n_obs, what, table.n_vars)
     return sdata
 
 
 def _outs(root: Path) -> Path:
     """Find the folder with the bins, or say what else this one is."""
-    for known in (root, root / "outs"):
-        if (known / "binned_outputs").is_dir() or (known / "segmented_outputs").is_dir() or _sizes(known):
-            return known
+    for place in (root, root / "outs"):
+        if (place / "binned_outputs").is_dir() or (place / "segmented_outputs").is_dir() or _sizes(place):
+            return place
     hint = "Pass the `outs` folder of Space Ranger"
     if (root / "filtered_feature_bc_matrix.h5").is_file() and (root / "spatial").is_dir():
         above = root.parent.parent if root.parent.name == "binned_outputs" else root.parent
@@ -181,49 +187,11 @@ def _element_name(library: str) -> str:
     return re.sub(r"[^\w.-]", "_", library, flags=re.ASCII).lstrip("_.-") or LIBRARY
 
 
-def _damaged(file: Path, what: str, error: Exception) -> ValueError:
-    found = f"{file}, which can't be read ({type(error).__name__}: {error})"
-    return ValueError(message(f"Expected {what}", found=found, hint="Check that the file is whole, or copy it again"))
-
-
 def _json(file: Path) -> dict[str, Any]:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise _damaged(file, "the scale factors as Space Ranger writes them, in JSON", error) from error
-
-
-def _counts(file: Path) -> AnnData:
-    import warnings
-
-    import scanpy
-
-    with warnings.catch_warnings():  # repeated symbols are dealt with below
-        warnings.filterwarnings("ignore", "Variable names are not unique", UserWarning)
-        try:
-            table = scanpy.read_10x_h5(file)
-        except (OSError, KeyError, ValueError) as error:
-            raise _damaged(file, "the counts as Space Ranger writes them, in HDF5", error) from error
-    table.var["gene_name"] = table.var_names.astype(str)
-    table.var_names_make_unique()
-    return table
-
-
-def _known(table: AnnData, names: pd.Index, what: str) -> AnnData:
-    """Bins or cells of the table that have a position."""
-    known = table.obs_names.isin(names)
-    if not known.any():
-        some = [repr(str(index[0])) if len(index) else "nothing" for index in (table.obs_names, names)]
-        raise ValueError(
-            message(
-                f"Expected the barcodes of the counts among the {what}",
-                found=f"counts with {some[0]}, {what} with {some[1]}",
-                hint="Check that both files are of one section and one size of bins",
-            )
-        )
-    if not known.all():
-        logger.warning("%d of %d barcodes have no %s and are left out.", int((~known).sum()), table.n_obs, what)
-    return table if known.all() else table[known].copy()
+        raise damaged(file, "the scale factors as Space Ranger writes them, in JSON", error) from error
 
 
 def _place_bins(table: AnnData, file: Path) -> tuple[AnnData, Any]:
@@ -234,8 +202,8 @@ def _place_bins(table: AnnData, file: Path) -> tuple[AnnData, Any]:
     try:
         positions = read_positions(file)
     except (OSError, ArrowInvalid) as error:
-        raise _damaged(file, "the positions of the bins, in parquet", error) from error
-    table = _known(table, positions.index, "positions")
+        raise damaged(file, "the positions of the bins, in parquet", error) from error
+    table = known(table, positions.index, "positions")
     placed = positions.loc[table.obs_names]
     for name in ("in_tissue", "array_row", "array_col"):
         table.obs[name] = placed[name].astype(np.int64)
@@ -248,21 +216,31 @@ def _place_bins(table: AnnData, file: Path) -> tuple[AnnData, Any]:
     return table, polygons(xy[:, None] + corners)
 
 
-def _place_cells(table: AnnData, file: Path, factors: dict[str, Any]) -> tuple[AnnData, Any]:
-    """The cells with the centres of their outlines, and these; the scale factors gain the diameter."""
-    from shapely import area, centroid, get_coordinates
-    from shapely.geometry import shape
+def _cells(root: Path, where: Path, *, nuclei: bool) -> tuple[AnnData, Any, dict[str, Any], dict[str, Any]]:
+    """Cells or nuclei: their table, outlines and scale factors; and, of cells, the outlines of their nuclei."""
+    if not nuclei:
+        _require(where, _CELLS, cells=True)
+        factors, file = _json(where / _FACTORS), where / OUTLINES["nuclei"]
+        table, shapes = place_cells(counts(where / _CELLS[0]), read_outlines(where / _CELLS[1]), factors)
+        found = read_outlines(file) if file.is_file() else {}
+        return table, shapes, factors, {name: found[name] for name in table.obs_names if name in found}
+    _require(where, (OUTLINES["nuclei"], _FACTORS), cells=True)
+    _require(root, (MAPPINGS,), cells=True)
+    squares = _bins(root, 2)
+    _require(squares, _BINS[:1], cells=False)
+    factors, outlines = _json(where / _FACTORS), read_outlines(where / OUTLINES["nuclei"])
+    table = count_nuclei(squares / _BINS[0], root / MAPPINGS, list(outlines))
+    return *place_cells(table, outlines, factors), factors, {}
 
-    try:
-        features = json.loads(file.read_text(encoding="utf-8"))["features"]
-        outlines = {f"cellid_{int(f['properties']['cell_id']):09d}-1": shape(f["geometry"]) for f in features}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise _damaged(file, "the outlines of cells as Space Ranger writes them, in GeoJSON", error) from error
-    table = _known(table, pd.Index(outlines, dtype=object), "outlines")
-    shapes = np.array([outlines[name] for name in table.obs_names], dtype=object)
-    table.obsm[Keys.SPATIAL] = get_coordinates(centroid(shapes))
-    factors["spot_diameter_fullres"] = float(np.median(2 * np.sqrt(area(shapes) / np.pi)))
-    return table, shapes
+
+def _beside(cells: Any, nuclei: dict[str, Any]) -> Any:
+    """Outlines of nuclei, placed as those of their cells."""
+    from geopandas import GeoDataFrame
+    from spatialdata.models import ShapesModel
+    from spatialdata.transformations import get_transformation
+
+    frame = GeoDataFrame(geometry=list(nuclei.values()), index=list(nuclei))
+    return ShapesModel.parse(frame, transformations=get_transformation(cells, get_all=True))
 
 
 def _assemble(

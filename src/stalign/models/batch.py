@@ -27,9 +27,9 @@ class Batch:
     section
         (B,) int64, which of the S sections a spot belongs to.
     spot_image
-        (B, 3, h, w) uint8, or float on the scale 0..1, or (B, d) float features.
+        (B, 3, h, w) uint8, or float on the scale 0..1, or (B, d) float features, or (B, s, l) tokens.
     niche_image
-        (B, 3, H, W), likewise.
+        (B, 3, H, W), likewise. Tokens are what `STAlign.image_tokens` returns.
     image_mean
         (S, 3) float, mean colour of each section on the scale 0..1. Read where the input spec says `stain="section"`.
     image_std

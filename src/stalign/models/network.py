@@ -121,6 +121,28 @@ class STAlign(nn.Module):
         projected = self._projected(batch)
         return self._level(batch, level, projected)
 
+    def image_tokens(self, batch: Batch, *, level: str = "niche") -> Tensor:
+        """Return what the image encoder of a level makes of its patches, which a batch takes in their place.
+
+        Parameters
+        ----------
+        batch
+            Spots or niches with images.
+        level
+            `niche` or `spot`.
+
+        Returns
+        -------
+        (B, s, l) tokens.
+
+        Raises
+        ------
+        ValueError
+            If the level is unknown or has no images.
+        """
+        one_of(level, LEVELS, name="level")
+        return required(self._image_tokens(batch, level), f"{level}_image", reason="is to be encoded")
+
     def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002
         """Switch to training; frozen encoders stay as they are, their batch norm included.
 
@@ -165,8 +187,8 @@ class STAlign(nn.Module):
 
     def _image_tokens(self, batch: Batch, level: str) -> Tensor | None:
         image: Tensor | None = getattr(batch, f"{level}_image")
-        if image is None:
-            return None
+        if image is None or image.ndim == 3:  # tokens, made before
+            return image
         rows = _some(batch.image_valid)
         section = batch.section
         if rows is not None:  # batch norm must not see what is no tissue

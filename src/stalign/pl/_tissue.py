@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.spatial import KDTree
 
 from stalign._validate import message
 from stalign.core.niches import nearest
@@ -24,6 +25,7 @@ RASTER_FROM = 50_000  # spots above which a panel is painted as one image
 _RASTER_PX = 1600  # px, longest side of that image
 _IMAGE_PX = 1400  # px, longest side of the image under the spots
 _DARK = 0.45  # brightness from 0 to 1 below which a scale bar is white
+_SAMPLE = 5000  # bins whose neighbours say how the lattice is turned
 _TITLE = 0.3  # inches above a panel
 
 
@@ -41,12 +43,15 @@ class Tissue:
         Positions of the spots, (n, 2); NaN where there is none.
     diameter
         Diameter of a spot.
+    turn
+        Angle of the lattice of bins against the x axis, in radians, between -45 and 45 degrees; 0 for other spots.
     """
 
     section: Section
     unit: float
     xy: NDArray[np.float64]
     diameter: float
+    turn: float = 0.0
 
     @property
     def in_um(self) -> bool:
@@ -79,7 +84,8 @@ def tissue(section: Section) -> Tissue:
     diameter = float(section.spot_diameter_um) if known else float("nan")
     if not np.isfinite(diameter):
         diameter = 0.9 * _spacing(xy)
-    return Tissue(section, unit, xy, diameter)
+    turn = _turn(xy) if section.technology == "hd" else 0.0
+    return Tissue(section, unit, xy, diameter, turn)
 
 
 def _spacing(xy: NDArray[np.float64]) -> float:
@@ -89,6 +95,19 @@ def _spacing(xy: NDArray[np.float64]) -> float:
         return 1.0
     distance = np.linalg.norm(sample - sample[nearest(sample, 1)[:, 0]], axis=1)
     return float(np.median(distance)) or 1.0
+
+
+def _turn(xy: NDArray[np.float64]) -> float:
+    """Angle of a square lattice against the x axis, in radians; 0 where it is less than a twentieth of a degree."""
+    valid = xy[np.isfinite(xy).all(axis=1)]
+    if len(valid) < 2:
+        return 0.0
+    sample = valid[np.linspace(0, len(valid) - 1, min(len(valid), _SAMPLE)).astype(np.intp)]
+    distance, index = KDTree(valid).query(sample, k=2)
+    near = distance[:, 1] < 1.25 * np.median(distance[:, 1])
+    step = (valid[index[:, 1]] - sample)[near]
+    angle = float(np.angle(np.exp(4j * np.arctan2(step[:, 1], step[:, 0])).mean()) / 4)
+    return angle if abs(angle) > np.deg2rad(0.05) else 0.0
 
 
 def panel_size(places: Sequence[Tissue], *, bar: bool) -> tuple[list[float], float]:
@@ -224,7 +243,7 @@ def spots(ax: Axes, place: Tissue, rgb: NDArray[np.float64], *, size: float = 1.
     valid = np.isfinite(place.xy).all(axis=1)
     xy, rgb, diameter = place.xy[valid], rgb[valid], place.diameter * size
     if len(xy) > RASTER_FROM:
-        _paint(ax, xy, rgb, diameter, alpha, squares=place.section.technology == "hd")
+        _paint(ax, xy, rgb, diameter, alpha, squares=place.section.technology == "hd", turn=place.turn)
         return
     style: dict[str, Any] = {
         "facecolors": rgb,
@@ -234,19 +253,36 @@ def spots(ax: Axes, place: Tissue, rgb: NDArray[np.float64], *, size: float = 1.
         "rasterized": len(xy) > 2000,
     }
     if place.section.technology == "hd":
-        corner = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * diameter / 2
+        corner = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) @ _rotation(place.turn).T * diameter / 2
         ax.add_collection(PolyCollection(list(xy[:, None] + corner), **style), autolim=False)
         return
     circles = EllipseCollection(diameter, diameter, 0, units="xy", offsets=xy, offset_transform=ax.transData, **style)
     ax.add_collection(circles, autolim=False)
 
 
+def _rotation(turn: float) -> NDArray[np.float64]:
+    """Matrix (2, 2) that turns x towards y."""
+    return np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+
+
 def _paint(
-    ax: Axes, xy: NDArray[np.float64], rgb: NDArray[np.float64], diameter: float, alpha: float | None, *, squares: bool
+    ax: Axes,
+    xy: NDArray[np.float64],
+    rgb: NDArray[np.float64],
+    diameter: float,
+    alpha: float | None,
+    *,
+    squares: bool,
+    turn: float,
 ) -> None:
-    """Paint spots into one RGBA image: each px takes the colour of the nearest spot, if it lies in that spot."""
+    """Paint spots into one RGBA image: each px takes the colour of the nearest spot, if it lies in that spot.
+
+    The image lies along the lattice of bins, and is turned as a whole.
+    """
+    from matplotlib.transforms import Affine2D
     from scipy.ndimage import distance_transform_cdt, distance_transform_edt
 
+    xy = xy @ _rotation(turn)
     low, high = xy.min(axis=0) - diameter, xy.max(axis=0) + diameter
     px = float((high - low).max()) / _RASTER_PX
     width, height = (int(np.ceil(extent / px)) for extent in high - low)
@@ -263,4 +299,6 @@ def _paint(
         inside = distance <= max(diameter / px / 2, 0.5)
     picture = color[nearest_px[0], nearest_px[1]] * inside[..., None]
     extent = (low[0], low[0] + width * px, low[1] + height * px, low[1])
-    ax.imshow(picture, extent=extent, interpolation="nearest", zorder=2, alpha=alpha, aspect="auto")
+    painted = ax.imshow(picture, extent=extent, interpolation="nearest", zorder=2, alpha=alpha, aspect="auto")
+    if turn:
+        painted.set_transform(Affine2D().rotate(turn) + ax.transData)

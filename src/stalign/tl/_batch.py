@@ -62,3 +62,27 @@ def _embedding(level: Level, gene_valid: Tensor | None) -> Tensor:
     if gene_valid is None:
         return level.expression
     return torch.where(gene_valid[:, None], level.expression, level.fused / level.fused.shape[1] ** 0.5)
+
+
+def encode_places(network: STAlign, reader: SpotReader, windows: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Encode the image in some windows, as that of niches.
+
+    Parameters
+    ----------
+    network
+        The network, in evaluation mode.
+    reader
+        The section.
+    windows
+        (b, 4) x0 y0 x1 y1 in px of its image.
+
+    Returns
+    -------
+    Tokens, (b, s, l) float32.
+    """
+    import torch
+
+    device = next(network.parameters()).device
+    with torch.inference_mode():
+        tokens = network.image_tokens(reader.image_batch(windows, level=LEVEL).to(device), level=LEVEL)
+    return tokens.float().cpu().numpy()

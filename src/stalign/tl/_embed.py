@@ -34,6 +34,7 @@ def embed(
     spot_diameter: float | None = None,
     spot_window: float | None = None,
     niche_window: float | None = None,
+    image_step: float | None = None,
     library_key: str | None = None,
     table_key: str | None = None,
     image_key: str | Mapping[str, str] | None = None,
@@ -73,6 +74,10 @@ def embed(
         Side of a square window of the image around each spot, and for each niche, in µm. None takes what was given to
         `pp.patches`; else, for bins and cells smaller than the spots that the weights were trained on, the sizes that
         they saw (55 and 200 µm for `stalign-mini`); else the spot's diameter, and what the niche's spots cover.
+    image_step
+        Distance in µm between the places of which the image of niches is encoded. Between them, what the image encoder
+        made of the four around a spot is interpolated; it makes bins much smaller than the step much faster, and is
+        not exact. It needs niche windows of one size, as bins and cells have them. None encodes the image of each spot.
     library_key
         obs column that names the section of each spot; None for one section.
     table_key, image_key
@@ -140,7 +145,8 @@ def embed(
 
     The niche's window is that of the paper, a spot and its nearest neighbours; around bins and cells it is a square.
     Its expression is what the weights were trained on: `stalign-mini` takes a mean over the spots around, weighed by a
-    Gaussian of 80 µm.
+    Gaussian of 80 µm. Of bins and cells smaller than the spots that the weights were trained on, means are scaled to one
+    sum over the genes: in them the log of normalised counts grows with the counts.
 
     Memory grows with the number of spots by their counts and by what is written, and not with their square. An image of
     up to 2 GB is kept while its section is embedded; of a larger dask or zarr array, the tiles that were read last are.
@@ -213,7 +219,15 @@ def embed(
         section = sections.pop(0)
         own = {branch: values[section.rows] for branch, values in arrays.items()}
         reader = read_section(
-            section, spec, vocabulary, keys=keys, image=image, genes=genes, features=own, random_state=seed
+            section,
+            spec,
+            vocabulary,
+            keys=keys,
+            image=image,
+            genes=genes,
+            features=own,
+            image_step=image_step,
+            random_state=seed,
         )
         embedding.add(reader, section.rows)
         facts.append(facts_of(reader))
@@ -224,6 +238,8 @@ def embed(
         "random_state": seed,
         "sections": section_table(facts),
     }
+    if image_step is not None:
+        noted["image_step"] = float(image_step)
     found: dict[str, dict[str, Any]] = {
         "obsm": embedding.arrays(),
         "obs": {Keys.VALID: embedding.valid},

@@ -8,7 +8,7 @@ import numpy as np
 
 from stalign._settings import progress
 from stalign._validate import message
-from stalign.tl._batch import embed_batch
+from stalign.tl._batch import embed_batch, encode_places
 from stalign.tl._cluster import cluster, on_workers
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from stalign.data.coarse import CoarseImage
     from stalign.data.spots import SpotReader
     from stalign.models.checkpoint import Checkpoint
 
@@ -53,6 +54,8 @@ class Embedding:
         rows
             Positions of its spots in the table, (n,).
         """
+        if reader.coarse is not None:
+            reader.coarse = reader.coarse.encoded(self._tokens(reader, reader.coarse))
         order = reader.order()
         batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
         client = cluster()
@@ -64,6 +67,17 @@ class Embedding:
                 if key not in self._arrays:
                     self._arrays[key] = np.full((len(self.valid), values.shape[1]), np.nan, np.float32)
                 self._arrays[key][where] = values
+
+    def _tokens(self, reader: SpotReader, coarse: CoarseImage) -> NDArray[np.float32]:
+        """Image tokens of the places of a section, (m, s, l)."""
+        order = coarse.order()
+        batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+        tokens: NDArray[np.float32] | None = None
+        for some in progress(batches, desc=f"Encoding the image of {reader.name}"):
+            found = encode_places(self.network, reader, coarse.windows[some])
+            tokens = np.empty((len(order), *found.shape[1:]), dtype=np.float32) if tokens is None else tokens
+            tokens[some] = found
+        return np.zeros((0, 1, 1), dtype=np.float32) if tokens is None else tokens
 
     def _here(self, reader: SpotReader, batches: list[NDArray[np.intp]]) -> Iterator[Embedded]:
         for some in progress(batches, desc=f"Embedding {reader.name}"):
