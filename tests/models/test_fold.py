@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from stalign.models import ConvEncoder, STAlign
+from stalign.models import ConvEncoder, STAlign, TimmEncoder
 from stalign.models.fold import folded
+from stalign.models.pretrained import LITE0, LITE0_NETWORK, start_from_pretrained
 
 
 @pytest.mark.parametrize("block", ["basic", "bottleneck"])
@@ -35,6 +36,21 @@ def test_a_folded_network_computes_the_same(mini, make_batch, block, stem):
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     weights, same = dict(network.named_parameters()), dict(fast.named_parameters())
     assert same["gene_table.weight"] is weights["gene_table.weight"]  # nothing large is copied
+
+
+def test_a_folded_efficientnet_computes_the_same(mini, make_batch):
+    """Of a pretrained backbone cut after a stage, whose patches go through it a few at a time."""
+    spec = TimmEncoder(LITE0_NETWORK, features=40, stages=(3,), weights=LITE0, tokens="linear")
+    network = STAlign(replace(mini, niche_image=spec), 30).eval()
+    start_from_pretrained(network)
+    fast = folded(network)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in fast.image_encoders["niche"].backbone.modules())
+    assert any(isinstance(m, nn.BatchNorm2d) for m in network.image_encoders["niche"].backbone.modules())
+    batch = make_batch()
+    expected = network(batch).niche_image.detach()  # with gradients: all patches at one time
+    with torch.inference_mode():
+        found = fast(batch).niche_image
+    torch.testing.assert_close(found, expected, atol=1e-4 * float(expected.abs().max()), rtol=1e-3)
 
 
 def test_other_encoders_stay_as_they_are(paper, make_paper_batch):

@@ -12,11 +12,11 @@ from torch import nn
 
 from stalign._optional import require
 from stalign._validate import message, one_of
-from stalign.encoders.fold import fold_batch_norms
 from stalign.encoders.rename import IGNORED, LAYOUTS
 from stalign.encoders.runtime import PRECISIONS, autocast, halve, pick_device
 from stalign.encoders.state import assign, read_state
 from stalign.encoders.timm_cards import PREFIX
+from stalign.models.fold import fold_batch_norms
 from stalign.models.pretrained import LITE0, LITE0_NETWORK, LITE0_STAGES
 from stalign.models.stages import Stages
 
@@ -48,7 +48,6 @@ _TIMM: dict[str, tuple[str, dict[str, Any]]] = {
     "resnet50": ("resnet50", {}),
 }  # fmt: skip
 _BUFFERS = ("ctranspath", "resnet18", "resnet50", LITE0)  # convolutional, with buffers that no checkpoint sets
-_ROWS = 4  # patches that EfficientNet-Lite0 takes together on a CPU, whose cache holds no more
 
 
 class Pooled(nn.Module):
@@ -226,14 +225,8 @@ class ImageEncoder:
         -------
         Embeddings, (B, dim) float32.
         """
-        rows = _ROWS if self.card.architecture == LITE0 and self.device.type == "cpu" else max(1, len(patches))
         with torch.inference_mode(), autocast(self.device, self.precision):
-            parts = [self.network(self.prepare(part)) for part in _parts(patches, rows)]
-            return torch.cat(parts).float().cpu().numpy()
-
-
-def _parts(patches: NDArray[np.uint8], rows: int) -> list[NDArray[np.uint8]]:
-    return [patches[start : start + rows] for start in range(0, max(1, len(patches)), rows)]
+            return self.network(self.prepare(patches)).float().cpu().numpy()
 
 
 def load(

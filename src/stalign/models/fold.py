@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import copy
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from stalign.models.image_encoders import BackboneEncoder
+from stalign.models.stages import Stages
 
 if TYPE_CHECKING:
     from stalign.models.network import STAlign
 
 
 def folded(network: STAlign) -> STAlign:
-    """Return a network that computes the same with less work in its ResNets.
+    """Return a network that computes the same with less work in its convolutional backbones.
 
     Parameters
     ----------
@@ -41,6 +43,8 @@ def folded(network: STAlign) -> STAlign:
     network = copy.deepcopy(network, shared).eval()
     for encoder in network.image_encoders.values():
         backbone = encoder.backbone if isinstance(encoder, BackboneEncoder) else None
+        if isinstance(backbone, Stages):
+            fold_batch_norms(backbone)
         if not isinstance(backbone, ResNet):
             continue
         for module in backbone.modules():
@@ -50,6 +54,23 @@ def folded(network: STAlign) -> STAlign:
             elif isinstance(module, nn.Sequential):
                 _fold(module, "0", "1")
     return network
+
+
+def fold_batch_norms(network: nn.Module) -> None:
+    """Fold every batch norm that follows a convolution into it, in place; what is computed stays, up to rounding.
+
+    Parameters
+    ----------
+    network
+        The network, in evaluation mode, whose modules stand in the order in which they are called.
+    """
+    from timm.layers import BatchNormAct2d
+
+    for parent in list(network.modules()):
+        for (before, conv), (after, norm) in pairwise(list(parent.named_children())):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, BatchNormAct2d):
+                setattr(parent, before, fuse_conv_bn_eval(conv, norm))
+                setattr(parent, after, norm.act)
 
 
 def _fold(module: nn.Module, conv: str, norm: str) -> None:

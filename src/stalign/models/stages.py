@@ -12,6 +12,8 @@ from stalign._validate import message
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_PIXELS = 4 * 224 * 224  # of patches that a CPU takes together, whose cache holds no more
+
 
 class Stages(nn.Module):
     """An EfficientNet of timm, cut after a stage; the means of some stages, side by side, are its feature.
@@ -46,6 +48,13 @@ class Stages(nn.Module):
         -------
         (B, num_features): the channels of each stage, its mean over the image.
         """
+        together = len(x)
+        if x.device.type == "cpu" and not torch.is_grad_enabled():
+            together = max(1, _PIXELS // (x.shape[2] * x.shape[3]))
+        return torch.cat([self._means(part) for part in x.split(max(1, together))])
+
+    def _means(self, x: Tensor) -> Tensor:
+        """Return the means of the stages, (b, num_features)."""
         x = self.bn1(self.conv_stem(x))
         means = {}
         for number, block in enumerate(self.blocks, start=1):
