@@ -12,7 +12,7 @@ import torch
 
 from stalign._validate import message
 from stalign.models.checkpoint import CONFIG_FILE, Checkpoint, load
-from stalign.models.config import MINI, InputSpec
+from stalign.models.config import MINI, SMALL, InputSpec
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,14 @@ REGISTRY: dict[str, Weights] = {
         licence="BSD-3-Clause",
         input=MINI.input,
         description="Small network with all four encoders trained, shipped in the package.",
+    ),
+    "stalign-small": Weights(
+        name="stalign-small",
+        folder="weights/stalign-small",
+        sha256="f430316f3b22ef77bde1ccbaf81d587c2630590cc9eb71b8e9aa2e70f2acf0f7",
+        licence="BSD-3-Clause",
+        input=SMALL.input,
+        description="Image branches from EfficientNet-Lite0, to find profiles by images; trained on no cortex.",
     ),
 }
 
