@@ -62,7 +62,7 @@ def evaluate(checkpoint: Checkpoint, root: Path) -> dict[str, float]:
             stalign.tl.domains(adata, GMM(real.n_domains))
             row[f"ARI {real.name}"] = stalign.tl.score(adata, real.truth, ignore=IGNORED).iloc[-1]["ARI"]
     predicted = stalign.tl.predict_genes(
-        embedded["mob rep2"], embedded["mob rep1"], genes=50, use_rep="X_stalign_image"
+        embedded["mob rep2"], embedded["mob rep1"], genes=50, use_rep="X_stalign_image", model="ridge"
     )
     row["Pearson mob"] = predicted.var["pearson"].mean()
     row["MSE mob / mean"] = predicted.var["mse"].mean() / predicted.var["mse_mean"].mean()

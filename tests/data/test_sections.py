@@ -311,10 +311,23 @@ def test_stated_scales(toy):
     assert sections(adata)[0].mpp_origin == "um_per_px of the metadata"
     assert sections(adata, mpp=0.49)[0].coord_mpp == 0.49
     assert sections(adata, mpp={"toy": 0.49})[0].coord_mpp == 0.49
-    entry(adata)["metadata"]["um_per_px"] = 2.0
-    with pytest.warns(UserWarning, match="2 µm per px"):
+    entry(adata)["metadata"]["um_per_px"] = 3.0
+    with pytest.warns(UserWarning, match="3 µm per px"):
         sections(adata)
     assert sections(toy, spot_diameter=70.0)[0].spot_diameter_um == 70.0
+
+
+def test_a_scale_that_is_stated_of_the_image_is_not_that_of_the_coordinates(toy):
+    """By the pitch of the spots: .5 µm per px of the coordinates, 2 µm per px of the image."""
+    adata = toy.copy()
+    entry(adata)["metadata"]["um_per_px"] = 2.0
+    entry(adata)["scalefactors"]["tissue_lowres_scalef"] = "not a number"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (section,) = sections(adata)
+        assert section.coord_mpp == pytest.approx(0.5, rel=0.01)
+        assert section.mpp_origin == "um_per_px of the metadata, of the image"
+    assert section.image.mpp == pytest.approx(2, rel=0.01)
 
 
 def test_coordinates_in_px_of_a_smaller_image_are_noticed(toy):

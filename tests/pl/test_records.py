@@ -105,3 +105,16 @@ def test_domains_of_other_features_do_not_come_from_the_weights(table):
 def test_trained_on_takes_names_alone():
     assert trained_on(["S1", "S10"], ["S1"]) == [{"section": "S1"}]
     assert trained_on([], ["S1"]) == [] == trained_on([{"donor": None}], [], [])
+
+
+def test_whether_reliability_was_told_across_patients():
+    from stalign.pl._findings import gene_table
+
+    predicted = anndata.AnnData(np.zeros((2, 2), np.float32))
+    predicted.var["reliability"], predicted.var["reliable"] = [0.5, 0.1], [True, False]
+    said = {"patient": "within the reference's patient only", "unknown": "within one patient only", "patients": ""}
+    for scope, words in said.items():
+        predicted.uns["stalign"] = {"predict_genes": {"split": "reference", "reliable_within": scope}}
+        page = gene_table(predicted).replace("&#x27;", "'").replace("&#39;", "'")
+        assert (words in page) if words else ("only" not in page)
+        assert "1 of 2 genes are not reliable" in page

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -161,7 +162,18 @@ def stated(table: AnnData, rows: NDArray[np.intp], entry: Mapping[str, Any], nam
         value, origin = number(factors, "microns_per_pixel", where=where), "microns_per_pixel of the scale factors"
     bin_um = number(factors, "bin_size_um", where=where) or _bin_of(table)
     spot_px = number(factors, "spot_diameter_fullres", where=where)
-    return Stated(value, origin, bin_um, spot_px, _array_of(table, rows))
+    return Stated(value, origin, bin_um, spot_px, _array_of(table, rows), _image_scales(metadata, factors))
+
+
+def _image_scales(metadata: Mapping[str, Any], factors: Mapping[str, Any]) -> tuple[float, ...]:
+    """Px of each image for a coordinate px, that of the image which the metadata name first; no unusable ones."""
+    named = f"tissue_{metadata.get('image_key')}_scalef"
+    keys = sorted((key for key in factors if re.fullmatch(r"tissue_.+_scalef", str(key))), key=lambda key: key != named)
+    found = []
+    for key in keys:
+        with suppress(ValueError):  # whoever opens the image says so
+            found.append(number(factors, key, where=""))
+    return tuple(scale for scale in found if scale is not None)
 
 
 def _bin_of(table: AnnData) -> float | None:

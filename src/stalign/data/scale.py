@@ -37,6 +37,8 @@ class Stated:
         Diameter of a spot in coordinate px, or None.
     array
         Row and column of each spot on the array, (n, 2), or None.
+    image_scales
+        Px of each image for a coordinate px: `mpp` is often that of an image rather than of the coordinates.
     """
 
     mpp: float | None = None
@@ -44,6 +46,7 @@ class Stated:
     bin_um: float | None = None
     spot_px: float | None = None
     array: NDArray[np.float64] | None = field(default=None, repr=False)
+    image_scales: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -180,6 +183,7 @@ def resolve(
     Notes
     -----
     A square lattice that is larger than those arrays, and has a scale by which its pitch is not theirs, is one of bins.
+    A stated scale that does not fit the pitch in px of the coordinates, but does in px of an image, is that of the image.
     """
     for name, given in (("mpp", mpp), ("spot_diameter", spot_diameter), ("um_per_px", stated.mpp)):
         if given is not None:
@@ -198,6 +202,9 @@ def resolve(
         value, origin = float(mpp), "mpp= given"
     elif stated.mpp is not None:
         value, origin = float(stated.mpp), stated.origin
+        of_image = [value * scale for scale in stated.image_scales if _fits(value * scale, derived)]
+        if of_image and not _fits(value, derived):
+            value, origin = of_image[0], f"{origin}, of the image"
     else:
         value, origin = derived, f"{label} of {pitch_um:g} µm over {pitch_px:.4g} px"
         if not np.isfinite(value):
@@ -213,7 +220,7 @@ def resolve(
                     "`uns['spatial'][section]['scalefactors']['bin_size_um']`",
                 )
             )
-    if np.isfinite(derived) and abs(value / derived - 1) > _TOLERANCE:
+    if np.isfinite(derived) and not _fits(value, derived):
         warn(
             message(
                 f"Expected the scale of section {library!r} to fit the pitch of its spots",
@@ -234,6 +241,11 @@ def resolve(
         pitch_um, spot_um, technology = _from_spot(value, stated.spot_px)
     spot_um = spot_um if spot_diameter is None else float(spot_diameter)
     return Scale(value, origin, pitch_um, spot_um, technology, mpp is not None, spot_diameter is not None)
+
+
+def _fits(value: float, derived: float) -> bool:
+    """Whether a scale is that of the pitch."""
+    return bool(abs(value / derived - 1) <= _TOLERANCE)
 
 
 def _technology(kind: str, bin_um: float | None) -> tuple[str, float, float, str]:
