@@ -184,11 +184,11 @@ def annotate(
         learned, own_parts = (
             [read.with_genes(part, columns) for part in some] for some in (learned, [part for _, part in parts[-1]])
         )
-        others = [part for part in own_parts if not (part.labels >= 0).any()]
+        carried = any(not (part.labels >= 0).any() for part in own_parts)
         model = fit_annotation(
             learned, names, colors, use_rep=rep, genes=kept, classifier=_classifier(classifier),
-            choice=classifier is None, spatial=spatial, by_section=bool(others) and len(learned) > 2,
-            others=others, seed=seed,
+            choice=classifier is None, spatial=spatial, by_section=carried and len(learned) > 2,
+            carried=carried, seed=seed,
         )  # fmt: skip
         rows = [rows for rows, _ in parts[-1]]
     else:
