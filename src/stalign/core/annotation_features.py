@@ -90,8 +90,8 @@ class SectionData:
     @property
     def near(self) -> sparse.csr_matrix:
         """Spots within two rings that have an embedding, CSR (n, n) bool, symmetric, without the diagonal."""
-        use = sparse.diags(self.usable.astype(np.int32))
-        links = use @ self.ring.astype(np.int32) @ use
+        use = sparse.diags(self.usable.astype(np.float32), dtype=np.float32)
+        links = use @ self.ring.astype(np.float32) @ use
         links = sparse.csr_matrix(links + links @ links, dtype=bool)
         links.setdiag(0)
         links.eliminate_zeros()
