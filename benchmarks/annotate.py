@@ -53,30 +53,42 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tasks", nargs="*", default=["carry", "few", "suggest"])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--spots", type=int, nargs="*", default=[5, 10, 20], help="labelled spots per class")
+    parser.add_argument("--cache", type=Path, help="folder of embedded sections, made on first use")
     parser.add_argument("--scale", type=int, nargs="*", help="simulated bins")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     return parser.parse_args()
 
 
-def read_group(root: Path, group: str) -> dict[str, AnnData]:
+def read_group(root: Path, group: str, cache: Path | None) -> dict[str, AnnData]:
     """Read and embed the labelled sections of a group, with labels in obs["label"]."""
-    if group == "her2st":
-        whole = stalign.io.read_h5ad(root / "her2st" / "her2st.h5ad")
-        found = {}
-        for name in HER2ST:
-            part = whole[whole.obs["section"] == name].copy()
-            part.uns["spatial"] = {}  # counts only
-            found[name] = part
-    else:
-        names = DLPFC_SECTIONS if group == "dlpfc" else ("rep1", "rep2")
-        found = {name: stalign.io.read_h5ad(root / group / f"{name}.h5ad") for name in names}
+    names = {"her2st": HER2ST, "dlpfc": DLPFC_SECTIONS, "mob": ("rep1", "rep2")}[group]
+    found = {}
+    for name in names:
+        path = cache / f"{group}_{name}.h5ad" if cache else None
+        if path and path.exists():
+            found[name] = ad.read_h5ad(path)
+            continue
+        found[name] = read(root, group, name)
+        stalign.tl.embed(found[name], **(DLPFC if group == "dlpfc" else {}))
+        if path:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            found[name].write_h5ad(path)
     for adata in found.values():
         column = adata.obs["label" if group == "her2st" else "layer"]
         text = column.astype(object).where(column.notna(), None)
         adata.obs["label"] = pd.Categorical(text.where(~text.astype(str).isin(NO_LABEL), None))
         adata.obs["truth"] = adata.obs["label"].astype(object).where(adata.obs["label"].notna(), "").astype(str)
-        stalign.tl.embed(adata, **(DLPFC if group == "dlpfc" else {}))
     return found
+
+
+def read(root: Path, group: str, name: str) -> AnnData:
+    """Read one section; those of her2st without an image."""
+    if group != "her2st":
+        return stalign.io.read_h5ad(root / group / f"{name}.h5ad")
+    whole = stalign.io.read_h5ad(root / "her2st" / "her2st.h5ad")
+    part = whole[whole.obs["section"] == name].copy()
+    part.uns["spatial"] = {}
+    return part
 
 
 def log_counts(adata: AnnData, total_counts: str | None) -> sparse.csr_matrix:
@@ -296,7 +308,7 @@ def main() -> None:
     root = data_root()
     for group in args.groups:
         total = "sum_umi" if group == "dlpfc" else None
-        data = read_group(root, group)
+        data = read_group(root, group, args.cache)
         kept: dict[str, dict] = {name: {} for name in data}
         if "carry" in args.tasks:
             names = [name for name in data if name not in NO_CARRY]

@@ -64,13 +64,13 @@ def annotate(
     reference
         Annotated sections, one object or several, or an `AnnotationModel` or the path of a saved one.
     classifier
-        None for linear discriminant analysis with a shrunk covariance on the first 50 principal components of
-        `use_rep`, and other features beside them where cross-validation on the labelled spots shows a gain (see
-        Notes); `lda` for the first alone; `logistic` for logistic regression; or a classifier of scikit-learn with
+        None for linear discriminant analysis with a shrunk covariance on several kinds of features, which
+        cross-validation on the labelled spots can change (see Notes); `lda` for one on the first 50 principal
+        components of `use_rep` alone; `logistic` for logistic regression; or a classifier of scikit-learn with
         `predict_proba`, which is cloned.
     spatial
-        Whether labels are smoothed over the ring of spots around each spot, with a strength that cross-validation
-        chooses, 0 if it finds no gain; or the strength; False for none.
+        Whether labels are smoothed over two rings of spots around each spot, with the usual strength of .5 unless
+        cross-validation finds a better one; or the strength; False for none.
     unknown
         Whether a spot unlike anything in the reference is called `unknown`: the share of known spots that may be called
         so by mistake, within sections that were annotated; True for .05.
@@ -135,13 +135,12 @@ def annotate(
 
     Notes
     -----
-    Features are centred in each section. Where labels are carried from one or two sections, the plain classifier and
-    the strength of the smoothing are all there is, as held-out spots of a section do not tell what helps on another.
-    Else cross-validation, which holds out whole sections where labels are carried and patches of neighbouring spots
-    where sections are completed, compares the embedding, its mean over the spots around, and
-    principal components of expression of single spots and of the spots around; those that are as good as the best,
-    within two standard errors, are averaged. What departs from the plain classifier has to be better by more than one
-    standard error. With fewer than 20 labelled spots nothing is chosen.
+    Features are centred in each section. Classifiers of the embedding of single spots, of its means over the spots
+    around, and of expression where there are counts are averaged, and their probabilities smoothed over two rings of
+    spots. Cross-validation, which holds out whole sections where labels are carried from three or more and patches of
+    neighbouring spots otherwise, compares these and further features; those that are as good as the best, within two
+    standard errors, are averaged instead, and another strength is taken, if that is better by more than one standard
+    error. With fewer than 20 labelled spots nothing is chosen.
 
     Probabilities are calibrated on held-out labelled spots. In a section of another donor or platform they promise too
     much; `uns["stalign_annotation"]` holds what was measured.
