@@ -53,6 +53,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tasks", nargs="*", default=["carry", "few", "suggest"])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--spots", type=int, nargs="*", default=[5, 10, 20], help="labelled spots per class")
+    parser.add_argument("--no-ingest", action="store_true", help="leave out scanpy's ingest, slow to start")
     parser.add_argument("--cache", type=Path, help="folder of embedded sections, made on first use")
     parser.add_argument("--scale", type=int, nargs="*", help="simulated bins")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
@@ -176,7 +177,13 @@ def ours(adata: AnnData, truth: np.ndarray, rows: np.ndarray, **options: object)
 
 
 def compare(
-    query: AnnData, references: list[AnnData], given: np.ndarray, total: str | None, kept: dict[bool, tuple]
+    query: AnnData,
+    references: list[AnnData],
+    given: np.ndarray,
+    total: str | None,
+    kept: dict[bool, tuple],
+    *,
+    with_ingest: bool,
 ) -> Iterator[dict]:
     """All methods on one task; `kept` holds the components of the same sections between calls."""
     truth = query.obs["truth"].to_numpy()
@@ -209,6 +216,8 @@ def compare(
             seconds = made + time.process_time() - start
             result = scored(truth, found[-n:], rows, probability[-n:], order)
             yield {"method": f"{method} on {name}", **result, "seconds": seconds}
+    if not with_ingest:
+        return
     start = time.process_time()
     merged = query[given != ""].copy() if not references else references[0]
     if len(references) > 1:
@@ -318,14 +327,14 @@ def main() -> None:
                 references = [data[other] for other in names if other != name]
                 rows += [
                     {"section": f"to {name}", "seed": 0, "task": "carry-over", **row}
-                    for row in compare(data[name], references, none, total, {})
+                    for row in compare(data[name], references, none, total, {}, with_ingest=not args.no_ingest)
                 ]
             write(group, rows, args.out)
         for seed in range(args.seeds):
             if "few" in args.tasks:
                 for spots, (name, query) in itertools.product(args.spots, data.items()):
                     given = some_labels(query.obs["truth"].to_numpy(), spots, seed)
-                    found = compare(query, [], given, total, kept[name])
+                    found = compare(query, [], given, total, kept[name], with_ingest=not args.no_ingest)
                     rows = [{"section": name, "seed": seed, "task": f"{spots} a class", **row} for row in found]
                     write(group, rows, args.out)
             if "suggest" in args.tasks:
