@@ -13,8 +13,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
 from stalign.core.annotation import fit_annotation
-from stalign.core.annotation_choice import fit_temperature
-from stalign.core.annotation_features import PLAIN, SectionData, fit_bases, view_features, views_of
+from stalign.core.annotation_choice import USUAL, fit_temperature
+from stalign.core.annotation_features import PLAIN, SectionData, broad_views, fit_bases, view_features, views_of
 from stalign.core.annotation_heads import fit_head
 from stalign.core.annotation_model import AnnotationModel
 from stalign.core.label_folds import label_groups, split_groups
@@ -90,17 +90,44 @@ def test_smoothing_is_chosen_without_known_neighbours_where_labels_are_carried(m
         return mean_field(logs, graph, strength, given=given)
 
     monkeypatch.setattr("stalign.core.annotation_choice.mean_field", spy)
-    bare = replace(make(1), labels=np.full(18 * 18, -1, dtype=np.intp))
-    fit([make()], others=[bare] if carried else [])
+    fit([make()], carried=carried)
     assert held
     assert all((number == 0) == carried for number in held)
 
 
 def test_nothing_is_chosen_from_fewer_than_twenty_spots():
     model = fit([few(make(), 5)])
-    assert list(model.views) == views_of(model.bases)[:1]
-    assert (model.strength, model.temperature) == (0, 1)
+    assert list(model.views) == broad_views(model.bases)
+    assert (model.strength, model.temperature) == (USUAL, 1)
+    plain = fit([few(make(), 5)], choice=False, spatial=False)
+    assert list(plain.views) == views_of(plain.bases)[:1]
+    assert (plain.strength, plain.temperature) == (0, 1)
     assert np.isnan(model.figures["accuracy"])
+
+
+def test_broad_views_and_smoothing_help_with_few_labels_of_layers():
+    section = make(noise=1.5)
+    labelled = few(section, 5)
+    broad, plain = fit([labelled]), fit([labelled], choice=False, spatial=False)
+    rows = labelled.labels < 0
+    gain = [
+        (model.predict(section, given=labelled.labels).probability.argmax(axis=1) == section.labels)[rows].mean()
+        for model in (broad, plain)
+    ]
+    assert gain[0] > gain[1] + 0.05
+
+
+def test_near_spots_lie_within_two_rings_and_have_an_embedding():
+    section = make(n=5)
+    near = section.near
+    assert (near != near.T).nnz == 0
+    assert near.diagonal().sum() == 0
+    assert near[12].sum() == 12  # a square grid: four at one step, eight at two
+    broken = section.rep.copy()
+    broken[7] = np.nan
+    without = replace(section, rep=broken).near
+    assert without[7].sum() == 0
+    assert not without[12, 2]  # only reached through the spot without an embedding
 
 
 def test_one_spot_per_label():
@@ -271,7 +298,7 @@ def test_classes_that_a_fold_has_not_seen_are_unlikely():
 def test_views_are_not_listed_twice_where_there_are_few_components():
     section = make()
     views = views_of(fit_bases([section]))
-    assert len(views) == len(set(views)) == 3
+    assert len(views) == len(set(views)) == 4
     assert views[0][0].n_components == 6
     assert PLAIN[0].passes == 0
 

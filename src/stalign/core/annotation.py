@@ -9,7 +9,7 @@ from scipy import sparse
 
 from stalign._validate import message
 from stalign.core.annotation_choice import STRENGTHS, Task, choose, fit_heads
-from stalign.core.annotation_features import fit_bases, view_features, views_of
+from stalign.core.annotation_features import broad_views, fit_bases, view_features, views_of
 from stalign.core.annotation_model import AnnotationModel
 from stalign.core.label_folds import label_groups, split_groups
 from stalign.core.novelty import fit_novelty
@@ -33,7 +33,7 @@ def fit_annotation(
     choice: bool = True,
     spatial: bool | float = True,
     by_section: bool = False,
-    others: Sequence[SectionData] = (),
+    carried: bool = False,
     seed: int = 0,
 ) -> AnnotationModel:
     """Learn labels.
@@ -53,13 +53,13 @@ def fit_annotation(
     classifier
         As `annotation_heads.fit_head` takes it.
     choice
-        Whether views, smoothing and self-training are chosen by cross-validation; else the plain view.
+        Whether views are chosen by cross-validation; else the plain one.
     spatial
         Whether the strength of the mean field is chosen by cross-validation, or the strength; False for none.
     by_section
         Whether cross-validation holds out whole sections, as it should where labels are carried to further ones.
-    others
-        Sections without labels, for self-training.
+    carried
+        Whether labels are carried to sections without any, so that spots do not have labelled neighbours.
     seed
         Seed.
 
@@ -85,8 +85,6 @@ def fit_annotation(
                     hint="Label a few spots of each kind")
         )  # fmt: skip
     bases = fit_bases(sections, seed=seed)
-    # Where labels are carried from one section or two, held-out spots cannot tell what helps on another section.
-    choice = choice and (by_section or not others)
     views = views_of(bases)[: None if choice else 1]
     parts = [view_features(section, bases, views) for section in sections]
     features = {view: np.concatenate([part[view] for part in parts]) for view in views}
@@ -95,24 +93,17 @@ def fit_annotation(
     if len(rows) > _CHOICE_SPOTS:
         some = np.sort(np.random.default_rng(seed).choice(rows, _CHOICE_SPOTS, replace=False))
     split = split_groups(labels[some], groups[some], seed=seed)
-    graph = sparse.csr_matrix(sparse.block_diag([part.ring for part in sections]))
-    graph = sparse.csr_matrix(graph.multiply(usable[:, None]).multiply(usable[None, :]))
+    graph = sparse.csr_matrix(sparse.block_diag([part.near for part in sections]))
     folds = [(some[fit], some[held]) for fit, held in split]
-    task = Task(features, labels, usable, graph, len(names), folds, classifier, seed, hold_known=not others)
-    strengths = (0.0, *STRENGTHS) if spatial is True else (float(spatial),)
-    chosen = choose(task, views, strengths, may_train=choice)
-    if chosen.self_training and others:
-        more = [view_features(section, bases, chosen.views) for section in others]
-        features = {view: np.concatenate([features[view], *(part[view] for part in more)]) for view in chosen.views}
-        usable = np.concatenate([usable, *(part.usable for part in others)])
-    heads = fit_heads(
-        features, chosen.views, rows, labels[rows], task, self_training=chosen.self_training, usable=usable
-    )
-    novelty = fit_novelty(task.features[views[0]][some], labels[some], len(names), split)
+    task = Task(features, labels, usable, graph, len(names), folds, classifier, seed, hold_known=not carried)
+    strengths = STRENGTHS if spatial is True else (float(spatial),)
+    chosen = choose(task, views, broad_views(bases) if choice else views, strengths)
+    heads = fit_heads(features, chosen.views, rows, labels[rows], task)
+    novelty = fit_novelty(features[views[0]][some], labels[some], len(names), split)
     figures = {
         "accuracy": chosen.accuracy, "plain_accuracy": chosen.plain_accuracy, "novelty_auc": novelty.auc,
         "calibration_error": chosen.calibration_error, "n_labelled": float(len(rows)),
-        "n_folds": float(chosen.n_folds), "self_training": float(chosen.self_training),
+        "n_folds": float(chosen.n_folds),
     }  # fmt: skip
     return AnnotationModel(
         tuple(names), tuple(colors), use_rep, sections[0].rep.shape[1], tuple(genes),

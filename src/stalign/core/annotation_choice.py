@@ -1,4 +1,4 @@
-"""Choice of features, smoothing and self-training by cross-validation on the labelled spots."""
+"""Choice of features and smoothing by cross-validation on the labelled spots."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from stalign.core.annotation_features import View
     from stalign.core.annotation_heads import Head
 
-STRENGTHS = (0.5, 1.0, 2.0)
-CONFIDENT = 0.9  # probability from which a predicted label is fitted to in self-training
+STRENGTHS = (0.0, 0.25, 0.5, 1.0, 2.0)
+USUAL = 0.5  # strength where the labels do not tell which is best
 LEAST_SPOTS = 20  # labelled spots below which nothing is chosen
 _TEMPERATURES = (0.2, 20.0)
 
@@ -36,8 +36,6 @@ class Choice:
         Views whose log-probabilities are averaged.
     strength
         Strength of the mean field.
-    self_training
-        Whether confident predictions are fitted to as well.
     temperature
         What log-probabilities are divided by before the mean field.
     final_temperature
@@ -54,7 +52,6 @@ class Choice:
 
     views: tuple[View, ...]
     strength: float = 0.0
-    self_training: bool = False
     temperature: float = 1.0
     final_temperature: float = 1.0
     accuracy: float = float("nan")
@@ -109,84 +106,49 @@ class Task:
                 self._fitted[view, fold] = fit_heads(self.features, [view], rows, self.labels[rows], self)[0]
         return [self._fitted[view, fold] for view in views]
 
-    def self_trained(self, views: Sequence[View], fold: int) -> list[Head]:
-        """Fit again, with the spots that the classifiers of the fold are sure of."""
-        rows = self.folds[fold][0]
-        heads = self.heads(views, fold)
-        return _with_sure(self.features, views, heads, rows, self.labels[rows], self, self.usable)
-
 
 def fit_heads(
-    features: Mapping[View, np.ndarray],
-    views: Sequence[View],
-    rows: np.ndarray,
-    labels: np.ndarray,
-    task: Task,
-    *,
-    self_training: bool = False,
-    usable: np.ndarray | None = None,
+    features: Mapping[View, np.ndarray], views: Sequence[View], rows: np.ndarray, labels: np.ndarray, task: Task
 ) -> list[Head]:
-    """Fit a classifier in each view, and with `self_training` again with the spots that these are sure of."""
-    heads = [fit_head(features[view][rows], labels, task.n_classes, task.classifier, task.seed) for view in views]
-    if not self_training:
-        return heads
-    return _with_sure(features, views, heads, rows, labels, task, task.usable if usable is None else usable)
+    """Fit a classifier in each view."""
+    return [fit_head(features[view][rows], labels, task.n_classes, task.classifier, task.seed) for view in views]
 
 
-def _with_sure(
-    features: Mapping[View, np.ndarray],
-    views: Sequence[View],
-    heads: Sequence[Head],
-    rows: np.ndarray,
-    labels: np.ndarray,
-    task: Task,
-    usable: np.ndarray,
-) -> list[Head]:
-    """Fit classifiers to labelled spots and to those that given classifiers are sure of."""
-    sure = np.exp(averaged(features, views, heads))
-    more = (sure.max(axis=1) > CONFIDENT) & usable
-    more[rows] = False
-    known = np.concatenate([rows, np.flatnonzero(more)])
-    classes = np.concatenate([labels, sure[more].argmax(axis=1)])
-    return [fit_head(features[view][known], classes, task.n_classes, task.classifier, task.seed) for view in views]
+def choose(task: Task, views: Sequence[View], start: Sequence[View], strengths: Sequence[float]) -> Choice:
+    """Choose views and strength on held-out labelled spots.
 
-
-def choose(task: Task, views: Sequence[View], strengths: Sequence[float], *, may_train: bool = True) -> Choice:
-    """Choose views, strength and, if it may be, self-training on held-out labelled spots.
-
-    Each step departs from the plain classifier, the first view without smoothing, only if the share of held-out spots
-    that are right grows by more than one standard error.
+    Views that are as good as the best, within two standard errors, are averaged in place of those of `start`, and
+    another strength than the usual one is taken, only if the share of held-out spots that are right grows by more than
+    one standard error.
     """
-    views = list(views)
-    plain = Choice((views[0],), strengths[0] if len(strengths) == 1 else 0.0)
+    usual = USUAL if USUAL in strengths else strengths[0]
     rows = np.flatnonzero((task.labels >= 0) & task.usable)
     if len(rows) < LEAST_SPOTS or not task.folds:
-        return plain
+        return Choice(tuple(start), usual)
     held = _held_out(task, views)
     seen = np.concatenate([part for _, part in task.folds])
     truth = task.labels[seen]
-    right = {view: (held[view].argmax(axis=1) == truth).astype(np.float64) for view in views}
+    right = {view: _right(held[view], truth) for view in views}
     best = max(views, key=lambda view: right[view].mean())
-    chosen = tuple(view for view in views if not _better(right[best], right[view], errors=2))
+    chosen = tuple(start)
     joined = softmax_log(np.mean([held[view] for view in chosen], axis=0))
-    if not _better((joined.argmax(axis=1) == truth).astype(np.float64), right[views[0]]):
-        chosen, joined = (views[0],), held[views[0]]
-    base = (joined.argmax(axis=1) == truth).astype(np.float64)
-    self_training = False
+    alike = tuple(view for view in views if not _better(right[best], right[view], errors=2))
+    other = softmax_log(np.mean([held[view] for view in alike], axis=0))
+    if _better(_right(other, truth), _right(joined, truth)):
+        chosen, joined = alike, other
     heads = [task.heads(chosen, fold) for fold in range(len(task.folds))]
-    if may_train:
-        trained_heads = [task.self_trained(chosen, fold) for fold in range(len(task.folds))]
-        trained = _joined(task, chosen, trained_heads)
-        if _better((trained.argmax(axis=1) == truth).astype(np.float64), base):
-            self_training, joined, heads = True, trained, trained_heads
     temperature = fit_temperature(joined, truth)
-    strength, probability = _strength(task, chosen, heads, temperature, strengths)
-    right_now = (probability.argmax(axis=1) == truth).astype(np.float64)
+    strength, probability = _strength(task, chosen, heads, temperature, strengths, usual)
     logs = np.log(np.maximum(probability, np.exp(ABSENT)))
     return Choice(
-        chosen, strength, self_training, temperature, fit_temperature(logs, truth), float(right_now.mean()),
+        chosen, strength, temperature, fit_temperature(logs, truth), float(_right(probability, truth).mean()),
         float(right[views[0]].mean()), _crossed_error(logs, truth, task.seed), len(task.folds),
     )  # fmt: skip
+
+
+def _right(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Whether the likeliest class is the true one, (n,) float."""
+    return (scores.argmax(axis=1) == truth).astype(np.float64)
 
 
 def _better(one: np.ndarray, other: np.ndarray, errors: float = 1) -> bool:
@@ -204,14 +166,13 @@ def _held_out(task: Task, views: Sequence[View]) -> dict[View, np.ndarray]:
     return {view: np.concatenate(found) for view, found in parts.items()}
 
 
-def _joined(task: Task, views: Sequence[View], heads: Sequence[Sequence[Head]]) -> np.ndarray:
-    """Averaged log-probabilities of the held-out spots, fold after fold."""
-    pairs = zip(heads, task.folds, strict=True)
-    return np.concatenate([averaged(task.features, views, own, part) for own, (_, part) in pairs])
-
-
 def _strength(
-    task: Task, views: Sequence[View], heads: Sequence[Sequence[Head]], temperature: float, strengths: Sequence[float]
+    task: Task,
+    views: Sequence[View],
+    heads: Sequence[Sequence[Head]],
+    temperature: float,
+    strengths: Sequence[float],
+    usual: float,
 ) -> tuple[float, np.ndarray]:
     """Strength of the mean field and the probabilities of the held-out spots with it."""
     found: dict[float, list[np.ndarray]] = {strength: [] for strength in strengths}
@@ -224,10 +185,10 @@ def _strength(
             found[strength].append(mean_field(logs, task.graph, strength, given=given)[part])
     truth = task.labels[np.concatenate([part for _, part in task.folds])]
     joined = {strength: np.concatenate(parts) for strength, parts in found.items()}
-    right = {strength: (values.argmax(axis=1) == truth).astype(np.float64) for strength, values in joined.items()}
+    right = {strength: _right(values, truth) for strength, values in joined.items()}
     best = max(strengths, key=lambda strength: right[strength].mean())
-    if best != strengths[0] and not _better(right[best], right[strengths[0]]):
-        best = strengths[0]
+    if not _better(right[best], right[usual]):
+        best = usual
     return best, joined[best]
 
 

@@ -42,17 +42,20 @@ class Part:
 View = tuple[Part, ...]
 PLAIN: View = (Part("rep", 0, N_COMPONENTS),)
 _OF_REP: tuple[View, ...] = (
+    (Part("rep", 1, N_COMPONENTS),),
+    (Part("rep", 2, FEW_COMPONENTS),),
+    tuple(Part("rep", passes, FEW_COMPONENTS) for passes in (0, 1, 2)),
+    tuple(Part("rep", passes, N_COMPONENTS) for passes in (0, 1, 2)),
     (Part("rep", 0, FEW_COMPONENTS),),
-    (Part("rep", 2, N_COMPONENTS),),
-    (Part("rep", 0, N_COMPONENTS), Part("rep", 2, N_COMPONENTS)),
 )
 _OF_GENES: tuple[View, ...] = (
-    (Part("spot", 0, FEW_COMPONENTS),),
-    (Part("spot", 0, N_COMPONENTS),),
     (Part("spot", 0, FEW_COMPONENTS), Part("niche", 1, FEW_COMPONENTS), Part("niche", 2, FEW_COMPONENTS)),
     (Part("spot", 0, N_COMPONENTS), Part("niche", 1, N_COMPONENTS), Part("niche", 2, N_COMPONENTS)),
+    (Part("spot", 0, FEW_COMPONENTS),),
+    (Part("spot", 0, N_COMPONENTS),),
     (Part("rep", 0, N_COMPONENTS), Part("spot", 0, N_COMPONENTS), Part("niche", 2, N_COMPONENTS)),
 )
+_BROAD = (PLAIN, *_OF_REP[:3], _OF_GENES[0])  # averaged unless labels say better
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,16 @@ class SectionData:
     def usable(self) -> np.ndarray:
         """Spots with an embedding, (n,) bool."""
         return np.asarray(np.isfinite(self.rep).all(axis=1))
+
+    @property
+    def near(self) -> sparse.csr_matrix:
+        """Spots within two rings that have an embedding, CSR (n, n) bool, symmetric, without the diagonal."""
+        use = sparse.diags(self.usable.astype(np.float32), dtype=np.float32)
+        links = use @ self.ring.astype(np.float32) @ use
+        links = sparse.csr_matrix(links + links @ links, dtype=bool)
+        links.setdiag(0)
+        links.eliminate_zeros()
+        return links
 
     @property
     def mean(self) -> sparse.csr_matrix:
@@ -121,13 +134,21 @@ def fit_bases(sections: Sequence[SectionData], *, seed: int = 0) -> dict[str, np
 
 def views_of(bases: Mapping[str, np.ndarray]) -> list[View]:
     """List the views that the sources allow, the plain one first and none twice."""
+    return _within(bases, (PLAIN, *_OF_REP, *_OF_GENES))
+
+
+def broad_views(bases: Mapping[str, np.ndarray]) -> list[View]:
+    """List the views that are averaged where the labels do not tell which are best."""
+    return _within(bases, _BROAD)
+
+
+def _within(bases: Mapping[str, np.ndarray], views: Sequence[View]) -> list[View]:
+    """Keep views whose sources there are, with no more components than these have, and none twice."""
     known: dict[View, None] = {}
-    for view in (PLAIN, *_OF_REP, *(_OF_GENES if "spot" in bases else ())):
-        parts = tuple(
-            replace(part, n_components=min(part.n_components, len(bases[part.source])))
-            for part in view
-        )  # fmt: skip
-        known.setdefault(parts)
+    for view in views:
+        if all(part.source in bases for part in view):
+            parts = (replace(part, n_components=min(part.n_components, len(bases[part.source]))) for part in view)
+            known.setdefault(tuple(parts))
     return list(known)
 
 

@@ -113,8 +113,7 @@ class AnnotationModel:
         features = view_features(section, self.bases, [*self.views, plain])
         logs = averaged(features, self.views, self.heads) / self.temperature
         usable = section.usable
-        graph = section.ring.multiply(usable[:, None]).multiply(usable[None, :]).tocsr()
-        smoothed = mean_field(logs, graph, self.strength, given=given)
+        smoothed = mean_field(logs, section.near, self.strength, given=given)
         probability = np.exp(softmax_log(np.log(np.maximum(smoothed, np.exp(ABSENT))) / self.final_temperature))
         novelty = self.novelty.share_nearer(features[plain])
         probability[~usable], novelty[~usable] = np.nan, np.nan

@@ -183,7 +183,8 @@ def resolve(
     Notes
     -----
     A square lattice that is larger than those arrays, and has a scale by which its pitch is not theirs, is one of bins.
-    A stated scale that does not fit the pitch in px of the coordinates, but does in px of an image, is that of the image.
+    A stated scale that does not fit the pitch in px of the coordinates, but does in px of an image, is that of the
+    image.
     """
     for name, given in (("mpp", mpp), ("spot_diameter", spot_diameter), ("um_per_px", stated.mpp)):
         if given is not None:

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from stalign.core.clustering import GMM, KMeans, Leiden
     from stalign.core.domain_model import DomainModel
     from stalign.core.retrieval import Retrieval
-    from stalign.tl._annotate import annotate, annotation_model
+    from stalign.tl._annotate import annotate
+    from stalign.tl._annotation_model import annotation_model
     from stalign.tl._domains import domain_model, domains
     from stalign.tl._embed import embed
     from stalign.tl._encode import encode
@@ -33,7 +34,7 @@ _WHERE = {
     "Retrieval": "stalign.core.retrieval",
     "DomainModel": "stalign.core.domain_model",
     "annotate": "stalign.tl._annotate",
-    "annotation_model": "stalign.tl._annotate",
+    "annotation_model": "stalign.tl._annotation_model",
     "domain_model": "stalign.tl._domains",
     "domains": "stalign.tl._domains",
     "embed": "stalign.tl._embed",

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from stalign._constants import Keys
 from stalign._settings import logger, settings
@@ -16,7 +15,9 @@ from stalign.core.annotation import fit_annotation
 from stalign.core.annotation_model import AnnotationModel
 from stalign.data import table_of, write
 from stalign.tl import _label_sections as read
-from stalign.tl._label_sections import NO_LABEL, UNKNOWN, Source
+from stalign.tl._annotation_model import annotation_model
+from stalign.tl._annotation_result import predict, record_of
+from stalign.tl._label_sections import NO_LABEL, Source
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -24,12 +25,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from stalign.core.annotation_features import SectionData
 
 NAMED = ("lda", "logistic")
-UNKNOWN_COLOR = "#808080"
-_FALSE_ALARMS = 0.05  # share of labelled spots that `unknown=True` lets be called unknown
-_LEAST_SHARED = 0.5  # share of a model's genes that a section has to have
 
 
 def annotate(
@@ -67,13 +64,13 @@ def annotate(
     reference
         Annotated sections, one object or several, or an `AnnotationModel` or the path of a saved one.
     classifier
-        None for linear discriminant analysis with a shrunk covariance on the first 50 principal components of
-        `use_rep`, and other features beside them where cross-validation on the labelled spots shows a gain (see
-        Notes); `lda` for the first alone; `logistic` for logistic regression; or a classifier of scikit-learn with
+        None for linear discriminant analysis with a shrunk covariance on several kinds of features, which
+        cross-validation on the labelled spots can change (see Notes); `lda` for one on the first 50 principal
+        components of `use_rep` alone; `logistic` for logistic regression; or a classifier of scikit-learn with
         `predict_proba`, which is cloned.
     spatial
-        Whether labels are smoothed over the ring of spots around each spot, with a strength that cross-validation
-        chooses, 0 if it finds no gain; or the strength; False for none.
+        Whether labels are smoothed over two rings of spots around each spot, with the usual strength of .5 unless
+        cross-validation finds a better one; or the strength; False for none.
     unknown
         Whether a spot unlike anything in the reference is called `unknown`: the share of known spots that may be called
         so by mistake, within sections that were annotated; True for .05.
@@ -139,13 +136,12 @@ def annotate(
 
     Notes
     -----
-    Features are centred in each section. Where labels are carried from one or two sections, the plain classifier and
-    the strength of the smoothing are all there is, as held-out spots of a section do not tell what helps on another.
-    Else cross-validation, which holds out whole sections where labels are carried and patches of neighbouring spots
-    where sections are completed, compares the embedding, its mean over the spots around, and
-    principal components of expression of single spots and of the spots around; those that are as good as the best,
-    within two standard errors, are averaged. What departs from the plain classifier has to be better by more than one
-    standard error. With fewer than 20 labelled spots nothing is chosen.
+    Features are centred in each section. Classifiers of the embedding of single spots, of its means over the spots
+    around, and of expression where there are counts are averaged, and their probabilities smoothed over two rings of
+    spots. Cross-validation, which holds out whole sections where labels are carried from three or more and patches of
+    neighbouring spots otherwise, compares these and further features; those that are as good as the best, within two
+    standard errors, are averaged instead, and another strength is taken, if that is better by more than one standard
+    error. With fewer than 20 labelled spots nothing is chosen.
 
     Probabilities are calibrated on held-out labelled spots. In a section of another donor or platform they promise too
     much; `uns["stalign_annotation"]` holds what was measured.
@@ -178,102 +174,43 @@ def annotate(
         names, colors = read.joined_names(tables, labels, truth)
         expressions, shared = read.read_expression([*sources, own], genes=use_genes, **common)
         parts = [
-            read.read_sections(source, rep, _codes(found, names), values)
+            read.read_sections(source, rep, read.codes_of(found, names), values)
             for source, found, values in zip([*sources, own], labels, expressions, strict=True)
         ]
-        _check_widths(rep, [part for object_ in parts for _, part in object_])
+        read.check_widths(rep, [part for object_ in parts for _, part in object_])
         every = [part for object_ in parts for _, part in object_]
         learned = [part for part in every if (part.labels >= 0).any()] or every  # without labels, an error follows
         kept, columns = read.keep_variable(learned, shared)
         learned, own_parts = (
             [read.with_genes(part, columns) for part in some] for some in (learned, [part for _, part in parts[-1]])
         )
-        others = [part for part in own_parts if not (part.labels >= 0).any()]
+        carried = any(not (part.labels >= 0).any() for part in own_parts)
         model = fit_annotation(
             learned, names, colors, use_rep=rep, genes=kept, classifier=_classifier(classifier),
-            choice=classifier is None, spatial=spatial, by_section=bool(others) and len(learned) > 2,
-            others=others, seed=seed,
+            choice=classifier is None, spatial=spatial, by_section=carried and len(learned) > 2,
+            carried=carried, seed=seed,
         )  # fmt: skip
         rows = [rows for rows, _ in parts[-1]]
     else:
-        rows, own_parts = _for_model(own, model, rep, own_labels, layer, total_counts)
+        rows, own_parts = read.sections_for_model(own, model, rep, own_labels, layer, total_counts)
         if spatial is not True:
             model = replace(model, strength=float(spatial))
-    result = _predict(own.table, own_parts, rows, model, unknown=unknown, overwrite=overwrite)
-    record = _record(
+    result = predict(own.table.n_obs, own_parts, rows, model, unknown=unknown, overwrite=overwrite)
+    record = record_of(
         model, truth=truth, use_rep=rep, spatial=spatial, unknown=unknown, overwrite=overwrite,
         library_key=library_key, random_state=seed, key_added=key,
         classifier=classifier if classifier is None or isinstance(classifier, str) else repr(classifier),
         reference=_described(reference),
     )  # fmt: skip
-    slots = {
-        "obs": {key if name == "label" else f"{key}_{name}": values for name, values in result["obs"].items()},
-        "obsm": {f"{key}_probability": result["probability"]},
-    }
-    changed = write(data, slots, copy=copy, table_key=table_key)
+    changed = write(data, result.slots(key, own.table.obs_names), copy=copy, table_key=table_key)
     target = table_of(data if changed is None else changed, table_key)
-    target.uns[key] = record
-    target.uns[f"{key}_colors"] = [*model.colors, *([UNKNOWN_COLOR] if UNKNOWN in _categories(result) else [])]
-    _tell(result, key, record)
+    target.uns[key], target.uns[f"{key}_colors"] = record, result.colors(model)
+    result.tell(key, record["figures"]["accuracy"])
     return changed
 
 
-def annotation_model(
-    source: AnnotationModel | AnnData | SpatialData | str | Path,
-    *,
-    key: str | None = None,
-    table_key: str | None = None,
-) -> AnnotationModel:
-    """Get the labels that were learned, to save them or to carry them to other sections.
-
-    Parameters
-    ----------
-    source
-        Data that `tl.annotate` was called on, or the path of a saved model; a model is given back as it is.
-    key
-        The obs column of the annotation; None for `stalign_annotation`.
-    table_key
-        Table of a SpatialData object.
-
-    Returns
-    -------
-    The model, with `save`.
-
-    Reads
-    -----
-    - `uns["stalign_annotation"]["model"]`
-
-    Raises
-    ------
-    KeyError
-        If `tl.annotate` was not called on the data, or with a classifier that can't be stored.
-    FileNotFoundError
-        If there is no file at the path.
-    ValueError
-        If the file is not a saved annotation model.
-
-    Examples
-    --------
-    >>> import stalign
-    >>> adata = stalign.datasets.toy(16)
-    >>> stalign.tl.embed(adata)
-    >>> stalign.tl.annotate(adata, "domain")
-    >>> path = stalign.tl.annotation_model(adata).save("layers")  # doctest: +SKIP
-    >>> stalign.tl.annotate(other, reference=path)  # doctest: +SKIP
-    """
-    if isinstance(source, AnnotationModel):
-        return source
-    if isinstance(source, str | Path):
-        return AnnotationModel.load(source)
-    key = Keys.ANNOTATION if key is None else key
-    found = table_of(source, table_key).uns.get(key, {})
-    if "model" not in found:
-        hint = "Call `tl.annotate` on these data first, with the default, `lda`, `logistic` or a linear classifier"
-        raise KeyError(message(f"Expected a model in uns[{key!r}]", found="none", hint=hint))
-    return AnnotationModel.from_dict(found["model"])
-
-
 def _check(classifier: Any, spatial: bool | float, unknown: bool | float) -> None:  # noqa: FBT001
+    """Refuse arguments that make no sense."""
     if isinstance(classifier, str):
         one_of(classifier, NAMED, name="classifier")
     elif classifier is not None and not (hasattr(classifier, "fit") and hasattr(classifier, "predict_proba")):
@@ -288,6 +225,7 @@ def _check(classifier: Any, spatial: bool | float, unknown: bool | float) -> Non
 
 
 def _classifier(named: Any) -> Any:
+    """The classifier that is cloned; None for discriminant analysis."""
     if named == "logistic":
         from sklearn.linear_model import LogisticRegression
 
@@ -316,7 +254,7 @@ def _resolve(reference: Any, own: Source) -> tuple[AnnotationModel | None, list[
 
 
 def _shared_rep(own: Source, sources: Sequence[Source]) -> str:
-    """The fused embedding; that of the image where these sections were embedded from it alone, and the others not."""
+    """The embedding of expression; that of the image where these sections were embedded from it alone, and the others not."""
     has_genes = [Keys.EMBED_GENE in source.table.obsm for source in sources]
     has_image = all(Keys.EMBED_IMAGE in source.table.obsm for source in (own, *sources))
     if not has_image or Keys.EMBED_GENE in own.table.obsm or not any(has_genes):
@@ -325,125 +263,10 @@ def _shared_rep(own: Source, sources: Sequence[Source]) -> str:
     return Keys.EMBED_IMAGE
 
 
-def _codes(labels: pd.Categorical, names: Sequence[str]) -> np.ndarray:
-    place = np.array([*(names.index(name) if name in names else -1 for name in labels.categories), -1], dtype=np.intp)
-    return place[labels.codes]
-
-
-def _check_widths(rep: str, parts: Sequence[SectionData]) -> None:
-    widths = sorted({part.rep.shape[1] for part in parts})
-    if len(widths) > 1:
-        found = f"{' and '.join(map(str, widths))} columns"
-        hint = "Embed all of them with the same weights"
-        raise ValueError(
-            message(f"Expected the same features in obsm[{rep!r}] of all sections", found=found, hint=hint)
-        )
-
-
-def _for_model(
-    own: Source, model: AnnotationModel, rep: str, labels: pd.Categorical, layer: str | None, total_counts: str | None
-) -> tuple[list[np.ndarray], list[SectionData]]:
-    """Rows and data of the sections, in the genes of a model."""
-    expression = None
-    if any(part.source != "rep" for view in model.views for part in view):
-        share = own.table.var_names.isin(model.genes).sum() / max(len(model.genes), 1)
-        if share < _LEAST_SHARED:
-            hint = "Fit the model with `genes=False`, or name the genes alike"
-            raise ValueError(
-                message(f"Expected the {len(model.genes)} genes of the model", found=f"{share:.0%} of them", hint=hint)
-            )
-        if share < 1:
-            logger.warning("%.0f %% of the genes of the model are missing and taken as 0.", 100 * (1 - share))
-        expression = read.expression_of(own.table, model.genes, layer=layer, total_counts=total_counts)
-    found = read.read_sections(own, rep, _codes(labels, list(model.names)), expression)
-    if found and found[0][1].rep.shape[1] != model.width:
-        raise ValueError(
-            message(f"Expected the {model.width} columns of the model in obsm[{rep!r}]",
-                    found=found[0][1].rep.shape[1], hint="Embed with the weights that the reference was embedded with")
-        )  # fmt: skip
-    return [rows for rows, _ in found], [part for _, part in found]
-
-
-def _predict(
-    table: AnnData,
-    parts: Sequence[SectionData],
-    rows: Sequence[np.ndarray],
-    model: AnnotationModel,
-    *,
-    unknown: bool | float,
-    overwrite: bool,
-) -> dict[str, Any]:
-    """Labels, confidence, novelty and probabilities of all spots."""
-    n, k = table.n_obs, len(model.names)
-    probability, novelty = np.full((n, k), np.nan), np.full(n, np.nan)
-    given = np.full(n, -1, dtype=np.intp)
-    for own, part in zip(rows, parts, strict=True):
-        given[own] = part.labels
-        found = model.predict(part, given=None if overwrite else part.labels)
-        probability[own], novelty[own] = found.probability, found.novelty
-    known = np.isfinite(probability).all(axis=1)
-    codes = np.full(n, -1, dtype=np.intp)
-    codes[known] = probability[known].argmax(axis=1)
-    measured = given >= 0
-    if not overwrite:
-        probability[measured] = np.eye(k)[given[measured]]
-        codes[measured] = given[measured]
-    confidence = np.full(n, np.nan)
-    confidence[codes >= 0] = probability[codes >= 0].max(axis=1)
-    categories = list(model.names)
-    if unknown:
-        limit = 1 - (_FALSE_ALARMS if unknown is True else float(unknown))
-        strange = (novelty > limit) & (overwrite | ~measured)
-        codes[strange] = k
-        categories = [*categories, UNKNOWN]
-    index = table.obs_names
-    return {
-        "obs": {
-            "label": pd.Series(pd.Categorical.from_codes(codes, categories=categories), index=index),
-            "confidence": pd.Series(confidence.astype(np.float32), index=index),
-            "novelty": pd.Series(novelty.astype(np.float32), index=index),
-            "given": pd.Series(measured, index=index),
-        },
-        "probability": probability.astype(np.float32),
-    }
-
-
-def _categories(result: dict[str, Any]) -> list[str]:
-    return list(result["obs"]["label"].cat.categories)
-
-
 def _described(reference: Any) -> str:
+    """Say in the record what labels came from."""
     if reference is None:
         return "none"
     if isinstance(reference, AnnotationModel | str | Path):
         return "model"
     return f"{len(reference) if isinstance(reference, list | tuple) else 1} object(s)"
-
-
-def _record(model: AnnotationModel, **params: Any) -> dict[str, Any]:
-    """What is written to uns: parameters, what was chosen, what was measured, and the model if it can be stored."""
-    views = [" + ".join(f"{p.source}:{p.passes}:{p.n_components}" for p in view) for view in model.views]
-    record: dict[str, Any] = {
-        "params": {name: value for name, value in params.items() if value is not None},
-        "views": views,
-        "strength": model.strength,
-        "temperature": model.temperature,
-        "labels": list(model.names),
-        "figures": dict(model.figures),
-    }
-    if model.can_be_saved:
-        record["model"] = model.to_dict()
-    else:
-        logger.info("The model is not stored, as its classifier is not linear; files hold no pickles.")
-    return record
-
-
-def _tell(result: dict[str, Any], key: str, record: dict[str, Any]) -> None:
-    labels, given = result["obs"]["label"], result["obs"]["given"]
-    missing = int(labels.isna().sum())
-    logger.info(
-        "Annotated %d spots, of which %d had a label: added obs[%r]%s; %.0f %% of held-out labelled spots are right.",
-        *(len(labels) - missing, int(given.sum()), key),
-        f"; {missing} without features are NaN" if missing else "",
-        100 * record["figures"]["accuracy"],
-    )

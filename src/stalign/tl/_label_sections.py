@@ -28,8 +28,11 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
+    from stalign.core.annotation_model import AnnotationModel
+
 UNKNOWN = "unknown"
 NO_LABEL = (*LEFT_EMPTY, "unknown", "Unknown")
+_LEAST_SHARED = 0.5  # share of a model's genes that a section has to have
 
 
 @dataclass(frozen=True)
@@ -191,3 +194,44 @@ def with_genes(part: SectionData, columns: np.ndarray | None) -> SectionData:
     if columns is None or part.expression is None:
         return replace(part, expression=None)
     return replace(part, expression=sparse.csr_matrix(part.expression[:, columns]))
+
+
+def codes_of(labels: pd.Categorical, names: Sequence[str]) -> np.ndarray:
+    """Position of each label in the names, -1 where there is none."""
+    place = np.array([*(names.index(name) if name in names else -1 for name in labels.categories), -1], dtype=np.intp)
+    return place[labels.codes]
+
+
+def check_widths(rep: str, parts: Sequence[SectionData]) -> None:
+    """Refuse embeddings of different widths."""
+    widths = sorted({part.rep.shape[1] for part in parts})
+    if len(widths) > 1:
+        found = f"{' and '.join(map(str, widths))} columns"
+        hint = "Embed all of them with the same weights"
+        raise ValueError(
+            message(f"Expected the same features in obsm[{rep!r}] of all sections", found=found, hint=hint)
+        )
+
+
+def sections_for_model(
+    own: Source, model: AnnotationModel, rep: str, labels: pd.Categorical, layer: str | None, total_counts: str | None
+) -> tuple[list[np.ndarray], list[SectionData]]:
+    """Rows and data of the sections, in the genes of a model."""
+    expression = None
+    if any(part.source != "rep" for view in model.views for part in view):
+        share = own.table.var_names.isin(model.genes).sum() / max(len(model.genes), 1)
+        if share < _LEAST_SHARED:
+            hint = "Fit the model with `genes=False`, or name the genes alike"
+            raise ValueError(
+                message(f"Expected the {len(model.genes)} genes of the model", found=f"{share:.0%} of them", hint=hint)
+            )
+        if share < 1:
+            logger.warning("%.0f %% of the genes of the model are missing and taken as 0.", 100 * (1 - share))
+        expression = expression_of(own.table, model.genes, layer=layer, total_counts=total_counts)
+    found = read_sections(own, rep, codes_of(labels, list(model.names)), expression)
+    if found and found[0][1].rep.shape[1] != model.width:
+        raise ValueError(
+            message(f"Expected the {model.width} columns of the model in obsm[{rep!r}]",
+                    found=found[0][1].rep.shape[1], hint="Embed with the weights that the reference was embedded with")
+        )  # fmt: skip
+    return [rows for rows, _ in found], [part for _, part in found]
