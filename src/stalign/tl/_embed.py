@@ -142,8 +142,8 @@ def embed(
 
     The niche's window is that of the paper, a spot and its nearest neighbours; around bins and cells it is a square.
     Its expression is what the weights were trained on: `stalign-mini` takes a mean over the spots around, weighed by a
-    Gaussian of 80 µm. Of bins and cells smaller than the spots that the weights were trained on, means are scaled to one
-    sum over the genes: in them the log of normalised counts grows with the counts.
+    Gaussian of 80 µm. Of bins and cells smaller than the spots that the weights were trained on, means are scaled to
+    one sum over the genes: in them the log of normalised counts grows with the counts.
 
     Memory grows with the number of spots by their counts and by what is written, and not with their square. An image of
     up to 2 GB is kept while its section is embedded; of a larger dask or zarr array, the tiles that were read last are.
