@@ -259,7 +259,9 @@ def page(found: pd.DataFrame, costs: pd.DataFrame) -> str:
     if len(found):
         kinds = [kind for kind in KINDS if kind in set(found["bins"])]
         seeds = found["seed"].nunique()
-        where = f"mean ± standard deviation of {seeds} made sections (`benchmarks/hd.py`)"
+        about = "Simulated cells and counts, the image painted with real H&E; parameters are not those of `toy_hd`."
+        lines += [about, ""]
+        where = f"mean ± standard deviation of {seeds} made section(s) (`benchmarks/hd.py`)"
         lines += [f"ARI of six domains, {where}:", "", *markdown(found, "ari", kinds), ""]
         lines += ["The same, refined:", "", *markdown(found, "refined", kinds), ""]
         for value, what in (
