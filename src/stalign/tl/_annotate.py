@@ -254,7 +254,7 @@ def _resolve(reference: Any, own: Source) -> tuple[AnnotationModel | None, list[
 
 
 def _shared_rep(own: Source, sources: Sequence[Source]) -> str:
-    """The embedding of expression; that of the image where these sections were embedded from it alone, and the others not."""
+    """X_stalign; the embedding of the image where these sections were embedded from it alone, and the others not."""
     has_genes = [Keys.EMBED_GENE in source.table.obsm for source in sources]
     has_image = all(Keys.EMBED_IMAGE in source.table.obsm for source in (own, *sources))
     if not has_image or Keys.EMBED_GENE in own.table.obsm or not any(has_genes):
