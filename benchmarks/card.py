@@ -15,7 +15,10 @@ TABLES = {
     "domains-held-out": "Domains with the held-out twin (`benchmarks/domains.py --weights FOLDER`)",
     "limits": "How far a cut of the expression could get (`benchmarks/limits.py`)",
     "genes": "Genes from images with the shipped weights (`benchmarks/genes.py`)",
-    "genes-held-out": "Genes from images with the held-out twin (`benchmarks/genes.py --weights FOLDER`)",
+    "genes-held-out": "Genes from images with weights that have not seen B4, A1, C6 and rep2 (`benchmarks/genes.py`)",
+    "matches": "Profiles found by images (`benchmarks/matches.py`)",
+    "annotate": "Labels carried and completed (`benchmarks/annotate.py`)",
+    "hd": "Domains of Visium HD (`benchmarks/hd.py`)",
     "ablation": "The paper's ablation at this size, from scratch (`benchmarks/ablation.py --steps 60`)",
     "speed": "Seconds and memory (`benchmarks/speed.py`)",
 }

@@ -63,7 +63,7 @@ REGISTRY: dict[str, Weights] = {
         sha256="f430316f3b22ef77bde1ccbaf81d587c2630590cc9eb71b8e9aa2e70f2acf0f7",
         licence="BSD-3-Clause",
         input=SMALL.input,
-        description="Image branches from EfficientNet-Lite0, to find profiles by images; trained on no cortex.",
+        description="Image branches from EfficientNet-Lite0; trained on no cortex. Not better than the default.",
     ),
 }
 
