@@ -183,8 +183,8 @@ def resolve(
     Notes
     -----
     A square lattice that is larger than those arrays, and has a scale by which its pitch is not theirs, is one of bins.
-    A stated scale that does not fit the pitch in px of the coordinates, but does in px of an image, is that of the
-    image.
+    A stated scale that does not fit the pitch of Visium in px of the coordinates, but does in px of an image, is that
+    of the image. Squares have no pitch of their own that could tell.
     """
     for name, given in (("mpp", mpp), ("spot_diameter", spot_diameter), ("um_per_px", stated.mpp)):
         if given is not None:
@@ -204,7 +204,7 @@ def resolve(
     elif stated.mpp is not None:
         value, origin = float(stated.mpp), stated.origin
         of_image = [value * scale for scale in stated.image_scales if _fits(value * scale, derived)]
-        if of_image and not _fits(value, derived):
+        if of_image and technology == "visium" and not _fits(value, derived):
             value, origin = of_image[0], f"{origin}, of the image"
     else:
         value, origin = derived, f"{label} of {pitch_um:g} µm over {pitch_px:.4g} px"
