@@ -95,6 +95,35 @@ def test_smoothing_is_chosen_without_known_neighbours_where_labels_are_carried(m
     assert all((number == 0) == carried for number in held)
 
 
+def test_carried_labels_are_not_smoothed_unless_asked_for():
+    section = make()
+    assert fit([section], carried=True).strength == 0
+    assert fit([section], carried=True, spatial=0.3).strength == 0.3
+    assert fit([section]).strength > 0
+
+
+def test_weak_evidence_is_not_outvoted_by_neighbours():
+    """A high temperature, as between patients, must not leave one class everywhere."""
+    section = make()
+    model = replace(fit([section], spatial=0.5), temperature=20.0)
+    labels = model.predict(section).probability.argmax(axis=1)
+    assert len(np.unique(labels)) == 3
+    assert (labels == section.labels).mean() > 0.7
+
+
+def test_an_embedding_of_few_directions_in_a_wide_space_is_read():
+    """Of 6 directions in 64, as that of a small section; the rest differ by rounding alone."""
+    section = few(make(), 12)
+    turn = np.linalg.qr(np.random.default_rng(1).normal(size=(64, 6)))[0]
+    wide = replace(section, rep=(section.rep @ turn.T).astype(np.float32).astype(np.float64))
+    found, narrow = fit([wide]), fit([section])
+    assert len(found.bases["rep"]) == 6
+    np.testing.assert_allclose(
+        found.predict(wide).probability, narrow.predict(section).probability, atol=1e-3
+    )
+    assert np.isfinite(found.predict(wide).novelty).all()
+
+
 def test_nothing_is_chosen_from_fewer_than_twenty_spots():
     model = fit([few(make(), 5)])
     assert list(model.views) == broad_views(model.bases)

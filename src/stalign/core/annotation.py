@@ -55,7 +55,8 @@ def fit_annotation(
     choice
         Whether views are chosen by cross-validation; else the plain one.
     spatial
-        Whether the strength of the mean field is chosen by cross-validation, or the strength; False for none.
+        Whether the strength of the mean field is chosen by cross-validation, but for carried labels, which are not
+        smoothed; or the strength; False for none.
     by_section
         Whether cross-validation holds out whole sections, as it should where labels are carried to further ones.
     carried
@@ -96,7 +97,8 @@ def fit_annotation(
     graph = sparse.csr_matrix(sparse.block_diag([part.near for part in sections]))
     folds = [(some[fit], some[held]) for fit, held in split]
     task = Task(features, labels, usable, graph, len(names), folds, classifier, seed, hold_known=not carried)
-    strengths = STRENGTHS if spatial is True else (float(spatial),)
+    # Where no neighbour has a label, smoothing loses small classes before it mends anything.
+    strengths = (float(spatial),) if spatial is not True else (0.0,) if carried else STRENGTHS
     chosen = choose(task, views, broad_views(bases) if choice else views, strengths)
     heads = fit_heads(features, chosen.views, rows, labels[rows], task)
     novelty = fit_novelty(features[views[0]][some], labels[some], len(names), split)

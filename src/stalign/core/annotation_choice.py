@@ -37,7 +37,7 @@ class Choice:
     strength
         Strength of the mean field.
     temperature
-        What log-probabilities are divided by before the mean field.
+        What log-probabilities are divided by before the mean field, and its strength with them where this is above 1.
     final_temperature
         What the log of its probabilities is divided by after it.
     accuracy, plain_accuracy
@@ -182,7 +182,8 @@ def _strength(
         if task.hold_known:
             given[fit] = task.labels[fit]
         for strength in strengths:
-            found[strength].append(mean_field(logs, task.graph, strength, given=given)[part])
+            eased = strength / max(temperature, 1.0)  # else neighbours outvote evidence that is found to be weak
+            found[strength].append(mean_field(logs, task.graph, eased, given=given)[part])
     truth = task.labels[np.concatenate([part for _, part in task.folds])]
     joined = {strength: np.concatenate(parts) for strength, parts in found.items()}
     right = {strength: _right(values, truth) for strength, values in joined.items()}

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 N_COMPONENTS = 50
 FEW_COMPONENTS = 15
+_LEAST = 1e-6  # share of the largest variance that a component of the embedding has at least
 N_GENES = 2000  # genes of the expression features, those that vary most within sections
 SOURCES = ("rep", "spot", "niche")  # the embedding; expression by the components of spots, and of rings of spots
 
@@ -119,10 +120,13 @@ def most_variable(sections: Sequence[SectionData], n_genes: int = N_GENES) -> np
 def fit_bases(sections: Sequence[SectionData], *, seed: int = 0) -> dict[str, np.ndarray]:
     """Fit principal components of each source to sections: (r, d) or (r, g) by source.
 
-    Components are those of deviations from the section's mean.
+    Components are those of deviations from the section's mean. Directions of the embedding along which nothing varies
+    are left out: there other sections would differ from these by rounding alone.
     """
     rep = np.concatenate([part.rep[part.usable] - part.rep[part.usable].mean(axis=0) for part in sections])
-    bases = {"rep": Projection.fit(rep, min(N_COMPONENTS, rep.shape[1])).components}
+    axes = Projection.fit(rep, min(N_COMPONENTS, rep.shape[1])).components
+    spread = np.array([np.square(rep @ axis).mean() for axis in axes])
+    bases = {"rep": axes[spread > _LEAST * spread.max(initial=0)] if spread.any() else axes[:1]}
     if any(part.expression is None for part in sections):
         return bases
     values = sparse.csr_matrix(sparse.vstack([part.expression for part in sections]))

@@ -65,7 +65,8 @@ class AnnotationModel:
     strength
         Strength of the mean field over neighbouring spots.
     temperature, final_temperature
-        What log-probabilities are divided by, before and after the mean field.
+        What log-probabilities are divided by, before and after the mean field. The strength is divided by the first
+        where that is above 1.
     novelty
         Distances from the classes, in the components of the embedding.
     figures
@@ -113,7 +114,7 @@ class AnnotationModel:
         features = view_features(section, self.bases, [*self.views, plain])
         logs = averaged(features, self.views, self.heads) / self.temperature
         usable = section.usable
-        smoothed = mean_field(logs, section.near, self.strength, given=given)
+        smoothed = mean_field(logs, section.near, self.strength / max(self.temperature, 1.0), given=given)
         probability = np.exp(softmax_log(np.log(np.maximum(smoothed, np.exp(ABSENT))) / self.final_temperature))
         novelty = self.novelty.share_nearer(features[plain])
         probability[~usable], novelty[~usable] = np.nan, np.nan

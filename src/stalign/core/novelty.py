@@ -9,6 +9,7 @@ import numpy as np
 LEAST_CLASS = 5  # spots of a class that is held out
 _QUANTILES = np.linspace(0.0, 1.0, 201)
 _ROWS = 1 << 16
+_LEAST = 1e-6  # share of the mean variance that every direction has at least
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def _gaussians(features: np.ndarray, labels: np.ndarray, n_classes: int) -> tupl
     if len(labels) <= 2 * len(np.unique(labels)):
         residuals = features - features.mean(axis=0)
     covariance = ledoit_wolf(residuals, assume_centered=True)[0]
-    covariance += 1e-9 * max(float(np.trace(covariance)) / len(covariance), 1e-12) * np.eye(len(covariance))
+    covariance += _LEAST * max(float(np.trace(covariance)) / len(covariance), 1e-12) * np.eye(len(covariance))
     return means, np.linalg.inv(covariance)
 
 

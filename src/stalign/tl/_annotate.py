@@ -69,8 +69,9 @@ def annotate(
         components of `use_rep` alone; `logistic` for logistic regression; or a classifier of scikit-learn with
         `predict_proba`, which is cloned.
     spatial
-        Whether labels are smoothed over two rings of spots around each spot, with the usual strength of .5 unless
-        cross-validation finds a better one; or the strength; False for none.
+        Whether labels that complete a section are smoothed over two rings of spots around each spot, with the usual
+        strength of .5 unless cross-validation finds a better one; or the strength, for carried labels too; False for
+        none.
     unknown
         Whether a spot unlike anything in the reference is called `unknown`: the share of known spots that may be called
         so by mistake, within sections that were annotated; True for .05.
@@ -137,11 +138,11 @@ def annotate(
     Notes
     -----
     Features are centred in each section. Classifiers of the embedding of single spots, of its means over the spots
-    around, and of expression where there are counts are averaged, and their probabilities smoothed over two rings of
-    spots. Cross-validation, which holds out whole sections where labels are carried from three or more and patches of
-    neighbouring spots otherwise, compares these and further features; those that are as good as the best, within two
-    standard errors, are averaged instead, and another strength is taken, if that is better by more than one standard
-    error. With fewer than 20 labelled spots nothing is chosen.
+    around, and of expression where there are counts are averaged, and where a section is completed their probabilities
+    are smoothed over two rings of spots. Cross-validation, which holds out whole sections where labels are carried from
+    three or more and patches of neighbouring spots otherwise, compares these and further features; those that are as
+    good as the best, within two standard errors, are averaged instead, and another strength is taken, if that is better
+    by more than one standard error. With fewer than 20 labelled spots nothing is chosen.
 
     Probabilities are calibrated on held-out labelled spots. In a section of another donor or platform they promise too
     much; `uns["stalign_annotation"]` holds what was measured.
