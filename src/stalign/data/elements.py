@@ -125,7 +125,7 @@ class Region:
         """Positions (n, 2), and the matrix from the element to the frame that they are in."""
         own = _centres(self._element)
         ids = self.table.obs[_keys(self.table)[1]].iloc[self.rows]
-        coords = own.reindex(_matched(own.index, ids, self.element_name)).to_numpy(dtype=np.float64)
+        coords = own.reindex(_matched(own.index, ids, self.element_name)).to_numpy(np.float64, copy=True)
         coords[~np.isfinite(coords).all(axis=1)] = np.nan
         if self._indices_are_centres(coords):
             coords -= 0.5
