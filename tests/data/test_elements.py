@@ -400,7 +400,7 @@ def test_instance_ids_of_another_type(both):
     table.obs["spot_id"] = table.obs["spot_id"].astype(str)
     np.testing.assert_array_equal(sections(sdata)[0].coords, adata.obsm["spatial"])
     table.obs["spot_id"] = [f"spot-{i}" for i in range(table.n_obs)]
-    with pytest.raises(ValueError, match=r"ids such as 'spot-0' \(object\), and an index such as '0' \(int64\)"):
+    with pytest.raises(ValueError, match=r"ids such as 'spot-0' \((object|str)\), and an index such as '0' \(int64\)"):
         sections(sdata)
 
 
