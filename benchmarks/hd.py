@@ -191,8 +191,8 @@ def quality(seeds: range, side: float, starts: int, kinds: list[str], file: Path
                     genes(adata, add)
 
 
-def steps(n: int) -> dict[str, tuple[float, float, float]]:
-    """Take n bins through every step: CPU seconds, seconds and memory in GB."""
+def steps(n: int, images: int) -> dict[str, tuple[float, float, float]]:
+    """Take n bins through every step: CPU seconds, seconds and GB. Images are left out of more than `images` bins."""
     import torch
     from matplotlib import pyplot as plt
     from scale import Meter, bins
@@ -218,20 +218,24 @@ def steps(n: int) -> dict[str, tuple[float, float, float]]:
         plt.close(stalign.pl.genes(few, list(few.var_names), show=False, return_fig=True))
     with meter.step("`pl.embedding`"):
         plt.close(stalign.pl.embedding(adata, show=False, return_fig=True))
-    with meter.step("`tl.embed`, image every 25 µm"):
-        stalign.tl.embed(adata, weights, image_step=25.0)
-    with meter.step("`tl.embed`, image of each bin"):
-        stalign.tl.embed(adata, weights)
+    if n <= images:
+        with meter.step("`tl.embed`, image every 25 µm"):
+            stalign.tl.embed(adata, weights, image_step=25.0)
+        with meter.step("`tl.embed`, image of each bin"):
+            stalign.tl.embed(adata, weights)
     return meter.steps
 
 
-def cost(sizes: list[int]) -> pd.DataFrame:
+def cost(sizes: list[int], images: int) -> pd.DataFrame:
     """Measure each size in a process of its own."""
     rows = []
     environment = {**os.environ, "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
     for n in sizes:
         run = subprocess.run(
-            [sys.executable, __file__, "--one", str(n)], env=environment, stdout=subprocess.PIPE, check=True
+            [sys.executable, __file__, "--one", str(n), "--images", str(images)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            check=True,
         )
         for step, (worked, seconds, memory) in json.loads(run.stdout).items():
             rows.append({"bins": n, "step": step, "cpu_s": worked, "seconds": seconds, "gb": memory})
@@ -278,7 +282,11 @@ def page(found: pd.DataFrame, costs: pd.DataFrame) -> str:
         lines += ["| step | " + " | ".join(f"{n:,} bins" for n in sizes) + " |", "|---|" + "---:|" * len(sizes)]
         table = costs.set_index(["step", "bins"])
         for step in dict.fromkeys(costs["step"]):
-            cells = [f"{table.loc[(step, n), 'cpu_s']:.1f} s, {table.loc[(step, n), 'gb']:.2f} GB" for n in sizes]
+            there = [(step, n) in table.index for n in sizes]
+            cells = [
+                f"{table.loc[(step, n), 'cpu_s']:.1f} s, {table.loc[(step, n), 'gb']:.2f} GB" if known else "–"
+                for n, known in zip(sizes, there, strict=True)
+            ]
             lines.append(f"| {step} | " + " | ".join(cells) + " |")
     return "\n".join(lines).rstrip() + "\n"
 
@@ -286,6 +294,7 @@ def page(found: pd.DataFrame, costs: pd.DataFrame) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="*", default=[10_000, 50_000, 200_000, 500_000])
+    parser.add_argument("--images", type=int, default=500_000, help="embed images of at most that many bins")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first", type=int, default=FIRST_SEED, help="the first seed; those below 100 are known")
     parser.add_argument("--no-genes", action="store_true", help="predict no genes, which takes longest")
@@ -296,7 +305,7 @@ def main() -> None:
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        sys.stdout.write(json.dumps(steps(options.one)))
+        sys.stdout.write(json.dumps(steps(options.one, options.images)))
         return
     stalign.settings.show_progress = False
     stalign.settings.verbosity = "error"
@@ -307,7 +316,7 @@ def main() -> None:
         seeds = range(options.first, options.first + options.seeds)
         quality(seeds, options.side, options.starts, options.kinds, measured, with_genes=not options.no_genes)
     if options.sizes:
-        cost(options.sizes).to_csv(costs, index=False, float_format="%.3f")
+        cost(options.sizes, options.images).to_csv(costs, index=False, float_format="%.3f")
     kept = [pd.read_csv(file) if file.is_file() else pd.DataFrame() for file in (measured, costs)]
     (options.out / "hd.md").write_text(page(*kept), encoding="utf-8")
 

@@ -390,6 +390,14 @@ def test_thinned_and_dense_niches_of_bins_have_one_sum_too(bins):
     np.testing.assert_allclose((niches + expression.low_rank.mean).sum(axis=1), expression.niche_sum, rtol=1e-3)
 
 
+@pytest.mark.parametrize(("wanted", "expected"), [(80.0, 40.0), (20.0, 20.0)])
+def test_the_gaussian_around_bins_is_no_wider_than_bins_need(bins, wanted, expected):
+    expression, _ = read(bins, replace(SPEC, niche_sigma=wanted))
+    assert 0.85 * expected < expression.niche_sd_um < 1.1 * expected
+    wide, _ = read(bins, replace(SPEC, niche_sigma=wanted, spot_um=4.0))  # weights trained on spots as small as these
+    assert 0.7 * wanted < wide.niche_sd_um < 1.1 * wanted
+
+
 def test_niches_that_fall_short_of_their_gaussian_are_warned_of(bins):
     coords = bins.obsm["spatial"]
     island = np.abs(coords - np.median(coords, axis=0)).max(axis=1) < 24 / 0.5  # 48 µm across

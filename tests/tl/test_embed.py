@@ -468,3 +468,27 @@ def test_cells_without_a_diameter_are_embedded_with_one_given(weights):
     stalign.tl.embed(adata, weights, mpp=0.5, spot_diameter=10)
     assert adata.obs[Keys.VALID].all()
     assert section_row(adata, "patches", "toy_hd")["niche_window_um"] == 200
+
+
+def test_the_gaussian_of_a_niche_can_be_given(small_weights):
+    bins = stalign.datasets.toy_hd(8, side_um=400, image=False)
+    weights = small_weights(niche_sigma=80.0)
+    found = {}
+    for sigma in (None, 25.0):
+        stalign.tl.embed(bins, weights, niche_sigma=sigma)
+        record = bins.uns[Keys.UNS]["embed"]
+        found[sigma] = record["sections"]["niche_sd_um"].item(), record.get("niche_sigma")
+    assert found[None][0] == pytest.approx(38, abs=3)
+    assert found[25.0] == (pytest.approx(24, abs=2), 25.0)
+    assert found[None][1] is None
+
+
+@pytest.mark.parametrize(
+    ("sigma", "wanted", "said"),
+    [(80.0, -5.0, "niche_sigma.*positive|positive.*niche_sigma"), (0.0, 40.0, "plain mean")],
+)
+def test_a_gaussian_that_cannot_be_is_refused(slide, small_weights, snapshot, sigma, wanted, said):
+    before = snapshot(slide)
+    with pytest.raises(ValueError, match=said):
+        stalign.tl.embed(slide, small_weights(niche_sigma=sigma), niche_sigma=wanted)
+    assert snapshot(slide) == before

@@ -206,12 +206,14 @@ def read_expression(
         )
         raise ValueError(msg)
     normal = partial(_normalised, target=spec.gene_target_sum, log1p=spec.log1p)
-    niches, width = _niches(section, graph, valid, totals, spec.niche_sigma)
+    small = section.smaller_than(spec.spot_um)
+    sigma = min(spec.niche_sigma, spec.small_sigma) if small else spec.niche_sigma
+    niches, width = _niches(section, graph, valid, totals, sigma)
     rank = min(spec.rank, max(len(usable) // 5, 1))
     has_niche = niches.has_members if isinstance(niches, GaussianMean) else np.diff(niches.indptr) > 0
     chunks = [usable[start : start + _CHUNK] for start in range(0, len(usable), _CHUNK)]
     sums, niche_sum = np.ones(len(totals)), 0.0
-    if np.isfinite(width) and section.smaller_than(spec.spot_um):
+    if np.isfinite(width) and small:
         own = np.zeros((len(totals), 1))
         for part in chunks:
             own[part] = normal(matrix[part], totals[part]).sum(axis=1, dtype=np.float64)

@@ -30,6 +30,7 @@ class InputSpec:
     log1p: bool = True  # take log(1 + x) after that
     rank: int = 50  # components of the section's own low-rank gene basis; 0 uses the expression itself
     niche_sigma: float = 0.0  # µm; weigh a niche's expression by a Gaussian of the distance; 0: its mean (papers)
+    small_sigma: float = 40.0  # µm, the same around a smaller spot, such as a bin or a cell, if less than niche_sigma
     centre: str = "section"  # "section": subtract the section's mean expression; "none"
 
     def __post_init__(self) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from stalign._constants import VISIUM_SPOT_UM, Keys
 from stalign._settings import logger, seed_of
-from stalign._validate import message, warn, whole
+from stalign._validate import message, positive, warn, whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from stalign.models.checkpoint import Checkpoint
+    from stalign.models.config import InputSpec
 
 
 def embed(
@@ -34,6 +36,7 @@ def embed(
     spot_diameter: float | None = None,
     spot_window: float | None = None,
     niche_window: float | None = None,
+    niche_sigma: float | None = None,
     image_step: float | None = None,
     library_key: str | None = None,
     table_key: str | None = None,
@@ -74,6 +77,9 @@ def embed(
         Side of a square window of the image around each spot, and for each niche, in µm. None takes what was given to
         `pp.patches`; else, for bins and cells smaller than the spots that the weights were trained on, the sizes that
         they saw (55 and 200 µm for `stalign-mini`); else the spot's diameter, and what the niche's spots cover.
+    niche_sigma
+        Standard deviation in µm of the Gaussian by which the spots of a niche count in its expression, for weights that
+        have one. None takes theirs (for `stalign-mini` 80, and 40 around bins and cells).
     image_step
         Distance in µm between the places of which the image of niches is encoded. Between them, what the image encoder
         made of the four around a spot is interpolated; it makes bins much smaller than the step much faster, and is
@@ -145,8 +151,9 @@ def embed(
 
     The niche's window is that of the paper, a spot and its nearest neighbours; around bins and cells it is a square.
     Its expression is what the weights were trained on: `stalign-mini` takes a mean over the spots around, weighed by a
-    Gaussian of 80 µm. Of bins and cells smaller than the spots that the weights were trained on, means are scaled to
-    one sum over the genes: in them the log of normalised counts grows with the counts.
+    Gaussian of 80 µm, which on arrays of 100 µm is the ring around a spot. Bins and cells smaller than the spots that
+    the weights were trained on have more around them, so the Gaussian is one of 40 µm there; and their means are scaled
+    to one sum over the genes, as in them the log of normalised counts grows with the counts.
 
     Memory grows with the number of spots by their counts and by what is written, and not with their square. An image of
     up to 2 GB is kept while its section is embedded; of a larger dask or zarr array, the tiles that were read last are.
@@ -191,7 +198,7 @@ def embed(
         raise ValueError(message("Expected at least one spot", found="an empty table"))
     check_writable(table, Keys.UNS, Keys.UNS_NICHES)
     checkpoint = load_weights(weights, device=pick_device(device))
-    spec = checkpoint.config.input
+    spec = _with_sigma(checkpoint.config.input, niche_sigma)
     check_features(checkpoint.config, features or {}, image=image, genes=genes)
     arrays = features_by_branch(table, features or {})
     vocabulary = Vocabulary(checkpoint.vocabulary, checkpoint.ensembl)
@@ -238,8 +245,11 @@ def embed(
         "random_state": seed,
         "sections": section_table(facts),
     }
-    if image_step is not None:
-        noted["image_step"] = float(image_step)
+    noted |= {
+        name: float(value)
+        for name, value in (("image_step", image_step), ("niche_sigma", niche_sigma))
+        if value is not None
+    }
     found: dict[str, dict[str, Any]] = {
         "obsm": embedding.arrays(),
         "obs": {Keys.VALID: embedding.valid},
@@ -258,3 +268,14 @@ def embed(
             written.obsm.pop(key, None)
     logger.info("Embedded %d spots (%s): added obsm[%r].", table.n_obs - missing, described(facts), Keys.EMBED)
     return changed
+
+
+def _with_sigma(spec: InputSpec, niche_sigma: float | None) -> InputSpec:
+    """Put the user's Gaussian in place of that of the weights, in µm."""
+    if niche_sigma is None:
+        return spec
+    if not spec.niche_sigma > 0:
+        expected = "Expected no `niche_sigma` for weights that take the plain mean over a niche"
+        raise ValueError(message(expected, found=repr(niche_sigma), hint="Leave it out"))
+    sigma = positive(niche_sigma, name="niche_sigma", unit="µm")
+    return replace(spec, niche_sigma=sigma, small_sigma=sigma)
