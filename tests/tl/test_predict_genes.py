@@ -172,12 +172,12 @@ def test_totals_and_layers_are_those_of_both(first, second):
     np.testing.assert_allclose(found.layers["truth"], truth, rtol=1e-6)
 
 
-@pytest.mark.parametrize("model", ["kernel", "mlp", KNeighborsRegressor(10)], ids=["kernel", "mlp", "sklearn"])
+@pytest.mark.parametrize("model", ["mean", "mlp", KNeighborsRegressor(10)], ids=["mean", "mlp", "sklearn"])
 def test_other_models_are_seeded_and_predict(first, second, model):
     found, again = (predict_genes(second, first, genes=4, model=model, random_state=3) for _ in range(2))
     np.testing.assert_array_equal(found.X, again.X)
     assert found.var["pearson"].mean() > 0.15
-    assert ("alpha" in found.uns["stalign"]["predict_genes"]) == (model == "kernel")
+    assert ("alpha" in found.uns["stalign"]["predict_genes"]) == (model == "mean")
 
 
 def test_mlp_learns_what_is_not_linear(first):
@@ -355,14 +355,14 @@ def test_colours_are_put_beside_the_features():
     adata = stalign.datasets.toy(8)
     features = colour(colours=(100.0, 300.0))
     found = features.of(adata, library_key=None, table_key=None)
-    assert len(features.names) == len(features.blocks) == 4
-    assert sum(features.blocks) == found.shape[1] == 27 * 2 + 60 * 2
+    assert len(features.names) == sum(map(len, features.sources)) == 4
+    assert sum(map(sum, features.sources)) == found.shape[1] == 27 * 2 + 60 * 2
     np.testing.assert_allclose(found[:, :54], colour().of(adata, library_key=None, table_key=None))
     (section,) = stalign.data.open_sections(adata)
     own = section.image.patches(section.windows("spot", width_um=300.0).astype(float), 24)
     np.testing.assert_allclose(found[:, 54 + 30 : 54 + 33], own.mean(axis=(1, 2)) / 255, atol=0.02)
     record = predict(adata, genes=2, use_rep=features).uns["stalign"]["predict_genes"]
-    assert record["use_rep"] == features.names and record["model"] == "kernel"
+    assert record["use_rep"] == features.names and record["model"] == "mean"
 
 
 def test_each_source_of_features_counts_alike_in_the_kernel(first, second):
@@ -371,7 +371,7 @@ def test_each_source_of_features_counts_alike_in_the_kernel(first, second):
         part.obsm["X_noise"] = np.random.default_rng(part.n_obs).normal(size=(part.n_obs, 300))
         part.obsm["X_both"] = np.hstack([part.obsm["X_a"], part.obsm["X_noise"]])
     apart, together = (
-        predict(second, first, genes=10, use_rep=rep).var["pearson"].mean()  # the kernel is the default
+        predict(second, first, genes=10, use_rep=rep, model="kernel").var["pearson"].mean()
         for rep in (["X_a", "X_noise"], "X_both")
     )
     assert apart > together + 0.02

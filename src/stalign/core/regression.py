@@ -15,16 +15,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stalign._validate import message
+from stalign.core.folds import agreement, shrinkage, splits
 from stalign.core.reliability import levels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
+    from stalign.core.folds import Parts
+
     Predictor = Callable[[NDArray[np.float64]], NDArray[np.float64]]
     Fitter = Callable[[NDArray[np.float64], NDArray[np.float64]], Predictor]
-    Parts = list[tuple[np.ndarray, np.ndarray, bool]]
 
 ALPHAS = tuple(float(alpha) for alpha in 10.0 ** np.arange(-3.0, 3.1, 0.5))  # times the number of spots
 
@@ -53,7 +55,7 @@ class Regression:
     pattern
         The same before shrinkage, less the level, (n, g): what correlations are taken of.
     alpha
-        Penalty of a ridge regression, times the number of spots; NaN for other models.
+        Penalties of the ridge regressions, times the number of spots, (k,); empty for other models.
     """
 
     mean: np.ndarray
@@ -65,7 +67,7 @@ class Regression:
     predictor: Predictor
     held_out: np.ndarray
     pattern: np.ndarray
-    alpha: float = float("nan")
+    alpha: tuple[float, ...] = ()
 
     def predict(self, features: np.ndarray, groups: np.ndarray | None = None) -> np.ndarray:
         """Predict expression.
@@ -145,7 +147,7 @@ def fit_ridge(
     """
     features, targets = _check(features, targets, groups, folds)
     deviations = centred(targets, groups)
-    parts = list(_splits(groups, folds))
+    parts = list(splits(groups, folds))
     solves = [_ridge(features[train], deviations[train]) for train, _, _ in parts]
 
     def pattern_of(alpha: float) -> np.ndarray:
@@ -158,13 +160,66 @@ def fit_ridge(
     variance = np.maximum((deviations**2).sum(axis=0), 1e-12)
     gains = []
     for alpha in alphas:
-        hits, sizes = _agreement(deviations, pattern_of(alpha), parts)
+        hits, sizes = agreement(deviations, pattern_of(alpha), parts)
         shrink = shrinkage(hits, sizes)
         gains.append(((2 * shrink * hits.sum(axis=0) - shrink**2 * sizes.sum(axis=0)) / variance).mean())
     best = int(np.argmax(gains))
     coefficients = _ridge(features, deviations)(alphas[best])
     pattern = pattern_of(alphas[best])
-    return _regression(targets, deviations, folds, pattern, parts, lambda x: x @ coefficients, alphas[best])
+    return _regression(targets, deviations, folds, pattern, parts, lambda x: x @ coefficients, (alphas[best],))
+
+
+def fit_mean(
+    features: np.ndarray, widths: Sequence[int], targets: np.ndarray, groups: np.ndarray, folds: np.ndarray
+) -> Regression:
+    """Fit a ridge regression to each of several views of the spots, and take the mean of what they predict.
+
+    For each gene a view counts as much as its own factor, which is chosen on held-out folds; as much as the others
+    where none is above 0.
+
+    Parameters
+    ----------
+    features
+        Views side by side, (n, f).
+    widths
+        How many columns each view has, in their order.
+    targets, groups, folds
+        As for `fit_ridge`.
+
+    Returns
+    -------
+    The regression.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two spots or the lengths differ.
+    """
+    features, targets = _check(features, targets, groups, folds)
+    ends = np.cumsum(widths)[:-1]
+    fits = [fit_ridge(view, targets, groups, folds) for view in np.split(features, ends, axis=1)]
+    if len(fits) == 1:
+        return fits[0]
+    deviations, parts = centred(targets, groups), list(splits(groups, folds))
+    sums = [agreement(deviations, fit.pattern, parts) for fit in fits]
+    pattern = np.zeros(targets.shape, dtype=np.float32)
+    for number, (_, test, _) in enumerate(parts):  # each fold by factors that the others give
+        others = np.arange(len(parts)) != number if len(parts) > 2 else np.ones(len(parts), dtype=bool)
+        share = _shares(np.array([shrinkage(hits[others], sizes[others]) for hits, sizes in sums]))
+        pattern[test] = sum(part * fit.pattern[test] for part, fit in zip(share, fits, strict=True))
+    share = _shares(np.array([fit.shrink for fit in fits]))
+
+    def predictor(values: np.ndarray) -> np.ndarray:
+        views = zip(share, fits, np.split(values, ends, axis=1), strict=True)
+        return np.sum([part * fit.predictor(view) for part, fit, view in views], axis=0)
+
+    return _regression(targets, deviations, folds, pattern, parts, predictor, tuple(fit.alpha[0] for fit in fits))
+
+
+def _shares(factors: np.ndarray) -> np.ndarray:
+    """Turn factors (k, g) into shares that add up to 1."""
+    total = factors.sum(axis=0)
+    return np.where(total > 0, factors / np.maximum(total, 1e-12), 1 / len(factors))
 
 
 def fit_model(
@@ -197,40 +252,12 @@ def fit_model(
     """
     features, targets = _check(features, targets, groups, folds)
     deviations = centred(targets, groups)
-    parts = list(_splits(groups, folds))
+    parts = list(splits(groups, folds))
     found = np.zeros(targets.shape, dtype=np.float32)
     for train, test, whole in parts:
         predicted = fit(features[train], deviations[train])(features[test])
         found[test] = centred(predicted, groups[test]) if whole else predicted
     return _regression(targets, deviations, folds, found, parts, fit(features, deviations))
-
-
-def shrinkage(hits: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    r"""Choose the factor of each gene from held-out predictions.
-
-    With :math:`h_f = \sum p y` and :math:`q_f = \sum p^2` of fold f, the best factor is
-    :math:`\hat s = \sum h_f / \sum q_f`, the slope of the truth on the prediction. One standard error of that ratio
-    over the folds is taken from it, since too large a factor costs more than too small a one.
-
-    Parameters
-    ----------
-    hits
-        Products of truth and prediction, summed in each fold, (folds, g).
-    sizes
-        Squared predictions, summed in each fold, (folds, g).
-
-    Returns
-    -------
-    (g,) from 0 to 1; 0 where there are not two folds to learn it from.
-    """
-    n = len(hits)
-    total = sizes.sum(axis=0)
-    if n < 2:
-        return np.zeros(hits.shape[1])
-    safe = np.maximum(total, 1e-12)
-    slope = hits.sum(axis=0) / safe
-    error = np.sqrt(((hits - slope * sizes) ** 2).sum(axis=0) * n / (n - 1)) / safe
-    return np.where(total > 1e-12, np.clip(slope - error, 0.0, 1.0), 0.0)
 
 
 def _check(
@@ -243,24 +270,6 @@ def _check(
     if len(features) < 2:
         raise ValueError(message("Expected at least two spots to fit to", found=str(len(features))))
     return features, targets
-
-
-def _splits(groups: np.ndarray, folds: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, bool]]:
-    """Give, for each fold, the rows to fit, the rows held out, and whether these are whole sections."""
-    if len(np.unique(folds)) < 2:
-        return
-    for fold in np.unique(folds):
-        test = folds == fold
-        yield ~test, test, not np.isin(groups[~test], groups[test]).any()
-
-
-def _agreement(truth: np.ndarray, pattern: np.ndarray, parts: Parts) -> tuple[np.ndarray, np.ndarray]:
-    """Sum truth times prediction, and prediction squared, over the spots of each fold, both (folds, g)."""
-    tests = [test for _, test, _ in parts]
-    shape = (len(tests), truth.shape[1])
-    hits = np.array([(truth[test] * pattern[test]).sum(axis=0) for test in tests]).reshape(shape)
-    sizes = np.array([(pattern[test].astype(np.float64) ** 2).sum(axis=0) for test in tests]).reshape(shape)
-    return hits, sizes
 
 
 def _ridge(features: np.ndarray, targets: np.ndarray) -> Callable[[float], np.ndarray]:
@@ -281,11 +290,11 @@ def _regression(
     pattern: np.ndarray,
     parts: Parts,
     predictor: Predictor,
-    alpha: float = float("nan"),
+    alpha: tuple[float, ...] = (),
 ) -> Regression:
     """Put a regression together, with what each fold is predicted to be by the others."""
     low, high = targets.min(axis=0), targets.max(axis=0)
-    hits, sizes = _agreement(deviations, pattern, parts)
+    hits, sizes = agreement(deviations, pattern, parts)
     shrink = shrinkage(hits, sizes)
     whole = bool(parts) and parts[0][2]
     units = folds if whole else np.zeros(len(targets))

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
+    Sources = tuple[tuple[int, ...], ...]
+
 TARGETS = ("cp10k", "counts")
 
 
@@ -79,8 +81,8 @@ class Spots:
         Centres, (n, 2), NaN where unknown; comparable within a section only.
     patients
         The patient of each spot, (n,) str; "" where unknown.
-    blocks
-        How many features come from each source.
+    sources
+        How many features each block of each source has.
     """
 
     features: np.ndarray
@@ -90,7 +92,7 @@ class Spots:
     groups: np.ndarray
     coords: np.ndarray
     patients: np.ndarray
-    blocks: tuple[int, ...]
+    sources: Sources
 
     @property
     def usable(self) -> np.ndarray:
@@ -168,8 +170,8 @@ def _read(data: AnnData | SpatialData, how: Reading, patient_key: str | None) ->
         expression = normalise(counts, totals) if how.target == "cp10k" else sparse.csr_matrix(counts).log1p()
         measured = np.asarray(counts.sum(axis=1)).ravel() > 0
     genes = table.var_names.to_numpy().astype(str)
-    features, blocks = _features(data, table, how)
-    return Spots(features, expression, measured, genes, section, coords, patients, blocks)
+    features, sources = _features(data, table, how)
+    return Spots(features, expression, measured, genes, section, coords, patients, sources)
 
 
 def _patients(table: AnnData, key: str | None) -> np.ndarray:
@@ -186,15 +188,15 @@ def _patients(table: AnnData, key: str | None) -> np.ndarray:
     return column.where(column.notna(), "").astype(str).to_numpy(dtype=object)
 
 
-def _features(data: AnnData | SpatialData, table: AnnData, how: Reading) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Read or compute the features, and how many come from each source."""
+def _features(data: AnnData | SpatialData, table: AnnData, how: Reading) -> tuple[np.ndarray, Sources]:
+    """Read or compute the features, and how many come from each block of each source."""
     if isinstance(how.features, ImageFeatures):
         computed = how.features.of(data, library_key=how.library_key, table_key=how.table_key)
-        return computed, how.features.blocks
+        return computed, how.features.sources
     for name in how.features:
         check_modality(table, name)
     parts = [features_of(table, name) for name in how.features]
-    return np.concatenate(parts, axis=1, dtype=np.float64), tuple(part.shape[1] for part in parts)
+    return np.concatenate(parts, axis=1, dtype=np.float64), (tuple(part.shape[1] for part in parts),)
 
 
 def _join(parts: list[Spots]) -> Spots:
@@ -215,7 +217,7 @@ def _join(parts: list[Spots]) -> Spots:
         np.concatenate([part.groups + offset for part, offset in zip(parts, offsets[:-1], strict=True)]),
         np.concatenate([part.coords for part in parts]),
         np.concatenate([part.patients for part in parts]),
-        parts[0].blocks,
+        parts[0].sources,
     )
 
 

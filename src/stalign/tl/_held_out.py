@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stalign._validate import message, one_of
-from stalign.core.kernel import GaussianMap
-from stalign.core.regression import Regression, fit_model, fit_ridge
+from stalign.core.regression import Regression, fit_mean, fit_model
 from stalign.core.reliability import is_reliable, reliability, residual_range
 from stalign.core.retrieval import Retrieval
 from stalign.core.standardise import N_FOLDS, spatial_blocks, standardise
+from stalign.core.views import Views
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from stalign.tl._expression import Spots
     from stalign.tl._splits import Parts
 
-MODELS = ("ridge", "kernel", "mlp", "retrieval")
+RIDGES = {"ridge": (True, False), "kernel": (False, True), "mean": (True, True)}  # linear, on a Gaussian kernel
+MODELS = (*RIDGES, "mlp", "retrieval")
 HIDDEN = (256, 128)  # widths of the MLP
 
 
@@ -33,10 +34,8 @@ class Plan:
 
     Parameters
     ----------
-    fitter
-        Makes a model's fitter from a seed; None for ridge regression.
-    kernel
-        Whether the ridge regression is one on a Gaussian kernel.
+    model
+        A ridge regression, or what makes another model's fitter from a seed.
     standard
         How features are standardised.
     seed
@@ -47,8 +46,7 @@ class Plan:
         What the factor of each gene is multiplied by.
     """
 
-    fitter: Callable[[int], Fitter] | None
-    kernel: bool
+    model: str | Callable[[int], Fitter]
     standard: str
     seed: int
     coverage: float
@@ -63,8 +61,8 @@ class Fit:
     ----------
     model
         The regression.
-    mapping
-        What its features are mapped by; None for none.
+    views
+        What it sees of the features; None for the features.
     reliability, error
         Mean correlation with held-out parts of the reference and its standard error, (g,).
     below, above
@@ -76,7 +74,7 @@ class Fit:
     """
 
     model: Regression
-    mapping: GaussianMap | None
+    views: Views | None
     reliability: np.ndarray
     error: np.ndarray
     below: np.ndarray
@@ -121,17 +119,17 @@ class Predicted:
         return is_reliable(self.reliability, self.mean_of(lambda fit: fit.error))
 
 
-def as_fitter(model: Any) -> Callable[[int], Fitter] | None:
+def as_fitter(model: Any) -> str | Callable[[int], Fitter]:
     """Turn a name or a regressor into what makes fitters.
 
     Parameters
     ----------
     model
-        `ridge`, `kernel`, `mlp`, `retrieval`, or an object with `fit` and `predict`.
+        `mean`, `ridge`, `kernel`, `mlp`, `retrieval`, or an object with `fit` and `predict`.
 
     Returns
     -------
-    A function from a seed to a fitter; None for `ridge` and `kernel`.
+    A function from a seed to a fitter; the name of a ridge regression.
 
     Raises
     ------
@@ -143,7 +141,7 @@ def as_fitter(model: Any) -> Callable[[int], Fitter] | None:
     if isinstance(model, str):
         one_of(model, MODELS, name="model", hint="Or pass an object with `fit` and `predict`")
         if model != "retrieval":
-            return _mlp if model == "mlp" else None
+            return _mlp if model == "mlp" else model
         model = Retrieval()
     if not (hasattr(model, "fit") and hasattr(model, "predict")):
         found = type(model).__name__
@@ -250,20 +248,22 @@ def _standardised(plan: Plan, spots: Spots, reference: np.ndarray) -> np.ndarray
 
 def _fit(plan: Plan, source: Spots, rows: np.ndarray, targets: np.ndarray) -> Fit:
     features = _standardised(plan, source, source.features[rows])[rows]
-    mapping = GaussianMap.fit(features, source.blocks, seed=plan.seed) if plan.kernel else None
-    features = features if mapping is None else mapping(features)
     sections = source.groups[rows]
     groups = np.zeros_like(sections) if plan.standard == "reference" else sections
     folds, kind = _folds(sections, source.patients[rows], source.coords[rows], plan.seed)
-    if plan.fitter is None:
-        model = fit_ridge(features, targets, groups, folds)
+    views = None
+    if isinstance(plan.model, str):
+        linear, kernel = RIDGES[plan.model]
+        sources = source.sources if plan.model == "mean" else [[n for blocks in source.sources for n in blocks]]
+        views = Views.fit(features, sources, linear=linear, kernel=kernel, seed=plan.seed)
+        model = fit_mean(views(features), views.widths(features), targets, groups, folds)
     else:
-        model = fit_model(plan.fitter(plan.seed), features, targets, groups, folds)
+        model = fit_model(plan.model(plan.seed), features, targets, groups, folds)
     model = replace(model, shrink=plan.carry * model.shrink)
     mean, error = reliability(targets, model.pattern, sections, folds)
     below, above = residual_range(targets, model.held_out, plan.coverage)
     n_units = len(np.unique(folds)) if kind in {"patient", "section"} else 1
-    return Fit(model, mapping, mean, error, below, above, kind, n_units)
+    return Fit(model, views, mean, error, below, above, kind, n_units)
 
 
 def _folds(sections: np.ndarray, patients: np.ndarray, coords: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
@@ -284,6 +284,6 @@ def _apply(plan: Plan, fit: Fit, asked: Spots, reference: np.ndarray) -> np.ndar
     use = asked.usable
     predicted = np.full((len(use), len(fit.model.mean)), np.nan)
     features = _standardised(plan, asked, reference)[use]
-    features = features if fit.mapping is None else fit.mapping(features)
+    features = features if fit.views is None else fit.views(features)
     predicted[use] = fit.model.predict(features, None if plan.standard == "reference" else asked.groups[use])
     return predicted

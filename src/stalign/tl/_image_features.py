@@ -84,14 +84,15 @@ class ImageFeatures:
         return names
 
     @property
-    def blocks(self) -> tuple[int, ...]:
-        """How many features each of `names` has."""
+    def sources(self) -> tuple[tuple[int, ...], ...]:
+        """How many features each of `names` has: of the encoder, and of the colours where there are any."""
         from stalign.core.colour import N_FEATURES
         from stalign.encoders import get
 
         dim, n_colours, twice = get(self.encoder).dim, N_FEATURES * len(self.colours), self.context is not None
         around = [len(self.windows) * dim] if twice else []
-        return (*[dim] * len(self.windows), *around, *([n_colours] * (1 + twice) if self.colours else []))
+        encoded = (*[dim] * len(self.windows), *around)
+        return (encoded, (n_colours,) * (1 + twice)) if self.colours else (encoded,)
 
     def of(self, data: AnnData | SpatialData, *, library_key: str | None, table_key: str | None) -> np.ndarray:
         """Compute the features of a table's spots.

@@ -39,7 +39,7 @@ def predict_genes(
     *,
     genes: str | int | Sequence[str] | None = RELIABLE,
     use_rep: str | Sequence[str] | ImageFeatures | None = None,
-    model: Any = "kernel",
+    model: Any = "mean",
     split: str | Folds | None = None,
     standardise: str = "section",
     target: str = "cp10k",
@@ -82,11 +82,11 @@ def predict_genes(
         ImageNet weights on windows of 112 and 224 µm, which stays in the feature cache, colour statistics of windows of
         these sides in µm, and the mean of both over what surrounds a spot.
     model
-        `kernel`, ridge regression on a Gaussian kernel over features, each source of which counts alike; `ridge`,
-        linear; `mlp`, a multilayer perceptron of scikit-learn with hidden layers of 256 and 128; `retrieval`, the mean
-        of the 100 reference spots that look most alike, or `tl.Retrieval` with other numbers; or an object with
-        `fit(X, y)` and `predict(X)` for many outputs, such as any regressor of scikit-learn, of which a copy is fitted
-        for each fold.
+        `mean` of a linear ridge regression and one on a Gaussian kernel, of each source of features (encoder, colours)
+        by itself; `ridge`, a linear one of all features; `kernel`, one on a Gaussian kernel over all features; `mlp`, a
+        multilayer perceptron of scikit-learn with hidden layers of 256 and 128; `retrieval`, the mean of the 100
+        reference spots that look most alike, or `tl.Retrieval` with other numbers; or an object with `fit(X, y)` and
+        `predict(X)` for many outputs, such as any regressor of scikit-learn, of which a copy is fitted for each fold.
     split
         Without a reference: `spot` predicts each spot from the other four fifths of the spots (seeded; neighbours fall
         on both sides, so this is the easiest task); or an obs column, such as that of the section or the patient, each
@@ -135,7 +135,7 @@ def predict_genes(
       of spots within the interval. Pearson is NaN for genes that vary in no section, and 0 in a section where the
       prediction does not vary;
     - uns["stalign"]["predict_genes"]: split (`reference`, `spot`, `section` or `patient`), split_key, model, alpha
-      (penalty per spot, of each fold), use_rep, standardise, target, coverage, genes (how they were chosen),
+      (penalties per spot, folds x regressions), use_rep, standardise, target, coverage, genes (how they were chosen),
       n_candidates, n_reliable, held_out (`patient`, `section`, `region` or `spot`: what reliability is told from),
       n_units (patients or sections that give the level), n_patients (0 where unknown), reliable_within, carry (0.5
       where the query is another patient than the one of the reference, else 1: part of `shrink`), n_reference,
@@ -181,8 +181,7 @@ def predict_genes(
         raise ValueError(message("Expected at least one gene", found=str(genes)))
     if reference is not None and split is not None:
         raise ValueError(message("Expected either `reference` or `split`", found="both"))
-    kernel = isinstance(model, str) and model == "kernel"
-    plan = Plan(as_fitter(model), kernel, standardise, seed_of(random_state), coverage)
+    plan = Plan(as_fitter(model), standardise, seed_of(random_state), coverage)
     features = _features_named(use_rep)
     table = table_of(query, table_key)
     folds = split if isinstance(split, Folds) else Folds(split or "spot")
@@ -241,8 +240,8 @@ def predict_genes(
         record["split_key"] = column
     if reference is not None:
         record["reference_sections"] = _reference_sections(reference, library_key, table_key)
-    if plan.fitter is None:
-        record["alpha"] = [fit.model.alpha for fit in found.fits]
+    if isinstance(plan.model, str):
+        record["alpha"] = np.array([fit.model.alpha for fit in found.fits])
     return gene_result(table, asked, names, found, chosen, record)
 
 
