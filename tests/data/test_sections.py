@@ -383,9 +383,10 @@ def test_sections_on_top_of_each_other_are_suspected(toy, shift):
 def test_sections_beside_each_other_are_one_if_the_user_says_so(toy):
     other = toy.copy()
     other.obsm["spatial"] = other.obsm["spatial"] + [20_000, 0]
+    both = ad.concat([toy, other], index_unique="-")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        sections(ad.concat([toy, other], index_unique="-"))
+        sections(both)
 
 
 @pytest.mark.parametrize("entry", [None, "a path", 3])

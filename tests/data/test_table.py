@@ -127,6 +127,8 @@ def test_gene_names_without_symbols_and_by_column():
     adata = make(other=["A", "B", "C"])
     assert gene_ids(adata) == (["0", "1", "2"], "symbol")
     assert gene_ids(adata, "other") == (["A", "B", "C"], "symbol")
+    adata.var_names = ["0", "1", np.nan]
+    assert gene_ids(adata) == (["0", "1", "nan"], "symbol")
     adata.var_names = ["ENSMUSG00000000001", "ENSMUSG00000000002", "ENSMUSG00000000003.2"]
     assert gene_ids(adata)[1] == "ensembl"
     with pytest.raises(KeyError, match="'nope'.*'other'"):

@@ -175,7 +175,7 @@ def test_her2st(mirror, known):
     np.testing.assert_array_equal(adata.X.toarray(), table.to_numpy())
     assert adata.obs_names[0] == "C2_7x8" and adata.X.dtype == np.int32
     np.testing.assert_allclose(adata.obsm["spatial"][0], spots.iloc[-1][["pixel_x", "pixel_y"]].astype(float))
-    assert np.isnan(adata.obsm["spatial"][-1]).all()
+    assert np.isnan(adata.obsm["spatial"][-1]).all() and adata.obsm["spatial"].flags.writeable
     expected = np.where(spots["x"] < 5, "invasive cancer", "adipose tissue")[::-1]
     found = adata.obs["label"][:36]
     assert found.isna().sum() == 1 and (found.dropna().to_numpy() == expected[found.notna().to_numpy()]).all()

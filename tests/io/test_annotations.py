@@ -210,6 +210,7 @@ def test_out_and_in_again(grid, tmp_path, name):
         assert {f["properties"]["objectType"] for f in features} == {"annotation"}
     else:
         assert path.read_text().startswith("Barcode,stalign_annotation\n")
+        assert len(path.read_text().splitlines()) == 1 + 63
         assert grid.obs["back"].notna().sum() == 63
     assert [file.name for file in tmp_path.iterdir()] == [name]
 

@@ -15,6 +15,7 @@ def test_a_slide_with_all_its_quirks(tmp_path, tab, bom):
     adata = stalign.io.read_stimage(tmp_path, slide)
     np.testing.assert_array_equal(adata.X.toarray(), made.X.toarray())
     np.testing.assert_allclose(adata.obsm["spatial"], made.obsm["spatial"] / 4)
+    assert adata.obsm["spatial"].flags.writeable
     assert list(adata.obs["barcode"]) == list(made.obs_names)
     assert list(adata.var["gene_name"]) == list(made.var_names)
     assert adata.var_names.is_unique
@@ -44,6 +45,9 @@ def test_spots_without_a_position_stay(tmp_path):
     adata = stalign.io.read_stimage(tmp_path, slide)
     assert adata.n_obs == made.n_obs
     assert np.flatnonzero(np.isnan(adata.obsm["spatial"][:, 0])).tolist() == [5]
+    file = tmp_path / "Visium" / "gene_exp" / f"{slide}_count.csv"
+    file.write_text(file.read_text("utf-8-sig").replace(f"{slide}_{made.obs_names[5]},", ","))
+    assert stalign.io.read_stimage(tmp_path, slide).obs["barcode"].iloc[5] == "nan"
 
 
 def test_visium_hd_needs_mpp(tmp_path):

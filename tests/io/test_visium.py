@@ -17,7 +17,7 @@ def test_every_version_gives_the_same_section(tmp_path, version):
     adata = stalign.io.read_visium(tmp_path / "outs")
     assert list(adata.obs_names) == list(made.obs_names)
     np.testing.assert_allclose(adata.obsm["spatial"], made.obsm["spatial"])
-    assert adata.obsm["spatial"].dtype == np.float64
+    assert adata.obsm["spatial"].dtype == np.float64 and adata.obsm["spatial"].flags.writeable
     np.testing.assert_array_equal(adata.X.toarray(), made.X.toarray())
     assert (adata.obs["in_tissue"] == 1).all()
     np.testing.assert_array_equal(adata.obs["array_row"], made.obs["array_row"])

@@ -61,6 +61,7 @@ def test_bins_of_a_space_ranger_4_folder(outs):
     assert list(sdata.shapes) == [f"{library}_square_008um"]
     assert abs(table.X - true.X).nnz == 0
     np.testing.assert_allclose(table.obsm["spatial"], true.obsm["spatial"], atol=1e-9)
+    assert table.obsm["spatial"].flags.writeable
     np.testing.assert_array_equal(table.obs["array_row"], true.obs["array_row"])
     assert table.uns["spatial"][f"{library}_square_008um"]["scalefactors"]["microns_per_pixel"] == 0.5
     squares = sdata.shapes[f"{library}_square_008um"]

@@ -60,6 +60,9 @@ def test_missing_and_negative_scores(runs):
     runs.loc[0, "ARI"] = -0.2
     ax = scores(runs, "ARI", show=False)
     assert len(ax.patches) == 5
+    runs.loc[runs["method"] == "floor", "method"] = None
+    names = [text.get_text() for text in scores(runs, "ARI", show=False).get_legend().get_texts()]
+    assert len(names) == 2 and names[0] == "ours" and names[1] in {"nan", "None"}
 
 
 def test_errors(runs):

@@ -111,9 +111,10 @@ def test_donors_by_column_and_names_that_come_twice(toy2):
     assert all(s.fits(["toy_1"]) for s in twice.sections)  # both are held out by the name in their tables
     assert [s.fits("toy_1 (2)") for s in twice.sections] == [False, True]
     assert twice.manifest().query("kept")["section"].tolist() == ["toy_1", "toy_1 (2)"]
-    table.obs["patient"] = [f"P{i}" for i in range(table.n_obs)]
-    with pytest.raises(RuntimeError, match="Expected one donor"):
-        open_store([slide], DataConfig(), SPEC)
+    for donors in ([f"P{i}" for i in range(table.n_obs)], ["P1", *[None] * (table.n_obs - 1)]):
+        table.obs["patient"] = donors
+        with pytest.raises(RuntimeError, match="Expected one donor"):
+            open_store([slide], DataConfig(), SPEC)
 
 
 def test_sections_of_different_inputs_are_told_apart(toy2, tmp_path):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from stalign._settings import logger
 from stalign._validate import message
 
@@ -53,7 +51,7 @@ def gene_ids(table: AnnData, gene_key: str | None = None) -> tuple[list[str], st
                 )
             )
         return _named(table, gene_key)
-    names = table.var_names.astype(str).tolist()
+    names = [str(name) for name in table.var_names]
     if _kind(names) == "symbol":
         return names, "symbol"
     column = next((name for name in _SYMBOL_COLUMNS if name in table.var), None)
@@ -64,9 +62,9 @@ def gene_ids(table: AnnData, gene_key: str | None = None) -> tuple[list[str], st
 
 
 def _named(table: AnnData, column: str) -> tuple[list[str], str]:
-    values = table.var[column].astype("object")
-    missing = values.isna() | values.astype(str).str.strip().isin(["", "nan", "None"])
-    ids = np.where(missing, table.var_names.astype(str), values.astype(str).str.strip()).tolist()
+    texts = [str(value).strip() for value in table.var[column]]
+    missing = {"", "nan", "None", "<NA>"}
+    ids = [str(name) if text in missing else text for name, text in zip(table.var_names, texts, strict=True)]
     return ids, _kind(ids)
 
 

@@ -154,7 +154,7 @@ def her2st(section: str = "A1", *, image: bool = True, base_url: str | None = No
         logger.warning("%d of %d spots of %s have no position.", lost, adata.n_obs, section)
     adata.obs["array_x"], adata.obs["array_y"] = place["new_x"], place["new_y"]
     adata.obs["patient"] = pd.Categorical([section[0]] * adata.n_obs)
-    adata.obsm[Keys.SPATIAL] = place[["pixel_x", "pixel_y"]].to_numpy(dtype=np.float64)
+    adata.obsm[Keys.SPATIAL] = place[["pixel_x", "pixel_y"]].to_numpy(np.float64, copy=True)
     label_path = f"data/ST-pat/lbl/{section}_labeled_coordinates.tsv"
     if label_path in known:
         adata.obs["label"] = _labels(get(label_path), adata.obs)

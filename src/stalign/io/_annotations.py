@@ -186,7 +186,7 @@ def write_annotations(
         raise KeyError(message("Expected labels in obs", found=repr(key), available=table.obs.columns, hint=hint))
     view = _section(data, library, library_key, table_key)
     column = table.obs[key].iloc[view.rows]
-    labels = column.astype(object).where(column.notna(), None).map(lambda v: None if v is None else str(v)).to_numpy()
+    labels = np.array([None if pd.isna(value) else str(value) for value in column], dtype=object)
     if kind == ".csv":
         known = np.array([label is not None for label in labels], dtype=bool)
         frame = pd.DataFrame({"Barcode": _barcodes(table)[view.rows][known], key: labels[known]})
@@ -300,7 +300,8 @@ def _from_table(path: Path, table: AnnData, view: Section) -> tuple[np.ndarray, 
 
 def _barcodes(table: AnnData) -> np.ndarray:
     """Barcodes of the spots as the instrument wrote them: `obs["barcode"]` where there is one, else the names."""
-    return (table.obs["barcode"] if "barcode" in table.obs else table.obs_names).astype(str).to_numpy()
+    values = table.obs["barcode"] if "barcode" in table.obs else table.obs_names
+    return np.array([str(value) for value in values], dtype=object)
 
 
 def _order(labels: np.ndarray) -> list[str]:

@@ -82,7 +82,7 @@ def read_stimage(path: str | Path, slide: str, *, mpp: float | None = None, imag
     if not found.all():
         logger.warning("%d of %d spots of %r have no position.", int((~found).sum()), adata.n_obs, slide)
     adata.obs["barcode"] = [name.removeprefix(f"{slide}_") for name in adata.obs_names]
-    adata.obsm[Keys.SPATIAL] = place[["x", "y"]].to_numpy(dtype=np.float64)
+    adata.obsm[Keys.SPATIAL] = place[["x", "y"]].to_numpy(np.float64, copy=True)
     radius = number({"r": place["r"].median()}, "r", where=str(coords_file)) or np.nan
     factors = {"spot_diameter_fullres": 2 * radius, "tissue_fullres_scalef": 1.0}
     if technology == "VisiumHD" and mpp is None:
@@ -131,7 +131,7 @@ def _counts(file: Path) -> AnnData:
     blocks, names = [], []
     with reading("a table of counts", file):
         for chunk in read_table(file, index_col=0, chunksize=_CHUNK):
-            names.extend(chunk.index.astype(str))
+            names.extend(str(name) for name in chunk.index)
             blocks.append(sparse.csr_matrix(chunk.to_numpy(dtype=np.float32)))
     if not names:
         raise empty("spots", file)
@@ -178,7 +178,7 @@ def _coordinates(file: Path) -> pd.DataFrame:
         )
     if table.empty:
         raise empty("spots", file)
-    table.index = table.index.astype(str)
+    table.index = [str(name) for name in table.index]
     return one_row_each(numeric(table, ["xaxis", "yaxis", "r"], file), file).set_axis(["x", "y", "r"], axis=1)
 
 

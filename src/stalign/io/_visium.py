@@ -213,7 +213,7 @@ def _place(adata: AnnData, positions: pd.DataFrame, file: Path) -> AnnData:
     placed = positions.loc[adata.obs_names]
     for name in ("in_tissue", "array_row", "array_col"):
         adata.obs[name] = placed[name].astype(np.int64)
-    adata.obsm[Keys.SPATIAL] = placed[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(dtype=np.float64)
+    adata.obsm[Keys.SPATIAL] = placed[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(np.float64, copy=True)
     return adata
 
 

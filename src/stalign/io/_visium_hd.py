@@ -207,7 +207,7 @@ def _place_bins(table: AnnData, file: Path) -> tuple[AnnData, Any]:
     placed = positions.loc[table.obs_names]
     for name in ("in_tissue", "array_row", "array_col"):
         table.obs[name] = placed[name].astype(np.int64)
-    xy = placed[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(dtype=np.float64)
+    xy = placed[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(np.float64, copy=True)
     table.obsm[Keys.SPATIAL] = xy
     array = positions[["array_col", "array_row"]].to_numpy(dtype=np.float64)
     at = positions[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(dtype=np.float64)

@@ -95,7 +95,7 @@ def scores(
         raise KeyError(message("Expected columns of the table", found=found, available=runs.columns))
     method, runs = _column(runs, method_key, _METHOD, "stalign")
     section, runs = _column(runs, library_key, _SECTION, "")
-    methods, libraries = (list(dict.fromkeys(runs[column].astype(str))) for column in (method, section))
+    methods, libraries = (list(dict.fromkeys(runs[column])) for column in (method, section))
     colors = chosen_colors(methods, palette)
     width = min(max(2.6, 0.5 * len(methods) * len(libraries) + 1.8), 12.0)
     ncols = ncols if ncols is not None else 2 if width <= 7 else 1
@@ -104,8 +104,8 @@ def scores(
     figure, axes = canvas(len(wanted), ax=ax, ncols=ncols, width=width, height=3.4, beside=rooms)
     for index, (panel, metric) in enumerate(zip(axes, wanted, strict=True)):
         for place, name in enumerate(methods):
-            own = runs[runs[method].astype(str) == name]
-            groups = [own.loc[own[section].astype(str) == lib, metric].dropna().to_numpy(float) for lib in libraries]
+            own = runs[runs[method] == name]
+            groups = [own.loc[own[section] == lib, metric].dropna().to_numpy(float) for lib in libraries]
             offset = (place - (len(methods) - 1) / 2) * 0.8 / len(methods)
             _bars(panel, groups, offset, 0.72 / len(methods), colors[place], name, size=size, alpha=alpha)
         panel.set_xticks(range(len(libraries)), libraries, parse_math=False)
@@ -138,8 +138,9 @@ def _together(table: pd.DataFrame | Mapping[str, pd.DataFrame] | Sequence[pd.Dat
 
 
 def _column(runs: pd.DataFrame, given: str | None, usual: tuple[str, ...], otherwise: str) -> tuple[str, pd.DataFrame]:
-    name = given or next((column for column in usual if column in runs), None)
-    return (name, runs) if name is not None else (usual[0], runs.assign(**{usual[0]: otherwise}))
+    name = given or next((column for column in usual if column in runs), usual[0])
+    texts = [str(value) for value in runs[name]] if name in runs else otherwise  # astype(str) of pandas 3 keeps NaN
+    return name, runs.assign(**{name: texts})
 
 
 def _bars(

@@ -243,7 +243,7 @@ def donor_of(section: Section, slide: Slide) -> str | None:
     obs = section.table.obs
     if key not in obs:
         raise KeyError(message("Expected `donor_key` to name an obs column", found=repr(key), available=obs))
-    donors = obs[key].iloc[section.rows].astype(str).unique()
+    donors = list(dict.fromkeys(str(value) for value in obs[key].iloc[section.rows]))
     if len(donors) != 1:
         raise ValueError(message(f"Expected one donor in section {section.name!r}", found=", ".join(donors)))
-    return str(donors[0])
+    return donors[0]
