@@ -1,62 +1,53 @@
-"""The command line: `python -m stalign demo` takes one section through every step."""
+"""`stalign demo`: one section through every step."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stalign._constants import Keys
+from stalign.core.files import whole_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from anndata import AnnData
 
+HELP = "embed a section, cut it into domains, score them, predict genes and draw it all"
+DESCRIPTION = "Without --section and --slide the demo runs on a simulated section. It needs no network."
 
-def parser() -> argparse.ArgumentParser:
-    """Describe the command line.
 
-    Returns
-    -------
-    The parser.
-    """
-    top = argparse.ArgumentParser(prog="python -m stalign", description="ST-Align for the scverse.")
-    top.add_argument("--version", action="version", version=f"stalign {version('stalign')}")
-    commands = top.add_subparsers(dest="command", required=True)
-    demo = commands.add_parser(
-        "demo",
-        help="embed a section, cut it into domains, score them, predict genes and draw it all",
-        description="Without --section and --slide the demo runs on a simulated section. It needs no network.",
-    )
-    demo.add_argument("--section", type=Path, help="a Space Ranger folder or an .h5ad file with raw counts")
-    demo.add_argument("--slide", type=Path, help="an H&E image that was never sequenced; needs --reference")
-    demo.add_argument(
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
+    parser.add_argument("--section", type=Path, help="a Space Ranger folder or an .h5ad file with raw counts")
+    parser.add_argument("--slide", type=Path, help="an H&E image that was never sequenced; needs --reference")
+    parser.add_argument(
         "--reference",
         type=Path,
         action="append",
         help="a measured section to predict genes from; repeatable",
     )
-    demo.add_argument("--domains", type=_count, help="how many domains to cut (default: as many as in --truth, or 7)")
-    demo.add_argument("--truth", help="obs column with known labels to score against")
-    demo.add_argument("--layer", help="layer of the raw counts (default: X)")
-    demo.add_argument("--total-counts", help="obs column of total counts, for a table that holds only some genes")
-    demo.add_argument("--gene-key", help="var column of gene symbols (default: the names of the genes)")
-    demo.add_argument("--library-key", help="obs column that tells several sections apart")
-    demo.add_argument("--mpp", type=float, help="µm per px of the coordinates (default: as stated, or from the spots)")
-    demo.add_argument(
-        "--genes", type=_count, help="how many variable genes to predict (default: 50; of a --slide, the reliable ones)"
+    parser.add_argument("--domains", type=count, help="how many domains to cut (default: as many as in --truth, or 7)")
+    parser.add_argument("--truth", help="obs column with known labels to score against")
+    parser.add_argument("--layer", help="layer of the raw counts (default: X)")
+    parser.add_argument("--total-counts", help="obs column of total counts, for a table that holds only some genes")
+    parser.add_argument("--gene-key", help="var column of gene symbols (default: the names of the genes)")
+    parser.add_argument("--library-key", help="obs column that tells several sections apart")
+    parser.add_argument(
+        "--mpp", type=float, help="µm per px of the coordinates (default: as stated, or from the spots)"
     )
-    demo.add_argument("--out", type=Path, default=Path("stalign-demo"), help="output folder (default: %(default)s)")
-    demo.add_argument("--seed", type=int, default=0, help="seed of every random step (default: %(default)s)")
-    return top
+    parser.add_argument(
+        "--genes", type=count, help="how many variable genes to predict (default: 50; of a --slide, the reliable ones)"
+    )
+    parser.add_argument("--out", type=Path, default=Path("stalign-demo"), help="output folder (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of every random step (default: %(default)s)")
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
+    """Read a number from 1."""
     value = int(text)
     if value < 1:
         msg = f"expected a number from 1, found {text}"
@@ -65,22 +56,7 @@ def _count(text: str) -> int:
 
 
 def read(path: Path | None) -> AnnData:
-    """Read the section that the demo runs on.
-
-    Parameters
-    ----------
-    path
-        Space Ranger folder, h5ad file, or None for the simulated section.
-
-    Returns
-    -------
-    The section.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is nothing at `path`.
-    """
+    """Read a Space Ranger folder or an h5ad file, or make the simulated section where there is no path."""
     import stalign
 
     if path is None:
@@ -91,14 +67,8 @@ def read(path: Path | None) -> AnnData:
     return stalign.io.read_visium(path) if path.is_dir() else stalign.io.read_h5ad(path)
 
 
-def demo(arguments: argparse.Namespace) -> None:
-    """Run the main job from a section to figures.
-
-    Parameters
-    ----------
-    arguments
-        What `parser` returned.
-    """
+def run(arguments: argparse.Namespace) -> int:
+    """Run the main job from a section to figures."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -116,8 +86,7 @@ def demo(arguments: argparse.Namespace) -> None:
     where = {"library_key": arguments.library_key}
 
     if arguments.slide is not None:
-        slide_demo(arguments, console)
-        return
+        return _slide(arguments, console)
     with _step(console, "Read the section"):
         adata = read(arguments.section)
         truth = arguments.truth or ("domain" if arguments.section is None else None)
@@ -157,23 +126,11 @@ def demo(arguments: argparse.Namespace) -> None:
             shown.add_row(*(f"{x:.3f}" if isinstance(x, float) else str(x) for x in row))
         console.print(shown)
     console.print(f"Everything is in {out}: " + ", ".join(sorted(p.name for p in out.iterdir())), markup=False)
+    return 0
 
 
-def slide_demo(arguments: argparse.Namespace, console: Any) -> None:
-    """Predict the genes of a slide that was never sequenced, and draw them.
-
-    Parameters
-    ----------
-    arguments
-        What `parser` returned.
-    console
-        Where to say what is done.
-
-    Raises
-    ------
-    ValueError
-        If there is no reference.
-    """
+def _slide(arguments: argparse.Namespace, console: Any) -> int:
+    """Predict the genes of a slide that was never sequenced, and draw them."""
     import stalign
 
     out, where = arguments.out, {"library_key": arguments.library_key}
@@ -204,6 +161,7 @@ def slide_demo(arguments: argparse.Namespace, console: Any) -> None:
         _save(slide.write_h5ad, out / "slide.h5ad")
         _save(predicted.write_h5ad, out / "predicted.h5ad")
     console.print(f"Everything is in {out}: " + ", ".join(sorted(p.name for p in out.iterdir())), markup=False)
+    return 0
 
 
 @contextmanager
@@ -262,35 +220,5 @@ def _save_genes(predicted: AnnData, out: Path) -> None:
 
 
 def _save(write: Any, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    try:
+    with whole_file(path) as temporary:
         write(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Parameters
-    ----------
-    argv
-        Arguments; None for those of the process.
-
-    Returns
-    -------
-    The exit status: 0, or 1 after an error that the user can mend.
-    """
-    arguments = parser().parse_args(argv)
-    try:
-        demo(arguments)
-    except (ValueError, KeyError, TypeError, OSError, ImportError) as error:
-        text = error.args[0] if isinstance(error, KeyError) and error.args else error
-        sys.stderr.write(f"stalign: {text}\n")
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
