@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,3 +36,9 @@ def write_whole(path: Path, content: bytes) -> Path:
     with whole_file(path) as temporary:
         temporary.write_bytes(content)
     return path
+
+
+def sha256_of(path: Path) -> str:
+    """Hash a file: sha256, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

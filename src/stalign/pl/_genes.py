@@ -117,6 +117,9 @@ def genes(
     was fitted to, and whether the weights behind its features were trained on a section of this name, where that is
     recorded.
 
+    The arguments are many because they are those of all plots, under the same names: what is shown, where it is found
+    in the container, and how it is drawn.
+
     Examples
     --------
     >>> import stalign

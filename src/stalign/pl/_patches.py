@@ -103,6 +103,11 @@ def patches(
         If a section has no image or no window, there are no labels in `by`, `size` is below 1, or `ax` has another
         number of panels.
 
+    Notes
+    -----
+    The arguments are many because they are those of all plots, under the same names: what is shown, where it is found
+    in the container, and how it is drawn.
+
     Examples
     --------
     >>> import stalign

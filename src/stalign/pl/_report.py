@@ -12,7 +12,7 @@ from stalign._settings import logger
 from stalign._validate import text_of
 from stalign.core.files import write_whole
 from stalign.data import open_sections, table_of
-from stalign.pl import _findings as say
+from stalign.pl import _findings as content
 from stalign.pl._annotate import annotate
 from stalign.pl._domains import domains
 from stalign.pl._embedding import embedding
@@ -121,6 +121,9 @@ def report(
     same colours in all figures. What predicted genes were fitted to, and which sections the weights were trained on,
     stands under the figures.
 
+    The arguments are many because each part of the report can be given or left out, and because sections, image and
+    scale are found as in all plots.
+
     Examples
     --------
     >>> import stalign
@@ -145,25 +148,23 @@ def report(
     job = _Report(warnings=list(notes), dpi=dpi)
     rows = {view.name: view.rows for view in views}
     known = job.made("Sections in the training were left out", lambda: seen_in_training(table, rows, card=stored)) or []
-    job.warnings += job.made("Warnings were left out", lambda: say.findings(table, views, truth)) or []
+    job.warnings += job.made("Warnings were left out", lambda: content.findings(table, views, truth)) or []
     job.warnings += known
     seen = " ".join(known)
     if scores is None and truth is not None and has_domains:
-        scores = job.made("The scores were left out", lambda: say.score_table(table, views, truth))
+        scores = job.made("The scores were left out", lambda: content.score_table(table, views, truth))
     with plt.ioff(), mpl.rc_context(), mpl.style.context("default"):
-        job.add(
-            "sections", "Sections", lambda: part("table", say.section_table(table, views), "Sections and their scale")
-        )
+        job.add("sections", "Sections", lambda: content.section_table(table, views))
         if has_domains or truth is not None:
             shown = Keys.DOMAIN if has_domains else str(truth)
             job.draw(
                 "the domains",
                 lambda: domains(data, shown, truth=truth if has_domains else None, return_fig=True, **common),
-                lambda: say.map_text(table, views, truth, has_domains=has_domains),
+                lambda: content.map_text(table, views, truth, has_domains=has_domains),
                 f"{_DOMAINS}{_TRUTH if has_domains and truth is not None else ''} "
                 f"{seen if has_domains and from_weights(table) else ''}",
             )
-            job.add("domains", "Domains", lambda: say.size_table(table, shown))
+            job.add("domains", "Domains", lambda: content.size_table(table, shown))
         if Keys.ANNOTATION in table.obs:
             job.draw(
                 "the annotation",
@@ -172,7 +173,7 @@ def report(
                 "Labels given to all spots from those of some, or from other sections, and how sure they are.",
             )
             about = "How labels were given, and how many are right"
-            job.add("annotation", "Annotation", lambda: part("facts", say.annotation(table, views, truth), about))
+            job.add("annotation", "Annotation", lambda: part("facts", content.annotation(table, views, truth), about))
         if scores is not None:
             numbers = scores
             job.draw(
@@ -215,7 +216,7 @@ def report(
                 "Predicted expression, and the measured where there is some, on one colour scale. "
                 f"{split}{'.' if split else ''} {seen}",
             )
-            job.add("genes", "Predicted genes", lambda: say.gene_table(result))
+            job.add("genes", "Predicted genes", lambda: content.gene_table(result))
         if metrics is not None:
             curves = metrics
             job.draw(
@@ -225,12 +226,12 @@ def report(
                 "Losses over steps.",
             )
             job.add("training", "Training")
-    job.add("parameters", "Parameters", lambda: say.parameters(table))
-    job.add("weights", "Weights", lambda: say.card(table, stored))
-    job.add("versions", "Versions", lambda: part("facts", say.versions(), "Software"))
+    job.add("parameters", "Parameters", lambda: content.parameters(table))
+    job.add("weights", "Weights", lambda: content.card(table, stored))
+    job.add("versions", "Versions", lambda: part("facts", content.versions(), "Software"))
     job.sections.insert(0, ("warnings", "Warnings", [part("warnings", job.warnings)]))
     spots = f"{table.n_obs:,} spots, {table.n_vars:,} genes, {len(views)} section{'s' if len(views) > 1 else ''}."
-    made = f"Made by stalign {say.package_version('stalign')} on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC."
+    made = f"Made by stalign {content.package_version('stalign')} on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, page(title, spots, job.sections, made).encode())
@@ -282,9 +283,9 @@ class _Report:
         )
         self.waiting += [made] if made else []
 
-    def add(self, key: str, heading: str, content: Callable[[], Markup] | None = None) -> None:
+    def add(self, key: str, heading: str, make: Callable[[], Markup] | None = None) -> None:
         """Close a section, if there is anything in it."""
-        made = None if content is None else self.made(f"A table was left out ({heading})", content)
+        made = None if make is None else self.made(f"A table was left out ({heading})", make)
         if parts := self.waiting + ([made] if made else []):
             self.sections.append((key, heading, parts))
         self.waiting = []

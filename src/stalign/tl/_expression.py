@@ -27,7 +27,7 @@ TARGETS = ("cp10k", "counts")
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadOptions:
     """How a table is read.
 
     Parameters
@@ -114,7 +114,7 @@ class Spots:
 
 
 def read_spots(
-    data: AnnData | SpatialData | Sequence[AnnData | SpatialData], how: Reading, patient_key: str | None = None
+    data: AnnData | SpatialData | Sequence[AnnData | SpatialData], how: ReadOptions, patient_key: str | None = None
 ) -> Spots:
     """Read features and expression.
 
@@ -146,7 +146,7 @@ def read_spots(
     return _join(parts)
 
 
-def _read(data: AnnData | SpatialData, how: Reading, patient_key: str | None) -> Spots:
+def _read(data: AnnData | SpatialData, how: ReadOptions, patient_key: str | None) -> Spots:
     table = table_of(data, how.table_key)
     section = np.zeros(table.n_obs, dtype=np.intp)
     patients = _patients(table, patient_key)
@@ -186,7 +186,7 @@ def _patients(table: AnnData, key: str | None) -> np.ndarray:
     return column.where(column.notna(), "").astype(str).to_numpy(dtype=object)
 
 
-def _features(data: AnnData | SpatialData, table: AnnData, how: Reading) -> tuple[np.ndarray, tuple[int, ...]]:
+def _features(data: AnnData | SpatialData, table: AnnData, how: ReadOptions) -> tuple[np.ndarray, tuple[int, ...]]:
     """Read or compute the features, and how many come from each source."""
     if isinstance(how.features, ImageFeatures):
         computed = how.features.of(data, library_key=how.library_key, table_key=how.table_key)
