@@ -189,7 +189,7 @@ def _array_of(table: AnnData, rows: NDArray[np.intp]) -> NDArray[np.float64] | N
         return None
     if not all(pd.api.types.is_numeric_dtype(table.obs[column].dtype) for column in columns):
         return None
-    return table.obs[columns].to_numpy(dtype=np.float64, na_value=np.nan)[rows]
+    return np.asarray(table.obs[columns].to_numpy(dtype=np.float64, na_value=np.nan)[rows])
 
 
 class Library:

@@ -300,7 +300,7 @@ def _from_table(path: Path, table: AnnData, view: Section) -> tuple[np.ndarray, 
 
 def _barcodes(table: AnnData) -> np.ndarray:
     """Barcodes of the spots as the instrument wrote them: `obs["barcode"]` where there is one, else the names."""
-    return (table.obs["barcode"] if "barcode" in table.obs else table.obs_names).astype(str).to_numpy()
+    return np.asarray((table.obs["barcode"] if "barcode" in table.obs else table.obs_names).astype(str).to_numpy())
 
 
 def _order(labels: np.ndarray) -> list[str]:

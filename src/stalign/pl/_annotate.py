@@ -11,7 +11,7 @@ from stalign._validate import message
 from stalign.data import open_sections, table_of
 from stalign.pl._canvas import canvas, entitle, finish
 from stalign.pl._domains import legend, legend_width
-from stalign.pl._labels import NO_LABEL_COLOR, Labels, Palette, read_labels
+from stalign.pl._labels import NO_LABEL_COLOR, Labels, read_labels
 from stalign.pl._tissue import frame, panel_size, spots, tissue
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
     from spatialdata import SpatialData
+
+    from stalign.pl._colors import Palette
 
 _BAR = 0.9  # inches beside a panel of confidence
 CONFIDENCE_MAP = "viridis"

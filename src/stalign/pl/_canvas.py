@@ -116,7 +116,7 @@ def finish(figure: Figure, axes: list[Axes], *, show: bool | None, return_fig: b
 def can_show() -> bool:
     """Say whether the backend shows figures, rather than only writing files."""
     import matplotlib
-    from matplotlib.backends import BackendFilter, backend_registry
+    from matplotlib.backends.registry import BackendFilter, backend_registry
 
     backend = matplotlib.get_backend().lower()
     return "inline" in backend or backend in {

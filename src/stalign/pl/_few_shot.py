@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-    from stalign.pl._labels import Palette
+    from stalign.pl._colors import Palette
 
 _NAMES = {"pearson": "Pearson", "mse": "MSE", "mae": "MAE"}
 

@@ -229,7 +229,7 @@ def _correlation(values: list[NDArray[np.float64]]) -> str:
 
 
 def _record(table: AnnData) -> Mapping[str, Any]:
-    return table.uns.get(Keys.UNS, {}).get("predict_genes", {})
+    return dict(table.uns.get(Keys.UNS, {}).get("predict_genes", {}))
 
 
 def _unit(table: AnnData) -> str:

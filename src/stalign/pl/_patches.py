@@ -187,7 +187,7 @@ def _choose(
     names = table.obs_names[view.rows]
     if spots is not None:
         at = names.get_indexer(list(spots))
-        return at[(at >= 0) & has[at]]
+        return np.asarray(at[(at >= 0) & has[at]])
     if not has.any():
         raise ValueError(message(f"Expected windows for section {view.name!r}", found=f"NaN for all {len(has)} spots"))
     if labels is not None:

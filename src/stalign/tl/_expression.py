@@ -95,7 +95,7 @@ class Spots:
     @property
     def usable(self) -> np.ndarray:
         """Spots with features, (n,) bool."""
-        return np.isfinite(self.features).all(axis=1)
+        return np.asarray(np.isfinite(self.features).all(axis=1))
 
     def columns(self, names: np.ndarray) -> np.ndarray:
         """Find genes: their columns, (m,) intp, with -1 for those that are not there."""
@@ -183,7 +183,7 @@ def _patients(table: AnnData, key: str | None) -> np.ndarray:
     if key is None:
         return np.full(table.n_obs, "", dtype=object)
     column = table.obs[key].astype(object)
-    return column.where(column.notna(), "").astype(str).to_numpy(dtype=object)
+    return np.asarray(column.where(column.notna(), "").astype(str).to_numpy(dtype=object))
 
 
 def _features(data: AnnData | SpatialData, table: AnnData, how: ReadOptions) -> tuple[np.ndarray, tuple[int, ...]]:

@@ -197,7 +197,7 @@ def with_genes(part: SectionData, columns: np.ndarray | None) -> SectionData:
 def codes_of(labels: pd.Categorical, names: Sequence[str]) -> np.ndarray:
     """Position of each label in the names, -1 where there is none."""
     place = np.array([*(names.index(name) if name in names else -1 for name in labels.categories), -1], dtype=np.intp)
-    return place[labels.codes]
+    return np.asarray(place[labels.codes])
 
 
 def check_widths(rep: str, parts: Sequence[SectionData]) -> None:

@@ -158,7 +158,7 @@ def _extent(coords: np.ndarray) -> np.ndarray:
     if not np.isfinite(coords).any():
         return coords
     low, high = np.nanmin(coords, axis=0), np.nanmax(coords, axis=0)
-    return (coords - low) / max(float((high - low).max()), 1e-12)
+    return np.asarray((coords - low) / max(float((high - low).max()), 1e-12))
 
 
 def _farthest(features: np.ndarray, rest: np.ndarray, known: np.ndarray) -> np.ndarray:
