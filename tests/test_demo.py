@@ -28,7 +28,7 @@ def slide():
 
 @pytest.fixture
 def no_figures(monkeypatch):
-    monkeypatch.setattr(program, "_draw", lambda *args: None)
+    monkeypatch.setattr("stalign.cli._demo._draw", lambda *args: None)
 
 
 @pytest.fixture

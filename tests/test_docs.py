@@ -55,6 +55,14 @@ def test_functions_that_write_say_what_they_read_and_write(name):
         assert {"Reads", "Writes"} <= set(SECTIONS.findall(inspect.getdoc(getattr(module, member)))), member
 
 
+@pytest.mark.parametrize("name", ["datasets", "encoders", "io", "pl", "pp", "tl"])
+def test_functions_of_many_arguments_say_why(name):
+    module = import_module(f"stalign.{name}")
+    for member in map(module.__dict__.get, module.__all__):
+        if inspect.isfunction(member) and len(inspect.signature(member).parameters) > 12:
+            assert "arguments are many because" in inspect.getdoc(member), member
+
+
 def _modules():
     source = Path(stalign.__file__).parent
     for file in sorted(source.rglob("*.py")):

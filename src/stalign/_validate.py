@@ -176,3 +176,9 @@ def warn(text: str) -> None:
             outermost = level
         frame, level = frame.f_back, level + 1
     warnings.warn(text, UserWarning, stacklevel=outermost + 1)
+
+
+def text_of(error: BaseException) -> str:
+    """Get what an error says, on one line."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return " ".join(text.split()) or "no reason given"

@@ -115,6 +115,6 @@ def test_whether_reliability_was_told_across_patients():
     said = {"patient": "within the reference's patient only", "unknown": "within one patient only", "patients": ""}
     for scope, words in said.items():
         predicted.uns["stalign"] = {"predict_genes": {"split": "reference", "reliable_within": scope}}
-        page = gene_table(predicted).replace("&#x27;", "'").replace("&#39;", "'")
+        page = gene_table(predicted).unescape()
         assert (words in page) if words else ("only" not in page)
         assert "1 of 2 genes are not reliable" in page

@@ -147,6 +147,12 @@ def test_scores_parameters_versions_and_warnings_are_there(usual):
         assert warning in found.text
 
 
+def test_nothing_is_left_out(usual):
+    assert "left out" not in usual.text
+    for caption in ("Sections and their scale", "Size of the domains", "Agreement of domains and labels", "Software"):
+        assert caption in usual.text
+
+
 def test_scores_leave_unlabelled_spots_out(section, page):
     adata = section.copy()
     labels = adata.obs["domain"].astype(object)

@@ -120,7 +120,7 @@ def test_batch_size_and_order_of_spots_make_no_difference(spots):
 
 
 def test_cache_is_found_by_content(spots, monkeypatch):
-    from stalign.encoders.floors import Colour
+    from stalign.encoders.baselines import Colour
 
     calls = []
     encode = Colour.encode
@@ -143,7 +143,7 @@ def test_cache_is_found_by_content(spots, monkeypatch):
 
 
 def test_interrupted_run_goes_on_where_it_stopped(toy, monkeypatch):
-    from stalign.encoders.floors import Colour
+    from stalign.encoders.baselines import Colour
 
     calls = []
     encode = Colour.encode

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from stalign.cli import main as stalign
 from stalign.train import history
 from stalign.train.cli import main
 from stalign.train.dryrun import dry_run
@@ -78,6 +79,19 @@ def test_errors_are_said_not_thrown(config, capsys, arguments, expected):
     assert main([config, *arguments]) == 1
     found = " ".join(capsys.readouterr().err.split())
     assert found.startswith("error:") and expected in found and "Traceback" not in found
+
+
+def test_one_command_line_for_all(config, capsys):
+    assert stalign(["train", "--dry-run", config, "run.epochs=1", "--resume", "run.steps=2"]) == 0
+    assert "Parameters" in capsys.readouterr().out
+    assert stalign(["train", config, "optim.learning=1"]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("stalign: Expected a known key") and told.count("\n") == 1
+    with pytest.raises(ValueError, match="known key"):
+        stalign(["train", config, "--debug", "optim.learning=1"])
+    with pytest.raises(SystemExit) as caught:
+        stalign(["train", config, "--no-such"])
+    assert caught.value.code == 2
 
 
 def test_estimate_counts(slides, tiny):

@@ -125,7 +125,7 @@ def choose(task: Task, views: Sequence[View], start: Sequence[View], strengths: 
     rows = np.flatnonzero((task.labels >= 0) & task.usable)
     if len(rows) < LEAST_SPOTS or not task.folds:
         return Choice(tuple(start), usual)
-    held = _held_out(task, views)
+    held = _held_out_scores(task, views)
     seen = np.concatenate([part for _, part in task.folds])
     truth = task.labels[seen]
     right = {view: _right(held[view], truth) for view in views}
@@ -148,7 +148,7 @@ def choose(task: Task, views: Sequence[View], start: Sequence[View], strengths: 
 
 def _right(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Whether the likeliest class is the true one, (n,) float."""
-    return (scores.argmax(axis=1) == truth).astype(np.float64)
+    return np.asarray((scores.argmax(axis=1) == truth).astype(np.float64))
 
 
 def _better(one: np.ndarray, other: np.ndarray, errors: float = 1) -> bool:
@@ -157,7 +157,7 @@ def _better(one: np.ndarray, other: np.ndarray, errors: float = 1) -> bool:
     return bool(difference.mean() > errors * difference.std() / np.sqrt(len(difference)))
 
 
-def _held_out(task: Task, views: Sequence[View]) -> dict[View, np.ndarray]:
+def _held_out_scores(task: Task, views: Sequence[View]) -> dict[View, np.ndarray]:
     """Log-probabilities of the held-out spots, fold after fold, by view."""
     parts: dict[View, list[np.ndarray]] = {view: [] for view in views}
     for fold, (_, part) in enumerate(task.folds):

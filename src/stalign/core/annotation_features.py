@@ -18,7 +18,6 @@ N_COMPONENTS = 50
 FEW_COMPONENTS = 15
 _LEAST = 1e-6  # share of the largest variance that a component of the embedding has at least
 N_GENES = 2000  # genes of the expression features, those that vary most within sections
-SOURCES = ("rep", "spot", "niche")  # the embedding; expression by the components of spots, and of rings of spots
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Part:
     Parameters
     ----------
     source
-        One of `SOURCES`.
+        `rep` for the embedding, `spot` or `niche` for expression by the components of spots, or of rings of spots.
     passes
         How often the mean over a spot and its ring is taken.
     n_components

@@ -145,11 +145,9 @@ def _lda(features: np.ndarray, labels: np.ndarray, n_classes: int) -> Linear:
     return _absent(coef, intercept)
 
 
-def averaged(
-    features: Mapping[View, np.ndarray], views: Sequence[View], heads: Sequence[Head], rows: Any = slice(None)
-) -> np.ndarray:
+def averaged(features: Mapping[View, np.ndarray], views: Sequence[View], heads: Sequence[Head]) -> np.ndarray:
     """Log of the class probabilities, those of the views averaged, (n, k)."""
-    total = heads[0].log_probability(features[views[0]][rows])
+    total = heads[0].log_probability(features[views[0]])
     for view, head in zip(views[1:], heads[1:], strict=True):
-        total += head.log_probability(features[view][rows])
+        total += head.log_probability(features[view])
     return softmax_log(total / len(views))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stalign._validate import message, one_of
-from stalign.core.leiden import Leiden
+from stalign.core.leiden import FitPredict, Leiden
 from stalign.core.mixture import Mixture
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def _check_features(features: np.ndarray, n_domains: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class KMeans:
+class KMeans(FitPredict):
     """Cut the features with k-means (scikit-learn).
 
     Parameters
@@ -102,25 +102,9 @@ class KMeans:
         model = SklearnKMeans(self.n_domains, n_init=self.n_init, random_state=seed).fit(features)
         return model.labels_.astype(np.intp), Mixture.nearest(model.cluster_centers_)
 
-    def fit_predict(self, features: np.ndarray, graph: sparse.csr_matrix | None = None) -> np.ndarray:
-        """Cluster.
-
-        Parameters
-        ----------
-        features
-            Features, (n, d), finite.
-        graph
-            Not used.
-
-        Returns
-        -------
-        Labels, (n,) intp from 0.
-        """
-        return self.fit(features, graph)[0]
-
 
 @dataclass(frozen=True)
-class GMM:
+class GMM(FitPredict):
     """Cut the features with a mixture of Gaussians that share one covariance (the EEE model of mclust).
 
     A fit by EM depends on its start, and of many starts the likeliest is often among the worst: likelihood is also
@@ -184,40 +168,24 @@ class GMM:
         if len(features) == 1:
             return np.zeros(1, dtype=np.intp), Mixture.nearest(features)
         seed = random_state if self.random_state is None else self.random_state
-        # a covariance needs a floor that follows the scale of the features
-        floor = 1e-6 * float(features.var(axis=0).mean()) or 1e-6
+        # a covariance needs a least variance that follows the scale of the features
+        least = 1e-6 * float(features.var(axis=0).mean()) or 1e-6
         seeds = np.random.SeedSequence(seed).generate_state(self.n_init)
-        starts = [self._start(features, seed=int(start), floor=floor) for start in seeds]
+        starts = [self._start(features, seed=int(start), least=least) for start in seeds]
         labels = [start.predict(features) for start in starts]
         best = _choose(labels, [start.lower_bound_ for start in starts], by=self.choose)
         model = starts[best]
         mixture = Mixture("tied", model.weights_, model.means_, model.precisions_cholesky_)
         return mixture.predict(features), mixture
 
-    def fit_predict(self, features: np.ndarray, graph: sparse.csr_matrix | None = None) -> np.ndarray:
-        """Cluster.
-
-        Parameters
-        ----------
-        features
-            Features, (n, d), finite.
-        graph
-            Not used.
-
-        Returns
-        -------
-        Labels, (n,) intp from 0.
-        """
-        return self.fit(features, graph)[0]
-
-    def _start(self, features: np.ndarray, *, seed: int, floor: float) -> GaussianMixture:
+    def _start(self, features: np.ndarray, *, seed: int, least: float) -> GaussianMixture:
         from sklearn.cluster import KMeans as SklearnKMeans
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.mixture import GaussianMixture
 
         found = SklearnKMeans(self.n_domains, n_init=3, random_state=seed).fit(features)
         rest = features - found.cluster_centers_[found.labels_]
-        within = rest.T @ rest / len(features) + floor * np.eye(features.shape[1])
+        within = rest.T @ rest / len(features) + least * np.eye(features.shape[1])
         model = GaussianMixture(
             self.n_domains,
             covariance_type="tied",
@@ -225,7 +193,7 @@ class GMM:
             means_init=found.cluster_centers_,
             precisions_init=np.linalg.inv(within),
             init_params="random_from_data",  # cheap, as all that it would start from is given
-            reg_covar=floor,
+            reg_covar=least,
             max_iter=300,
             random_state=seed,
         )

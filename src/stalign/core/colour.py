@@ -6,22 +6,27 @@ import numpy as np
 
 from stalign._validate import message
 
-BINS = 8  # of 32 grey levels each
+BINS = 8
 N_FEATURES = 3 * (2 + BINS)
 
 
-def colour_features(patches: np.ndarray) -> np.ndarray:
+def colour_features(patches: np.ndarray, *, bins: int = BINS, skewness: bool = False) -> np.ndarray:
     """Summarise each patch by the mean, the spread and the histogram of each colour channel.
 
     Parameters
     ----------
     patches
         Patches, (n, h, w, 3) uint8.
+    bins
+        Bins of the histogram, of equal width.
+    skewness
+        Whether to add the skewness of each channel.
 
     Returns
     -------
-    (n, 30) float32: three means and three standard deviations, in units of the full range, then for red, green and blue
-    the share of pixels in each of eight bins of equal width. Turning or flipping a patch changes nothing.
+    (n, 3 * (2 + bins)) float32: three means and three standard deviations, in units of the full range, three skewnesses
+    if asked for, then for red, green and blue the share of pixels in each bin. Turning or flipping a patch changes
+    nothing.
 
     Raises
     ------
@@ -42,8 +47,11 @@ def colour_features(patches: np.ndarray) -> np.ndarray:
     n, height, width, _ = patches.shape
     pixels = patches.reshape(n, height * width, 3)
     values = pixels.astype(np.float32) / 255
-    slot = np.arange(n)[:, None, None] * (3 * BINS) + np.arange(3) * BINS + pixels // (256 // BINS)
-    counts = np.bincount(slot.ravel(), minlength=n * 3 * BINS).reshape(n, 3 * BINS)
-    return np.concatenate(
-        [values.mean(axis=1), values.std(axis=1), counts / (height * width)], axis=1, dtype=np.float32
-    )
+    mean, spread = values.mean(axis=1), values.std(axis=1)
+    parts = [mean, spread]
+    if skewness:
+        parts.append(((values - mean[:, None]) ** 3).mean(axis=1) / np.maximum(spread, 1e-3) ** 3)
+    bin_of = np.minimum(np.arange(256) * bins // 255, bins - 1)[pixels]
+    slot = np.arange(n)[:, None, None] * (3 * bins) + np.arange(3) * bins + bin_of
+    counts = np.bincount(slot.ravel(), minlength=n * 3 * bins).reshape(n, 3 * bins)
+    return np.concatenate([*parts, counts / (height * width)], axis=1, dtype=np.float32)

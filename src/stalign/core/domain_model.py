@@ -79,7 +79,7 @@ class Projection:
         """
         features = np.asarray(features)
         if not len(self.components):
-            return features - self.centre
+            return np.asarray(features - self.centre)
         parts = [features[start : start + _ROWS] for start in range(0, max(len(features), 1), _ROWS)]
         return np.concatenate([(rows - self.centre) @ self.components.T for rows in parts])
 
@@ -110,7 +110,7 @@ def _top(gram: np.ndarray, r: int) -> np.ndarray:
 
 
 def _signed(axes: np.ndarray) -> np.ndarray:
-    return axes * np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])[:, None]
+    return np.asarray(axes * np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])[:, None])
 
 
 @dataclass(frozen=True)

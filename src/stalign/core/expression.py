@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
 
 _BLOCK: Final = 32  # vectors that grow the Krylov space at one time
-_EXTRA: Final = (
-    259  # dimensions of the Krylov space beyond 2.5 a component; 50 components then lose 1e-6 of their variance
-)
+_EXTRA: Final = 259  # dimensions of the Krylov space beyond 2.5 a component; 50 components lose 1e-6 of their variance
 _NEW: Final = 1e-5  # share of a vector that has to be new to the Krylov space; less is rounding
 
 
@@ -112,7 +110,7 @@ class LowRank:
         if values.shape[1] != len(self.mean):
             raise ValueError(message(f"Expected {len(self.mean)} genes", found=values.shape[1]))
         projected = np.asarray(values.astype(np.float32, copy=False) @ self.basis.T)
-        return (projected - self.basis @ self.mean) / np.float32(self.scale)
+        return np.asarray((projected - self.basis @ self.mean) / np.float32(self.scale))
 
 
 def fit_low_rank(
@@ -188,7 +186,11 @@ def fit_low_rank(
 def _principal(
     matrix: LinearOperator, mean: NDArray[np.float32], rank: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Principal axes (rank, g) and their sums of squares (rank,)."""
+    """Principal axes (rank, g) and their sums of squares (rank,).
+
+    Own code, as ARPACK (`scipy.sparse.linalg.svds`, scikit-learn's `PCA`) can give other axes at every call where
+    nothing varies, and never all min(n, g) of them. `benchmarks/pca.py` compares the time.
+    """
     n, g = matrix.shape
     total = min(n, g, int(2.5 * rank) + _EXTRA)
     space = np.zeros((n, total), dtype=np.float32)  # K, orthonormal columns

@@ -25,42 +25,6 @@ _FEW: Final = 16.0  # sum of weights (1 for the spot itself) below which a mean 
 _VALUES: Final = 1 << 23  # pairs, or values on the grid, that are held at one time
 
 
-def gaussian_graph(
-    coords: NDArray[np.floating], sigma: float, *, members: NDArray[np.bool_] | None = None
-) -> sparse.csr_matrix:
-    """Weights that average over the spots around each spot, by a Gaussian of the distance.
-
-    Parameters
-    ----------
-    coords
-        (n, 2) x and y of the spots, in µm. A spot with a coordinate that is not finite is nobody's neighbour.
-    sigma
-        Standard deviation of the Gaussian, in µm. Spots farther than three of it have no weight.
-    members
-        (n,) which spots the means are over; by default all.
-
-    Returns
-    -------
-    (n, n) CSR float32. Rows sum to 1, rows of spots without coordinates or without a member in reach are empty, column
-    indices are sorted.
-
-    Raises
-    ------
-    ValueError
-        If the coordinates are not (n, 2), or `sigma` is not positive.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from stalign.core.gaussian import gaussian_graph
-    >>> gaussian_graph(np.array([[0.0, 0.0], [100.0, 0.0]]), 80.0).toarray().round(2)
-    array([[0.69, 0.31],
-           [0.31, 0.69]], dtype=float32)
-    """
-    mean = _checked(coords, sigma, members)
-    return mean.rows(np.arange(len(mean.coords)))
-
-
 def gaussian_mean(
     coords: NDArray[np.floating], sigma: float, *, members: NDArray[np.bool_] | None = None
 ) -> sparse.csr_matrix | GaussianMean:
@@ -77,8 +41,9 @@ def gaussian_mean(
 
     Returns
     -------
-    What `gaussian_graph` returns where at most 300 spots are in reach of a spot on average, as on Visium or with bins
-    of 25 µm and more; else a `GaussianMean`. Both are applied to (n, d) values with `@`.
+    Where at most 300 spots are in reach of a spot on average, as on Visium or with bins of 25 µm and more: weights, (n,
+    n) CSR float32, whose rows sum to 1, or are empty for spots without coordinates or without a member in reach. Else a
+    `GaussianMean`. Both are applied to (n, d) values with `@`.
 
     Raises
     ------
@@ -247,7 +212,9 @@ class GaussianMean:
 
     def count(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
         """Count the members in reach of some spots with coordinates, (m,)."""
-        return self._tree[1].query_ball_point(self.coords[rows], self._reach, return_length=True, workers=-1)
+        return np.asarray(
+            self._tree[1].query_ball_point(self.coords[rows], self._reach, return_length=True, workers=-1)
+        )
 
     @property
     def _reach(self) -> float:
@@ -297,7 +264,7 @@ class GaussianMean:
         squares = (np.square(y)[:, None] + np.square(x)) / _PER_SIGMA**2
         narrowed = 1 - 1 / (3 * _PER_SIGMA**2)
         kernel = np.where(squares <= _REACH**2, np.exp(-squares / 2 / narrowed), 0)
-        return fft.rfft2(kernel).real  # the kernel is even
+        return np.asarray(fft.rfft2(kernel).real)  # the kernel is even
 
     @cached_property
     def _weight(self) -> NDArray[np.float64]:
@@ -318,7 +285,7 @@ class GaussianMean:
         planes = np.ascontiguousarray(spread_out.T).reshape(-1, height, width)
         spectrum = self._spectrum.astype(values.dtype, copy=False)
         planes = fft.irfft2(fft.rfft2(planes, workers=-1) * spectrum, s=(height, width), workers=-1)
-        return cells @ np.ascontiguousarray(planes.reshape(len(planes), -1).T)
+        return np.asarray(cells @ np.ascontiguousarray(planes.reshape(len(planes), -1).T))
 
 
 def _without_gaps(values: NDArray[np.float64], widest: float) -> NDArray[np.float64]:

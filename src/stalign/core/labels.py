@@ -16,6 +16,7 @@ NO_LABEL: Final = (
     "", "nan", "NaN", "NAN", "None", "none", "NA", "N/A", "n/a", "<NA>", "NaT", "null", "NULL", "undetermined",
     "Undetermined", "exclude", "Exclude", "unlabelled", "Unlabelled", "unlabeled", "Unlabeled",
 )  # fmt: skip
+NO_LABEL_OR_UNKNOWN: Final = (*NO_LABEL, "unknown", "Unknown")  # what no classifier is to learn
 _MISSING: Final = ("nan", "None", "<NA>", "NaT")  # how Python writes a missing value that is no text
 
 

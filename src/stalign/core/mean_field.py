@@ -63,17 +63,17 @@ def mean_field(
     current = np.exp(softmax_log(evidence))
     current[held] = fixed
     if strength == 0:
-        return current
+        return np.asarray(current)
     links = sparse.csr_matrix(graph, dtype=np.float64)
     for _ in range(n_iter):
         field = evidence + strength * (links @ current)
         current = (current + np.exp(softmax_log(field))) / 2
         current[held] = fixed
-    return current
+    return np.asarray(current)
 
 
 def softmax_log(scores: np.ndarray) -> np.ndarray:
     """Log of the softmax of each row, (n, k)."""
     from scipy.special import log_softmax
 
-    return log_softmax(scores, axis=1)
+    return np.asarray(log_softmax(scores, axis=1))

@@ -120,7 +120,7 @@ class Mixture:
             raise ValueError(message(f"Expected {self.means.shape[1]} features", found=str(features.shape[1])))
         model = GaussianMixture(len(self.means), covariance_type=self.covariance)
         model.weights_, model.means_, model.precisions_cholesky_ = self.weights, self.means, self.precisions
-        return model.predict_proba(features)
+        return np.asarray(model.predict_proba(features))
 
     def predict(self, features: np.ndarray) -> np.ndarray:
         """Give the most probable component.
@@ -134,4 +134,4 @@ class Mixture:
         -------
         (n,) intp from 0.
         """
-        return self.posterior(features).argmax(axis=1).astype(np.intp)
+        return np.asarray(self.posterior(features).argmax(axis=1).astype(np.intp))

@@ -40,7 +40,7 @@ class Novelty:
 
     def share_nearer(self, features: np.ndarray) -> np.ndarray:
         """Share of labelled spots, held out, that lie nearer to their nearest class, (n,) from 0 to 1."""
-        return np.interp(self.distances(features), self.quantiles, _QUANTILES)
+        return np.asarray(np.interp(self.distances(features), self.quantiles, _QUANTILES))
 
 
 def _gaussians(features: np.ndarray, labels: np.ndarray, n_classes: int) -> tuple[np.ndarray, np.ndarray]:

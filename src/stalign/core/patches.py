@@ -154,7 +154,7 @@ def _padded(image: Any, top: int, bottom: int, left: int, right: int) -> NDArray
     rows = np.arange(top, bottom).clip(0, image.shape[0] - 1)
     columns = np.arange(left, right).clip(0, image.shape[1] - 1)
     region = np.asarray(image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
-    return region[rows - rows[0]][:, columns - columns[0]]
+    return np.asarray(region[rows - rows[0]][:, columns - columns[0]])
 
 
 def _check(image: Any, windows: NDArray[np.floating], size: int) -> NDArray[np.floating]:

@@ -11,20 +11,16 @@ from stalign._validate import message
 RING = 1.3  # times the pitch: between the first ring and the second of a hexagonal (1.73) and a square grid (1.41)
 
 
-def ring_graph(coords: np.ndarray, *, groups: np.ndarray | None = None, reach: float = RING) -> sparse.csr_matrix:
+def ring_graph(coords: np.ndarray) -> sparse.csr_matrix:
     """Join each spot with the ring of spots around it: six on a hexagonal grid, four on a square one.
 
-    Two spots are neighbours if they lie within `reach` times the pitch, which is the median distance from a spot to the
-    nearest other one in its group.
+    Two spots are neighbours if they lie within 1.3 times the pitch, which is the median distance from a spot to the
+    nearest other one.
 
     Parameters
     ----------
     coords
-        Centres, (n, 2), in any unit of length. A row with NaN is nobody's neighbour.
-    groups
-        The group of each spot, (n,), such as its library; no neighbours are made across groups.
-    reach
-        Largest distance of a neighbour, in pitches.
+        Centres of the spots of one section, (n, 2), in any unit of length. A row with NaN is nobody's neighbour.
 
     Returns
     -------
@@ -39,20 +35,14 @@ def ring_graph(coords: np.ndarray, *, groups: np.ndarray | None = None, reach: f
     4
     """
     coords = np.asarray(coords, dtype=np.float64)
-    n = len(coords)
-    groups = np.zeros(n, dtype=np.intp) if groups is None else np.asarray(groups)
-    placed = np.isfinite(coords).all(axis=1)
-    pairs = []
-    for group in np.unique(groups[placed]):
-        rows = np.flatnonzero(placed & (groups == group))
-        if len(rows) < 2:
-            continue
-        tree = cKDTree(coords[rows])
-        pitch = float(np.median(tree.query(coords[rows], k=2)[0][:, 1]))
-        pairs.append(rows[tree.query_pairs(reach * pitch, output_type="ndarray")])
-    i, j = np.concatenate(pairs).T if pairs else np.empty((2, 0), dtype=np.intp)
+    rows = np.flatnonzero(np.isfinite(coords).all(axis=1))
+    if len(rows) < 2:
+        return sparse.csr_matrix((len(coords), len(coords)), dtype=bool)
+    tree = cKDTree(coords[rows])
+    pitch = float(np.median(tree.query(coords[rows], k=2)[0][:, 1]))
+    i, j = rows[tree.query_pairs(RING * pitch, output_type="ndarray")].T
     values = np.ones(2 * len(i), dtype=bool)
-    return sparse.csr_matrix((values, (np.concatenate([i, j]), np.concatenate([j, i]))), shape=(n, n))
+    return sparse.csr_matrix((values, (np.concatenate([i, j]), np.concatenate([j, i]))), shape=(len(coords),) * 2)
 
 
 def majority_vote(labels: np.ndarray, graph: sparse.csr_matrix, *, passes: int = 1) -> np.ndarray:

@@ -91,7 +91,7 @@ def is_reliable(mean: np.ndarray, error: np.ndarray) -> np.ndarray:
     -------
     (g,) bool.
     """
-    return np.nan_to_num(mean - error, nan=-1.0) >= MIN_PEARSON
+    return np.asarray(np.nan_to_num(mean - error, nan=-1.0) >= MIN_PEARSON)
 
 
 def residual_range(truth: np.ndarray, held_out: np.ndarray, coverage: float) -> tuple[np.ndarray, np.ndarray]:

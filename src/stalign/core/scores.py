@@ -168,7 +168,7 @@ def per_gene(truth: np.ndarray, predicted: np.ndarray) -> dict[str, np.ndarray]:
 def _flat(deviation: np.ndarray, value: np.ndarray, seen: np.ndarray) -> np.ndarray:
     """Say which columns do not vary by more than rounding, (g,) bool."""
     size = np.abs(np.where(seen, value, 0.0)).max(axis=0, initial=0.0)
-    return np.abs(deviation).max(axis=0, initial=0.0) <= 1e-6 * np.maximum(size, 1e-12)
+    return np.asarray(np.abs(deviation).max(axis=0, initial=0.0) <= 1e-6 * np.maximum(size, 1e-12))
 
 
 def calibration_error(probability: np.ndarray, truth: np.ndarray, *, n_bins: int = 10) -> float:

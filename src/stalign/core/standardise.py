@@ -60,7 +60,7 @@ def _scaled(values: np.ndarray, mean: np.ndarray, spread: np.ndarray, limit: flo
 def _scores(values: np.ndarray) -> np.ndarray:
     from scipy.stats import norm, rankdata
 
-    return norm.ppf((rankdata(values, axis=0) - 0.5) / len(values))
+    return np.asarray(norm.ppf((rankdata(values, axis=0) - 0.5) / len(values)))
 
 
 def spatial_blocks(coords: np.ndarray, n_blocks: int = N_FOLDS, *, random_state: int = 0) -> np.ndarray:

@@ -143,7 +143,7 @@ def _large(mask: NDArray[np.bool_], area: float) -> NDArray[np.bool_]:
     labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
     sizes[0] = 0
-    return (sizes >= area)[labels]
+    return np.asarray((sizes >= area)[labels])
 
 
 def _fill(mask: NDArray[np.bool_], area: float, ink: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -156,7 +156,7 @@ def _fill(mask: NDArray[np.bool_], area: float, ink: NDArray[np.bool_]) -> NDArr
     small = sizes <= area
     small[np.unique(rim)] = False
     small[np.unique(labels[ink])] = False
-    return mask | small[labels]
+    return np.asarray(mask | small[labels])
 
 
 def make_grid(kind: Any, width_um: float, height_um: float, *, origin: tuple[float, float] = (0.0, 0.0)) -> Grid:
@@ -220,4 +220,6 @@ def covered(mask: NDArray[np.bool_], coords: NDArray[np.float64], side: float) -
     size = max(1, round(side))
     share = ndimage.uniform_filter(mask.astype(np.float32), size=size, mode="nearest")
     column, row = np.floor(coords).astype(np.intp).T
-    return share[row.clip(0, mask.shape[0] - 1), column.clip(0, mask.shape[1] - 1)].clip(0, 1).astype(np.float64)
+    return np.asarray(
+        share[row.clip(0, mask.shape[0] - 1), column.clip(0, mask.shape[1] - 1)].clip(0, 1).astype(np.float64)
+    )

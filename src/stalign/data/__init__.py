@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stalign.data.counts import CountKeys
-from stalign.data.derived import niche_of, niche_slots, say_what_changes, window_slots
+from stalign.data.derived import log_changes, niche_of, niche_slots, window_slots
 from stalign.data.genes import gene_ids
 from stalign.data.images import SectionImage
 from stalign.data.records import check_key, check_writable, record, section_row, section_table
@@ -40,7 +40,7 @@ __all__ = [
     "read_counts",
     "read_totals",
     "record",
-    "say_what_changes",
+    "log_changes",
     "section_row",
     "section_table",
     "table_of",

@@ -93,7 +93,7 @@ def _within(pixels: NDArray[np.float64], shape: tuple[int, int], margin: float =
 def _fits(pixels: NDArray[np.float64], shape: tuple[int, int]) -> bool:
     """Whether the spots lie inside and cover a fair part of the image, so that the guess is no accident."""
     extent = (pixels.max(axis=0) - pixels.min(axis=0)) / [shape[1], shape[0]]
-    return _within(pixels, shape).mean() >= 1 - _SHARE and extent.max() > 0.2
+    return bool(_within(pixels, shape).mean() >= 1 - _SHARE and extent.max() > 0.2)
 
 
 def _likely(coords: NDArray[np.float64], image: SectionImage, factors: Mapping[str, Any]) -> str:

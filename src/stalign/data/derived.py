@@ -138,7 +138,7 @@ def niche_of(table: AnnData, n_neighbors: int | None = None) -> Niche:
     return Niche(**found | ({} if n_neighbors is None else {"n_neighbors": n_neighbors}))
 
 
-def say_what_changes(table: AnnData, slots: Mapping[str, Mapping[str, Any]]) -> None:
+def log_changes(table: AnnData, slots: Mapping[str, Mapping[str, Any]]) -> None:
     """Log where niches or windows that are there were made for other spots, another scale, image or parameters.
 
     Parameters

@@ -279,7 +279,7 @@ def rescaled(
     if not wanted > 0:
         return means
     factor = np.divide(wanted, sums, out=np.ones(len(means)), where=np.asarray(sums) > 0).astype(np.float32)
-    return means * factor[:, None] + np.outer(factor - 1, origin)
+    return np.asarray(means * factor[:, None] + np.outer(factor - 1, origin))
 
 
 def _niches(

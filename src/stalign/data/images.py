@@ -118,7 +118,7 @@ class SectionImage:
         Positions (n, 2), x and y in image px.
         """
         turned = np.asarray(coords, dtype=np.float64) @ np.asarray(self.turn, dtype=np.float64).T
-        return turned * self.scale + np.asarray(self.offset)
+        return np.asarray(turned * self.scale + np.asarray(self.offset))
 
     def to_coords(self, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
         """Convert px of this image to coordinates.
@@ -133,7 +133,7 @@ class SectionImage:
         Positions (n, 2), x and y in coordinate px.
         """
         turned = (np.asarray(pixels, dtype=np.float64) - np.asarray(self.offset)) / self.scale
-        return turned @ np.asarray(self.turn, dtype=np.float64)
+        return np.asarray(turned @ np.asarray(self.turn, dtype=np.float64))
 
     def to_windows(self, boxes: NDArray[np.float64]) -> NDArray[np.float64]:
         """Convert boxes in coordinates to windows in px of this image, which lie along the image's axes.

@@ -189,7 +189,7 @@ def _array_of(table: AnnData, rows: NDArray[np.intp]) -> NDArray[np.float64] | N
         return None
     if not all(pd.api.types.is_numeric_dtype(table.obs[column].dtype) for column in columns):
         return None
-    return table.obs[columns].to_numpy(dtype=np.float64, na_value=np.nan)[rows]
+    return np.asarray(table.obs[columns].to_numpy(dtype=np.float64, na_value=np.nan)[rows])
 
 
 class Library:
@@ -262,7 +262,7 @@ class Library:
         """
         sources = self._sources()
         if not sources:
-            self._say_what_is_missing()
+            self._log_missing()
             return None
         if key is not None and key not in sources:
             expected = f"Expected section {self.name!r} to have this image"
@@ -291,7 +291,7 @@ class Library:
         key = metadata.get("image_key", FULL[0]) if metadata.get("image_file") else FULL[0]
         return (Path(str(name)) if name else None), str(key)
 
-    def _say_what_is_missing(self) -> None:
+    def _log_missing(self) -> None:
         """Log why a section that names or should have an image has none."""
         spatial = self.table.uns.get(Keys.UNS_SPATIAL, {})
         for what, found in (("uns['spatial']", spatial), ("its images", self.entry.get("images", {}))):

@@ -351,4 +351,5 @@ class Section:
         key = id(vocabulary), id(keys)
         if key not in self._read:
             self._read[key] = vocabulary, keys, match_counts(self.table, vocabulary, keys)  # kept, so ids stay theirs
-        return self._read[key][2].of(self.rows)
+        counts: Counts = self._read[key][2].of(self.rows)
+        return counts

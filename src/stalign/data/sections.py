@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stalign._validate import message
-from stalign.data.elements import Region, region_rows
 from stalign.data.library import Library, only_library
+from stalign.data.regions import Region, region_rows
 from stalign.data.section import Given, Section
 from stalign.data.table import is_spatialdata, library_column, table_of
 

@@ -349,4 +349,4 @@ def read_totals(table: AnnData, total_counts: str | None) -> np.ndarray | None:
                 f"Expected totals from 0 in obs[{total_counts!r}]", found=f"{int(bad.sum())} negative or missing values"
             )
         )
-    return totals
+    return np.asarray(totals)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from stalign._settings import logger, settings
 from stalign._validate import message
+from stalign.core.files import sha256_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +29,7 @@ def registry() -> dict[str, dict[str, str]]:
     -------
     For each data set a hash per path: `sha256:` of the content, or `gitblob:`, the SHA-1 by which git knows a file.
     """
-    return json.loads(files("stalign.datasets").joinpath("registry.json").read_text(encoding="utf-8"))
+    return dict(json.loads(files("stalign.datasets").joinpath("registry.json").read_text(encoding="utf-8")))
 
 
 def folder(dataset: str) -> Path:
@@ -114,7 +115,7 @@ def fetch(dataset: str, path: str, target: Path, *, host: str, base_url: str | N
         target.unlink()
         raise ValueError(_wrong_hash(url, known))
     if known is None:
-        noted.write_text(hashlib.sha256(target.read_bytes()).hexdigest(), encoding="utf-8")
+        noted.write_text(sha256_of(target), encoding="utf-8")
     return target
 
 

@@ -42,16 +42,16 @@ class _Layout:
         u, v = self._polar(x, y)
         radius, angle = np.hypot(u, v) / self.height, np.arctan2(u, -v)
         wave = 0.030 * np.sin(7 * angle + self.phase[0]) + 0.018 * np.sin(17 * angle + self.phase[1])
-        return (1.42 - radius + wave) / 0.98
+        return np.asarray((1.42 - radius + wave) / 0.98)
 
     def angle(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Direction along the bands, in radians."""
         u, v = self._polar(x, y)
-        return np.arctan2(v, u) + np.pi / 2
+        return np.asarray(np.arctan2(v, u) + np.pi / 2)
 
     def along(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Distance from the centre of the bands in µm, constant along a band."""
-        return np.hypot(*self._polar(x, y))
+        return np.asarray(np.hypot(*self._polar(x, y)))
 
     def domain(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Index of the band, -1 outside the tissue."""

@@ -63,7 +63,7 @@ def _enlarge(field: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 def _noise(rng: np.random.Generator, shape: tuple[int, int], grain: float) -> np.ndarray:
     """Smooth noise with mean 0 and deviation 1; `grain` is its length scale in px."""
     field = ndimage.gaussian_filter(rng.standard_normal(shape, dtype=np.float32), grain, truncate=2.5)
-    return field / field.std()
+    return np.asarray(field / field.std())
 
 
 def _nuclei(

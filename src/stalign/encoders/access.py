@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from stalign._optional import require
 from stalign._settings import logger, settings
 from stalign._validate import message
+from stalign.core.files import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +34,7 @@ def offline() -> bool:
     return settings.offline or os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
 
 
-def sha256_of(*files: Path) -> str:
+def hash_of(*files: Path) -> str:
     """Hash a file, or several.
 
     Parameters
@@ -48,15 +49,14 @@ def sha256_of(*files: Path) -> str:
     if len(files) == 1:
         state = files[0].stat()
         return _sha256(files[0].resolve(), state.st_size, state.st_mtime_ns)
-    return hashlib.sha256("".join(sha256_of(file) for file in files).encode()).hexdigest()
+    return hashlib.sha256("".join(hash_of(file) for file in files).encode()).hexdigest()
 
 
 @lru_cache(maxsize=64)
 def _sha256(file: Path, size: int, changed: int) -> str:
     """Hash a file once as long as its size and time of change stay."""
     del size, changed
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return sha256_of(file)
 
 
 def fetch(
@@ -129,7 +129,7 @@ def _local(card: Card, path: Path) -> Path:
     if not path.exists():
         raise FileNotFoundError(message(f"Expected the weights of {card.name!r} at that path", found=path))
     found = [path / name for name in card.files if (path / name).is_file()] if path.is_dir() else [path]
-    if found and card.sha256.get(found[0].name, "") and sha256_of(found[0]) != card.sha256[found[0].name]:
+    if found and card.sha256.get(found[0].name, "") and hash_of(found[0]) != card.sha256[found[0].name]:
         logger.warning("%s is not the published file of %s: its sha256 differs.", found[0], card.name)
     return path
 
@@ -211,7 +211,7 @@ def _verified(card: Card, path: Path) -> Path:
     """Compare a file with its published hash; the hub names the large files in its cache by theirs."""
     blob = path.resolve()
     expected = card.sha256.get(path.name) or (blob.name if _SHA256.fullmatch(blob.name) else "")
-    if expected and (found := sha256_of(blob)) != expected:
+    if expected and (found := hash_of(blob)) != expected:
         again = "Install the package anew" if card.access == "package" else f"Delete {blob} and call again"
         hint = f"The file is damaged or another one. {again}"
         raise ValueError(message(f"Expected sha256 {expected} of {path.name} of {card.name!r}", found=found, hint=hint))

@@ -91,7 +91,7 @@ class FeatureCache:
         if found.shape != shape or found.dtype != np.float32:
             return None
         self.hits += 1
-        return found
+        return np.asarray(found)
 
     def put(self, key: str, features: NDArray[np.float32]) -> None:
         """Keep a chunk in the place of none or a damaged one; go on without a cache where it can't be written to.

@@ -8,7 +8,7 @@ _POOLS = {"pool": ("cls", "cls+mean")}
 _H_OPTIMUS = ((0.707223, 0.578729, 0.703617), (0.211883, 0.230117, 0.177517))
 _HIBOU = ((0.7068, 0.5755, 0.722), (0.195, 0.2316, 0.1816))
 _VISION = "stalign.encoders.vision:load"
-_FLOORS = "stalign.encoders.floors:load"
+_BASELINES = "stalign.encoders.baselines:load"
 _NC_ND = "CC-BY-NC-ND-4.0"
 
 IMAGE_CARDS = (
@@ -147,13 +147,13 @@ IMAGE_CARDS = (
         note="What `stalign.train.clip.fit_clip` wrote: CLIP, PLIP or another encoder fine-tuned against expression.",
     ),
     Card(
-        "colour", "image", _FLOORS, width=27, input_px=32, interpolation="bilinear", n_parameters=0,
+        "colour", "image", _BASELINES, width=27, input_px=32, interpolation="bilinear", n_parameters=0,
         licence="BSD-3-Clause", commercial=True, gated=False, citation="stalign",
-        note="Mean, spread, skewness and six-bin histogram of each channel: an honest floor.",
+        note="Mean, spread, skewness and six-bin histogram of each channel: a baseline.",
     ),
     Card(
-        "pixels", "image", _FLOORS, width=192, input_px=8, interpolation="bilinear", n_parameters=0,
+        "pixels", "image", _BASELINES, width=192, input_px=8, interpolation="bilinear", n_parameters=0,
         licence="BSD-3-Clause", commercial=True, gated=False, citation="stalign",
-        note="The patch at 8 × 8 px: an honest floor.",
+        note="The patch at 8 × 8 px: a baseline.",
     ),
 )  # fmt: skip

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from stalign._settings import logger
 from stalign._validate import message
-from stalign.encoders.access import fetch, sha256_of
+from stalign.encoders.access import fetch, hash_of
 from stalign.encoders.registry import get, loader_of
 from stalign.encoders.state import weight_files
 
@@ -124,7 +124,7 @@ def locate(card: Card, weights: str | Path | None) -> Path | None:
     return fetch(card, weights)
 
 
-def identify(card: Card, path: Path | None, *, seed: int = 0) -> str:
+def identify(card: Card, path: Path | None) -> str:
     """Say which parameters an encoder has.
 
     Parameters
@@ -133,15 +133,13 @@ def identify(card: Card, path: Path | None, *, seed: int = 0) -> str:
         The encoder.
     path
         What `locate` found.
-    seed
-        Of random parameters.
 
     Returns
     -------
-    sha256 of the weights and of the vocabulary beside them, `random:` and the seed, or `none`.
+    sha256 of the weights and of the vocabulary beside them, `random:0`, or `none`.
     """
     if path is None:
-        return f"random:{seed}" if card.needs_weights else "none"
+        return f"{RANDOM}:0" if card.needs_weights else "none"
     folder = path if path.is_dir() else path.parent
     beside = [folder / name for name in _BESIDE] if card.modality == "gene" else []
-    return sha256_of(*weight_files(path), *(file for file in beside if file.is_file()))
+    return hash_of(*weight_files(path), *(file for file in beside if file.is_file()))

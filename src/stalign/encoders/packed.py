@@ -62,7 +62,8 @@ class Attention(nn.Module):
             q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (n, heads, length, width / heads)
             out = F.scaled_dot_product_attention(q[:, :, :1] if first_only else q, k, v)
             parts.append(out.transpose(1, 2).reshape(-1, x.shape[1]))  # (n * queries, width)
-        return self.out_proj(torch.cat(parts))
+        mixed: torch.Tensor = self.out_proj(torch.cat(parts))
+        return mixed
 
 
 class Block(nn.Module):
@@ -106,7 +107,8 @@ class Block(nn.Module):
         if first_only:
             x = torch.cat([x[start : start + n * length : length] for start, n, length in runs])
         x = self.norm1(x + attended)
-        return self.norm2(x + self.linear2(F.relu(self.linear1(x))))
+        found: torch.Tensor = self.norm2(x + self.linear2(F.relu(self.linear1(x))))
+        return found
 
 
 def find_runs(lengths: Sequence[int]) -> Iterator[Run]:

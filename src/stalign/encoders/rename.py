@@ -100,13 +100,13 @@ def resize_positions(
     return image.permute(0, 2, 3, 1).reshape(1, grid[0] * grid[1], -1)
 
 
-def _fit_positions(state: State, model: Any, *, mode: str = "bicubic", antialias: bool) -> State:
+def _fit_positions(state: State, model: Any, *, antialias: bool) -> State:
     """Bring `pos_embed`, with one position for the class token, to the network's grid and convention."""
     import torch
 
     grid = model.patch_embed.grid_size
     pos = state["pos_embed"]
-    cls, patches = pos[:, :1], resize_positions(pos[:, 1:], grid, mode=mode, antialias=antialias)
+    cls, patches = pos[:, :1], resize_positions(pos[:, 1:], grid, mode="bicubic", antialias=antialias)
     if model.pos_embed.shape[1] == patches.shape[1]:  # the network adds no position to its prefix tokens
         return {**state, "cls_token": state["cls_token"] + cls, "pos_embed": patches}
     return {**state, "pos_embed": torch.cat([cls, patches], dim=1)}

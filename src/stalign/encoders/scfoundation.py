@@ -84,7 +84,8 @@ class ScFoundation(nn.Module):
         layers: Any = self.encoder["transformer_encoder"]
         for layer in layers:
             x = layer(x, runs)
-        return self.encoder["norm"](x)
+        found: torch.Tensor = self.encoder["norm"](x)
+        return found
 
 
 def tokenise(

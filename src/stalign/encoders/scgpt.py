@@ -102,7 +102,8 @@ class ScGPT(nn.Module):
         layers: Any = self.transformer_encoder["layers"]
         for i, layer in enumerate(layers):
             x = layer(x, runs, first_only=i == len(layers) - 1)
-        return x
+        encoded: torch.Tensor = x
+        return encoded
 
 
 def bin_values(values: NDArray[np.floating], n_bins: int, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -49,7 +49,8 @@ class AttentionPool(nn.Module):
         """
         keys = self.ln_k(tokens)
         queries = self.ln_q(self.query).expand(len(tokens), -1, -1)
-        return self.attn(queries, keys, keys, need_weights=False)[0]
+        found: torch.Tensor = self.attn(queries, keys, keys, need_weights=False)[0]
+        return found
 
 
 class Conch(nn.Module):
@@ -87,7 +88,8 @@ class Conch(nn.Module):
         """
         tokens = self.trunk.forward_features(x)  # (B, 1 + patches, context)
         pooled = self.ln_contrast(self.attn_pool_contrast(tokens)[:, 0])
-        return pooled @ self.proj_contrast if self.project else pooled
+        found: torch.Tensor = pooled @ self.proj_contrast if self.project else pooled
+        return found
 
 
 class ConvStem(nn.Module):
@@ -139,7 +141,8 @@ class ConvStem(nn.Module):
         -------
         (B, H / 4, W / 4, embed_dim).
         """
-        return self.norm(self.proj(x).permute(0, 2, 3, 1))
+        found: torch.Tensor = self.norm(self.proj(x).permute(0, 2, 3, 1))
+        return found
 
 
 def conch(card: Card, **changes: Any) -> Conch:

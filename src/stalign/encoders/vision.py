@@ -79,10 +79,12 @@ class Pooled(nn.Module):
         Embeddings, (B, dim).
         """
         if self.pool == "own":
-            return self.network(x)
+            found: torch.Tensor = self.network(x)
+            return found
         tokens = self.network.forward_features(x)  # (B, prefix + patches, width), normalised
         if self.pool == "cls":
-            return tokens[:, 0]
+            first: torch.Tensor = tokens[:, 0]
+            return first
         return torch.cat([tokens[:, 0], tokens[:, self.network.num_prefix_tokens :].mean(1)], dim=1)
 
 
@@ -226,7 +228,7 @@ class ImageEncoder:
         Embeddings, (B, dim) float32.
         """
         with torch.inference_mode(), autocast(self.device, self.precision):
-            return self.network(self.prepare(patches)).float().cpu().numpy()
+            return np.asarray(self.network(self.prepare(patches)).float().cpu().numpy())
 
 
 def load(

@@ -82,7 +82,7 @@ def absent(where: Path, names: Iterable[str], *, what: str, hint: str = "") -> F
 
 
 @contextmanager
-def reading(what: str, file: Path, *, hint: str = AGAIN) -> Iterator[None]:
+def read_errors(what: str, file: Path, *, hint: str = AGAIN) -> Iterator[None]:
     """Turn whatever a library raises on a damaged file into an error that names the file."""
     try:
         yield
@@ -139,13 +139,13 @@ def image_file(where: Path, stem: str) -> Path | None:
 
 def image_size(file: Path, *, hint: str) -> tuple[int, int]:
     """Read height and width of an image."""
-    with reading("an image", file, hint=hint):
+    with read_errors("an image", file, hint=hint):
         return level_sizes(file)[0]
 
 
 def read_image(file: Path, *, hint: str) -> NDArray[np.uint8]:
     """Read an image as RGB."""
-    with reading("an image", file, hint=hint):
+    with read_errors("an image", file, hint=hint):
         return read_file(file)
 
 

@@ -95,7 +95,7 @@ def assemble(
     coords: NDArray[np.float64],
     mpp: float,
     name: str,
-    entry: dict[str, dict],
+    entry: dict[str, dict[str, Any]],
     record: dict[str, Any],
 ) -> AnnData:
     """Make the table of a grid.

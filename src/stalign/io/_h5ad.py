@@ -12,7 +12,7 @@ from stalign._constants import Keys
 from stalign._settings import logger, settings
 from stalign._validate import message
 from stalign.data.files import allow, below, part_of_disk
-from stalign.io._files import SMALL_PX, image_size, listing, read_image, reading
+from stalign.io._files import SMALL_PX, image_size, listing, read_errors, read_image
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -88,7 +88,7 @@ def open_h5ad(file: Path) -> AnnData:
     """Read an h5ad file, or say that it is damaged."""
     import anndata
 
-    with reading("an h5ad file", file, hint="Copy or fetch the file again: it may be cut short, packed or no h5ad"):
+    with read_errors("an h5ad file", file, hint="Copy or fetch the file again: it may be cut short, packed or no h5ad"):
         return anndata.read_h5ad(file)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from stalign._validate import message
-from stalign.io._files import reading
+from stalign.io._files import read_errors
 from stalign.io.tables import empty, numeric, one_row_each, read_rows
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _IN_TISSUE = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "f
 def read_positions(file: Path) -> pd.DataFrame:
     """Read the positions file: in_tissue as bool, the other columns as float, indexed by barcode."""
     if file.suffix == ".parquet":
-        with reading("a table in parquet", file):
+        with read_errors("a table in parquet", file):
             table = pd.read_parquet(file)
         table = table if "barcode" in table else table.rename_axis("barcode").reset_index()
     else:

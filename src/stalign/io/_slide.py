@@ -125,7 +125,11 @@ def _from_file(
         raise ValueError(message(f"Expected the µm per px of {file.name}", found=found, hint=hint))
     name = name or file.name.removesuffix("".join(file.suffixes[-2:] if ".ome." in file.name else file.suffixes[-1:]))
     metadata = {"um_per_px": value, "mpp_origin": origin}
-    entry: dict[str, dict] = {"images": {}, "scalefactors": {"tissue_fullres_scalef": 1.0}, "metadata": metadata}
+    entry: dict[str, dict[str, Any]] = {
+        "images": {},
+        "scalefactors": {"tissue_fullres_scalef": 1.0},
+        "metadata": metadata,
+    }
     put_image(entry, "fullres", file, hint="Copy it again, or convert it to a tiled TIFF")
     image = _image(entry, name, value)
     height, width = (side * image.mpp for side in image.shape)  # µm
@@ -152,7 +156,7 @@ def _from_file(
     return adata
 
 
-def _image(entry: dict[str, dict], name: str, mpp: float) -> SectionImage:
+def _image(entry: dict[str, dict[str, Any]], name: str, mpp: float) -> SectionImage:
     """Open the image of an entry, fine enough to find tissue."""
     from anndata import AnnData
 

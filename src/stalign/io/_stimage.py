@@ -14,7 +14,7 @@ from stalign._settings import logger
 from stalign._validate import message
 from stalign.data.numbers import number
 from stalign.data.scale import Stated, resolve
-from stalign.io._files import AGAIN, absent, first, folder, image_file, put_entry, put_image, reading
+from stalign.io._files import AGAIN, absent, first, folder, image_file, put_entry, put_image, read_errors
 from stalign.io.tables import empty, numeric, one_row_each, read_table
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _counts(file: Path) -> AnnData:
     from anndata.utils import make_index_unique
 
     blocks, names = [], []
-    with reading("a table of counts", file):
+    with read_errors("a table of counts", file):
         for chunk in read_table(file, index_col=0, chunksize=_CHUNK):
             names.extend(str(name) for name in chunk.index)
             blocks.append(sparse.csr_matrix(chunk.to_numpy(dtype=np.float32)))

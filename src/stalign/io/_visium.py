@@ -21,9 +21,9 @@ from stalign.io._files import (
     listing,
     put_entry,
     put_image,
+    read_errors,
     read_image,
     read_json,
-    reading,
     scale_factors,
 )
 from stalign.io._positions import FILES, read_positions
@@ -172,11 +172,11 @@ def _read_counts(file: Path) -> tuple[AnnData, dict[str, str]]:
 
     hint = "Check that the file is whole, or name another with `counts_file=`"
     if file.is_dir():
-        with reading("the counts as Space Ranger writes them, in matrix, features and barcodes", file, hint=hint):
+        with read_errors("the counts as Space Ranger writes them, in matrix, features and barcodes", file, hint=hint):
             adata = scanpy.read_10x_mtx(file, var_names="gene_symbols", make_unique=False)
         noted = {}
     else:
-        with reading("the counts as Space Ranger writes them, in HDF5", file, hint=hint):
+        with read_errors("the counts as Space Ranger writes them, in HDF5", file, hint=hint):
             adata = scanpy.read_10x_h5(file)
             with h5py.File(file) as handle:
                 noted = {key: np.ravel(value)[:1] for key, value in handle.attrs.items()}

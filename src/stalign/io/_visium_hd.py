@@ -17,7 +17,7 @@ from stalign.io._files import folder, listing
 from stalign.io._hd_cells import MAPPINGS, OUTLINES, count_nuclei, place_cells, read_outlines
 from stalign.io._hd_images import read_images
 from stalign.io._hd_tables import counts, damaged, known
-from stalign.io._visium import read_positions
+from stalign.io._positions import read_positions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -189,7 +189,7 @@ def _element_name(library: str) -> str:
 
 def _json(file: Path) -> dict[str, Any]:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return dict(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise damaged(file, "the scale factors as Space Ranger writes them, in JSON", error) from error
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from stalign._settings import logger
 from stalign._validate import message
-from stalign.io._files import AGAIN, content, is_gzip, reading
+from stalign.io._files import AGAIN, content, is_gzip, read_errors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +39,7 @@ def read_table(file: Path, **options: Any) -> pd.DataFrame:
     ValueError
         If the file is empty or no table in UTF-8 or UTF-16; the message names it.
     """
-    with reading("a table in UTF-8 or UTF-16", file):
+    with read_errors("a table in UTF-8 or UTF-16", file):
         packed = is_gzip(file)
         with gzip.open(file) if packed else file.open("rb") as handle:
             line = handle.readline(1 << 16)
@@ -50,7 +50,7 @@ def read_table(file: Path, **options: Any) -> pd.DataFrame:
 
 def read_rows(file: Path) -> list[list[str]]:
     """Read the cells of a small table without spaces around them, header included; blank lines are left out."""
-    with reading("a table in UTF-8 or UTF-16", file):
+    with read_errors("a table in UTF-8 or UTF-16", file):
         found = content(file)
         lines = found.decode(_encoding(found)).splitlines()
         rows = csv.reader(lines, delimiter=_separator(lines[0] if lines else ""), skipinitialspace=True)

@@ -11,7 +11,7 @@ from stalign._validate import message
 from stalign.data import open_sections, table_of
 from stalign.pl._canvas import canvas, entitle, finish
 from stalign.pl._domains import legend, legend_width
-from stalign.pl._labels import NO_LABEL, Labels, Palette, read_labels
+from stalign.pl._labels import NO_LABEL_COLOR, Labels, read_labels
 from stalign.pl._tissue import frame, panel_size, spots, tissue
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
     from spatialdata import SpatialData
+
+    from stalign.pl._colors import Palette
 
 _BAR = 0.9  # inches beside a panel of confidence
 CONFIDENCE_MAP = "viridis"
@@ -98,6 +100,11 @@ def annotate(
     ValueError
         If a column holds no labels, the palette is too short, or `ax` has another number of panels.
 
+    Notes
+    -----
+    The arguments are many because they are those of all plots, under the same names: what is shown, where it is found
+    in the container, and how it is drawn.
+
     Examples
     --------
     >>> import stalign
@@ -129,8 +136,8 @@ def annotate(
     n = each * len(views)
     places = [tissue(view) for view in views]
     widths, height = panel_size(np.repeat(np.array(places, dtype=object), each).tolist(), bar=scale_bar)
-    rooms = [*(legend_width([labels]) for labels in shown), *([_BAR] if confidence else [])] * len(views)
-    figure, axes = canvas(n, ax=ax, ncols=each, width=widths, height=height, beside=rooms)
+    legend_widths = [*(legend_width([labels]) for labels in shown), *([_BAR] if confidence else [])] * len(views)
+    figure, axes = canvas(n, ax=ax, ncols=each, width=widths, height=height, beside=legend_widths)
     for i, (view, place) in enumerate(zip(views, places, strict=True)):
         name = "" if len(views) == 1 else f"{view.name}: "
         for j, labels in enumerate(shown):
@@ -163,7 +170,7 @@ def _shades(values: np.ndarray) -> np.ndarray:
     from matplotlib.colors import to_rgb
 
     rgb = np.asarray(colormaps[CONFIDENCE_MAP](np.nan_to_num(np.clip(values, 0, 1))))[:, :3]
-    rgb[~np.isfinite(values)] = to_rgb(NO_LABEL)
+    rgb[~np.isfinite(values)] = to_rgb(NO_LABEL_COLOR)
     return rgb
 
 

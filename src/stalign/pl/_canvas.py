@@ -62,11 +62,11 @@ def canvas(
         return cast("Figure", axes[0].figure), axes
     ncols = min(ncols, n)
     nrows = -(-n // ncols)
-    widths, rooms = (_columns(value, n, ncols) for value in (width, beside))
+    widths, margins = (_columns(value, n, ncols) for value in (width, beside))
     figure, grid = plt.subplots(
         nrows,
         ncols,
-        figsize=(sum(widths) + sum(rooms), height * nrows),
+        figsize=(sum(widths) + sum(margins), height * nrows),
         squeeze=False,
         layout="constrained",
         gridspec_kw={"width_ratios": widths},
@@ -116,7 +116,7 @@ def finish(figure: Figure, axes: list[Axes], *, show: bool | None, return_fig: b
 def can_show() -> bool:
     """Say whether the backend shows figures, rather than only writing files."""
     import matplotlib
-    from matplotlib.backends import BackendFilter, backend_registry
+    from matplotlib.backends.registry import BackendFilter, backend_registry
 
     backend = matplotlib.get_backend().lower()
     return "inline" in backend or backend in {

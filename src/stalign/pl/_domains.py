@@ -10,7 +10,7 @@ import numpy as np
 from stalign._validate import message, opacity
 from stalign.data import open_sections, table_of
 from stalign.pl._canvas import canvas, entitle, finish, short
-from stalign.pl._labels import NO_LABEL, Labels, default_key, resolve
+from stalign.pl._labels import NO_LABEL_COLOR, Labels, default_key, resolve
 from stalign.pl._tissue import frame, panel_size, spots, tissue
 
 if TYPE_CHECKING:
@@ -115,6 +115,9 @@ def domains(
     Above 50,000 spots a panel is painted as one image. Legends list whole numbers, such as domains, in their order,
     other labels in the order of the categories, and at most 96 of them.
 
+    The arguments are many because they are those of all plots, under the same names: what is shown, where it is found
+    in the container, and how it is drawn.
+
     Examples
     --------
     >>> import stalign
@@ -137,11 +140,11 @@ def domains(
     places = [tissue(view) for view in views]
     widths, height = panel_size(np.repeat(np.array(places, dtype=object), len(shown)).tolist(), bar=scale_bar)
     each = len(shown) > 1 or len(views) <= 2 or ax is not None  # whether each panel has a legend, or each full row one
-    rooms = [
+    legend_widths = [
         legend_width([labels]) if each or (index + 1) % min(ncols, n) == 0 else 0.0
         for index, labels in enumerate(shown * len(views))
     ]
-    figure, axes = canvas(n, ax=ax, ncols=ncols, width=widths, height=height, beside=rooms)
+    figure, axes = canvas(n, ax=ax, ncols=ncols, width=widths, height=height, beside=legend_widths)
     for i, (view, place) in enumerate(zip(views, places, strict=True)):
         for j, labels in enumerate(shown):
             panel = axes[i * len(shown) + j]
@@ -149,7 +152,7 @@ def domains(
             part = labels.part(view.rows)
             spots(panel, place, part.rgb(), size=size, alpha=alpha)
             index = i * len(shown) + j
-            if rooms[index]:
+            if legend_widths[index]:
                 legend(panel, part if each else labels)
             names = [view.name] * (len(views) > 1) + [labels.key] * (len(views) == 1 or len(shown) > 1)
             default = ": ".join(map(short, names))
@@ -197,7 +200,7 @@ def legend(ax: Axes, labels: Labels) -> None:
         entries = [*entries[: _LISTED - 1], (f"… and {len(entries) - _LISTED + 1:,} more", "none")]
     missing = int((labels.codes < 0).sum())
     if missing:
-        entries.append((f"no label ({missing:,})", NO_LABEL))
+        entries.append((f"no label ({missing:,})", NO_LABEL_COLOR))
     handles = [
         Line2D([], [], marker="o", linestyle="none", markersize=7, markeredgecolor="none", color=color)
         for _, color in entries

@@ -107,6 +107,9 @@ def embedding(
     so. Distances between far groups
     mean nothing in a UMAP.
 
+    The arguments are many because they are those of all plots, under the same names: what is shown, where it is found
+    in the container, and how it is drawn.
+
     Examples
     --------
     >>> import stalign

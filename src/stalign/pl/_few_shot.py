@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-    from stalign.pl._labels import Palette
+    from stalign.pl._colors import Palette
 
 _NAMES = {"pearson": "Pearson", "mse": "MSE", "mae": "MAE"}
 
@@ -85,9 +85,9 @@ def few_shot(
         raise ValueError(message("Expected a table of scores", found="no rows", hint="Call `stalign.tl.few_shot`"))
     reps = list(dict.fromkeys(table["use_rep"].astype(str)))
     colors = chosen_colors(reps, palette)
-    room = 0.6 + 0.085 * max(map(len, [*reps, "training mean"]))
-    rooms = [0.0] * (len(wanted) - 1) + [room]
-    figure, axes = canvas(len(wanted), ax=ax, ncols=ncols or len(wanted), width=3.2, height=3.0, beside=rooms)
+    legend_width = 0.6 + 0.085 * max(map(len, [*reps, "training mean"]))
+    legend_widths = [0.0] * (len(wanted) - 1) + [legend_width]
+    figure, axes = canvas(len(wanted), ax=ax, ncols=ncols or len(wanted), width=3.2, height=3.0, beside=legend_widths)
     for index, (panel, metric) in enumerate(zip(axes, wanted, strict=True)):
         base = table[table["model"] != "linear"].groupby("ratio")[metric].mean()
         for rep, color in zip(reps, colors, strict=True):

@@ -14,7 +14,7 @@ from stalign._constants import Keys
 from stalign.core.labels import as_labels
 from stalign.core.scores import agreement
 from stalign.data import record
-from stalign.pl import _html as html
+from stalign.pl._html import flat, part
 from stalign.pl._labels import read_labels
 from stalign.pl._records import by_section, of_these_weights, within
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from anndata import AnnData
+    from markupsafe import Markup
 
     from stalign.data import Section
 
@@ -34,7 +35,7 @@ _BEST = 20  # genes in the table
 _FEW = 8  # entries of a card that are not folded away
 
 
-def section_table(table: AnnData, views: Sequence[Section]) -> pd.DataFrame:
+def section_table(table: AnnData, views: Sequence[Section]) -> Markup:
     """Describe sections and their physical scale, a row each."""
     rows = []
     for view in views:
@@ -53,7 +54,7 @@ def section_table(table: AnnData, views: Sequence[Section]) -> pd.DataFrame:
                 "scale from": view.mpp_origin,
             }
         )
-    return pd.DataFrame(rows)
+    return part("table", pd.DataFrame(rows), "Sections and their scale")
 
 
 def map_text(table: AnnData, views: Sequence[Section], truth: str | None, *, has_domains: bool) -> str:
@@ -69,14 +70,14 @@ def map_text(table: AnnData, views: Sequence[Section], truth: str | None, *, has
     return f"Map of {table.n_obs} spots of {names}, coloured by {'; and by '.join(parts)}."
 
 
-def size_table(table: AnnData, key: str) -> str:
-    """Count the spots of each label, as HTML."""
+def size_table(table: AnnData, key: str) -> Markup:
+    """Count the spots of each label."""
     labels = read_labels(table, key)
     counts = np.bincount(labels.codes[labels.codes >= 0], minlength=len(labels.names))
     frame = pd.DataFrame({"domain": labels.names, "spots": counts, "share": counts / max(counts.sum(), 1)})
     missing = int((labels.codes < 0).sum())
-    note = html.paragraph(f"{missing} spots have none.") if missing else ""
-    return html.table(frame, "Size of the domains", digits=3) + note
+    note = f"{missing} spots have none." if missing else ""
+    return part("table", frame, "Size of the domains", digits=3, note=note)
 
 
 def score_table(table: AnnData, views: Sequence[Section], truth: str) -> pd.DataFrame:
@@ -117,8 +118,8 @@ def annotation(table: AnnData, views: Sequence[Section], truth: str | None) -> d
     return facts
 
 
-def gene_table(predicted: AnnData) -> str:
-    """List the predicted genes that can best be relied on, and say how many can't, as HTML."""
+def gene_table(predicted: AnnData) -> Markup:
+    """List the predicted genes that can best be relied on, and say how many can't."""
     shown = ("reliability", "reliable", "pearson", "covered", "mse", "mse_mean", "mae", "level", "level_sd", "n")
     frame = predicted.var[[column for column in shown if column in predicted.var]].rename_axis("gene").reset_index()
     order = next((column for column in ("reliability", "pearson") if column in frame), None)
@@ -130,13 +131,13 @@ def gene_table(predicted: AnnData) -> str:
         patients = " of one patient" if record.get("n_patients") == 1 else ""
         frame["reliable"] = np.where(frame["reliable"], "yes", "no")
         failed = int((frame["reliable"] == "no").sum())
-        note = html.paragraph(
+        note = (
             f"{failed} of {len(frame)} genes are not reliable. Reliability is the mean Pearson over held-out "
             f"{record.get('held_out', 'part')}s of the reference{patients}; nothing measured in this section went into "
             f"it.{within(record)} {record.get('coverage', 0.9):.0%} intervals; `covered` is the share of spots that"
             " they held."
         )
-    return html.table(frame.head(_BEST), f"The {min(_BEST, len(frame))} most reliable genes", digits=3) + note
+    return part("table", frame.head(_BEST), f"The {min(_BEST, len(frame))} most reliable genes", digits=3, note=note)
 
 
 def findings(table: AnnData, views: Sequence[Section], truth: str | None) -> list[str]:
@@ -166,8 +167,8 @@ def findings(table: AnnData, views: Sequence[Section], truth: str | None) -> lis
     return found
 
 
-def parameters(table: AnnData) -> str:
-    """Write down what each step recorded, as HTML."""
+def parameters(table: AnnData) -> Markup:
+    """Write down what each step recorded."""
     shown = {
         name: {entry: value for entry, value in values.items() if entry != "model"}
         for name, values in record(table, Keys.UNS).items()
@@ -177,36 +178,26 @@ def parameters(table: AnnData) -> str:
         params = values.get("params") if isinstance(values, Mapping) else None
         if isinstance(params, Mapping) and params:
             shown[str(name)] = dict(params)
-    if not shown:
-        return html.paragraph("None are recorded.")
-    return "".join(html.facts(values, name) for name, values in shown.items())
+    return part("parameters", shown)
 
 
-def card(table: AnnData, stored: Mapping[str, Any] | None) -> str:
-    """Name, hash and card of the weights."""
-    used = record(table, Keys.UNS, "embed")
-    known = {key: used[key] for key in ("weights", "sha256", "version") if key in used}
-    content = html.facts(known, "What embedded these sections") if known else html.paragraph("No weights were used.")
+def card(table: AnnData, stored: Mapping[str, Any] | None) -> Markup:
+    """Name, hash and card of the weights; long entries of the card are folded away under their names."""
+    noted = record(table, Keys.UNS, "embed")
+    used = {key: noted[key] for key in ("weights", "sha256", "version") if key in noted}
     if stored is None:
-        return content + (html.paragraph("Their card is not at hand; pass `weights=`.") if known else "")
-    if not of_these_weights(table, stored):
-        content += html.paragraph("The card below is of other weights: its hash differs.")
+        return part("card", used, None, same=True)
+    stated: dict[str, dict[str, Any]] = {"short": {}, "tables": {}, "long": {}}
     of_file = stored.get("weights", {})
-    stated = {"parameters": of_file.get("parameters"), "sha256": of_file.get("sha256"), **stored.get("meta", {})}
-    return content + _card_tables(stated)
-
-
-def _card_tables(stated: Mapping[str, Any]) -> str:
-    """Write the short entries of a card as one table, and fold each long one away under its name."""
-    short, folded = {}, []
-    for name, value in stated.items():
+    entries = {"parameters": of_file.get("parameters"), "sha256": of_file.get("sha256"), **stored.get("meta", {})}
+    for name, value in entries.items():
         if isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
-            folded.append(html.fold(f"{name} ({len(value)})", html.table(pd.DataFrame(value), name)))
-        elif isinstance(value, Mapping) and len(html.flat(value)) > _FEW:
-            folded.append(html.fold(name, html.facts(value, name)))
+            stated["tables"][name] = pd.DataFrame(value)
+        elif isinstance(value, Mapping) and len(flat(value)) > _FEW:
+            stated["long"][name] = value
         else:
-            short[name] = value
-    return html.facts(short, "Card of the weights") + "".join(folded)
+            stated["short"][name] = value
+    return part("card", used, stated, same=of_these_weights(table, stored))
 
 
 def versions() -> dict[str, str]:

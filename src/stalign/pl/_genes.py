@@ -117,6 +117,9 @@ def genes(
     was fitted to, and whether the weights behind its features were trained on a section of this name, where that is
     recorded.
 
+    The arguments are many because they are those of all plots, under the same names: what is shown, where it is found
+    in the container, and how it is drawn.
+
     Examples
     --------
     >>> import stalign
@@ -226,7 +229,7 @@ def _correlation(values: list[NDArray[np.float64]]) -> str:
 
 
 def _record(table: AnnData) -> Mapping[str, Any]:
-    return table.uns.get(Keys.UNS, {}).get("predict_genes", {})
+    return dict(table.uns.get(Keys.UNS, {}).get("predict_genes", {}))
 
 
 def _unit(table: AnnData) -> str:

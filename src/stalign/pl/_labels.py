@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-NO_LABEL = "#B3B3B3"  # readable on black and on white
+NO_LABEL_COLOR = "#B3B3B3"  # readable on black and on white
 _MANY = 100  # labels beyond which a column of numbers is no column of labels
 
 
@@ -56,7 +56,7 @@ class Labels:
         """Colours of the spots, (n, 3)."""
         from matplotlib.colors import to_rgb
 
-        table = np.array([to_rgb(color) for color in [*self.colors, NO_LABEL]])
+        table = np.array([to_rgb(color) for color in [*self.colors, NO_LABEL_COLOR]])
         return np.asarray(table[self.codes])
 
 

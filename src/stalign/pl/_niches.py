@@ -106,6 +106,9 @@ def niches(
     -----
     Edges of sections of more than 50,000 spots are left out of the overview.
 
+    The arguments are many because they are those of all plots, under the same names: what is shown, where it is found
+    in the container, and how it is drawn.
+
     Examples
     --------
     >>> import stalign
@@ -135,8 +138,8 @@ def niches(
     places = [tissue(view) for view in views]
     widths, height = panel_size(places, bar=scale_bar)
     sizes = [side for width in widths for side in (width, min(width, height))[:per]]
-    rooms = [_LEGEND if zoom and panel % 2 else 0.0 for panel in range(len(sizes))]
-    figure, axes = canvas(len(sizes), ax=ax, ncols=ncols, width=sizes, height=height, beside=rooms)
+    legend_widths = [_LEGEND if zoom and panel % 2 else 0.0 for panel in range(len(sizes))]
+    figure, axes = canvas(len(sizes), ax=ax, ncols=ncols, width=sizes, height=height, beside=legend_widths)
     niche = niche_of(table)
     for i, (view, place) in enumerate(zip(views, places, strict=True)):
         own = view.niches(niche)

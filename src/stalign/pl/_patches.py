@@ -103,6 +103,11 @@ def patches(
         If a section has no image or no window, there are no labels in `by`, `size` is below 1, or `ax` has another
         number of panels.
 
+    Notes
+    -----
+    The arguments are many because they are those of all plots, under the same names: what is shown, where it is found
+    in the container, and how it is drawn.
+
     Examples
     --------
     >>> import stalign
@@ -182,7 +187,7 @@ def _choose(
     names = table.obs_names[view.rows]
     if spots is not None:
         at = names.get_indexer(list(spots))
-        return at[(at >= 0) & has[at]]
+        return np.asarray(at[(at >= 0) & has[at]])
     if not has.any():
         raise ValueError(message(f"Expected windows for section {view.name!r}", found=f"NaN for all {len(has)} spots"))
     if labels is not None:

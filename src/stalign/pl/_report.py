@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,13 +9,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from stalign._constants import Keys
 from stalign._settings import logger
+from stalign._validate import text_of
+from stalign.core.files import write_whole
 from stalign.data import open_sections, table_of
-from stalign.pl import _findings as say
-from stalign.pl import _html as html
+from stalign.pl import _findings as content
 from stalign.pl._annotate import annotate
 from stalign.pl._domains import domains
 from stalign.pl._embedding import embedding
 from stalign.pl._genes import genes
+from stalign.pl._html import page, part, picture
 from stalign.pl._labels import read_labels, resolve
 from stalign.pl._niches import niches
 from stalign.pl._patches import patches
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
     from anndata import AnnData
+    from markupsafe import Markup
     from spatialdata import SpatialData
 
 T = TypeVar("T")
@@ -119,6 +121,9 @@ def report(
     same colours in all figures. What predicted genes were fitted to, and which sections the weights were trained on,
     stands under the figures.
 
+    The arguments are many because each part of the report can be given or left out, and because sections, image and
+    scale are found as in all plots.
+
     Examples
     --------
     >>> import stalign
@@ -143,23 +148,23 @@ def report(
     job = _Report(warnings=list(notes), dpi=dpi)
     rows = {view.name: view.rows for view in views}
     known = job.made("Sections in the training were left out", lambda: seen_in_training(table, rows, card=stored)) or []
-    job.warnings += job.made("Warnings were left out", lambda: say.findings(table, views, truth)) or []
+    job.warnings += job.made("Warnings were left out", lambda: content.findings(table, views, truth)) or []
     job.warnings += known
     seen = " ".join(known)
     if scores is None and truth is not None and has_domains:
-        scores = job.made("The scores were left out", lambda: say.score_table(table, views, truth))
+        scores = job.made("The scores were left out", lambda: content.score_table(table, views, truth))
     with plt.ioff(), mpl.rc_context(), mpl.style.context("default"):
-        job.add("sections", "Sections", lambda: html.table(say.section_table(table, views), "Sections and their scale"))
+        job.add("sections", "Sections", lambda: content.section_table(table, views))
         if has_domains or truth is not None:
             shown = Keys.DOMAIN if has_domains else str(truth)
             job.draw(
                 "the domains",
                 lambda: domains(data, shown, truth=truth if has_domains else None, return_fig=True, **common),
-                lambda: say.map_text(table, views, truth, has_domains=has_domains),
+                lambda: content.map_text(table, views, truth, has_domains=has_domains),
                 f"{_DOMAINS}{_TRUTH if has_domains and truth is not None else ''} "
                 f"{seen if has_domains and from_weights(table) else ''}",
             )
-            job.add("domains", "Domains", lambda: say.size_table(table, shown))
+            job.add("domains", "Domains", lambda: content.size_table(table, shown))
         if Keys.ANNOTATION in table.obs:
             job.draw(
                 "the annotation",
@@ -168,14 +173,14 @@ def report(
                 "Labels given to all spots from those of some, or from other sections, and how sure they are.",
             )
             about = "How labels were given, and how many are right"
-            job.add("annotation", "Annotation", lambda: html.facts(say.annotation(table, views, truth), about))
+            job.add("annotation", "Annotation", lambda: part("facts", content.annotation(table, views, truth), about))
         if scores is not None:
             numbers = scores
             job.draw(
                 "the scores", lambda: draw_scores(numbers, return_fig=True), "Bars of the scores in the table below.",
                 f"{_SCORES} {seen if from_weights(table) else ''}",
             )  # fmt: skip
-            job.add("scores", "Scores", lambda: html.table(numbers, "Agreement of domains and labels", digits=3))
+            job.add("scores", "Scores", lambda: part("table", numbers, "Agreement of domains and labels", digits=3))
         if umap and Keys.EMBED in table.obsm and (has_domains or truth is not None):
             job.draw(
                 "the embedding",
@@ -211,7 +216,7 @@ def report(
                 "Predicted expression, and the measured where there is some, on one colour scale. "
                 f"{split}{'.' if split else ''} {seen}",
             )
-            job.add("genes", "Predicted genes", lambda: say.gene_table(result))
+            job.add("genes", "Predicted genes", lambda: content.gene_table(result))
         if metrics is not None:
             curves = metrics
             job.draw(
@@ -221,14 +226,17 @@ def report(
                 "Losses over steps.",
             )
             job.add("training", "Training")
-    job.add("parameters", "Parameters", lambda: say.parameters(table))
-    job.add("weights", "Weights", lambda: say.card(table, stored))
-    job.add("versions", "Versions", lambda: html.facts(say.versions(), "Software"))
-    listed = html.bullets(job.warnings, kind="warnings") if job.warnings else html.paragraph("None.")
-    job.sections.insert(0, ("warnings", "Warnings", listed))
+    job.add("parameters", "Parameters", lambda: content.parameters(table))
+    job.add("weights", "Weights", lambda: content.card(table, stored))
+    job.add("versions", "Versions", lambda: part("facts", content.versions(), "Software"))
+    job.sections.insert(0, ("warnings", "Warnings", [part("warnings", job.warnings)]))
     spots = f"{table.n_obs:,} spots, {table.n_vars:,} genes, {len(views)} section{'s' if len(views) > 1 else ''}."
-    made = f"Made by stalign {say.package_version('stalign')} on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC."
-    return _write(Path(path), html.page(title, spots, job.sections, made))
+    made = f"Made by stalign {content.package_version('stalign')} on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC."
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, page(title, spots, job.sections, made).encode())
+    logger.info("Wrote the report to %s.", path)
+    return path
 
 
 def _as_on_the_map(table: AnnData, truth: str | None, *, has_domains: bool) -> dict[str, Any]:
@@ -245,8 +253,8 @@ class _Report:
 
     warnings: list[str]
     dpi: float
-    sections: list[tuple[str, str, str]] = field(default_factory=list)
-    waiting: str = ""
+    sections: list[tuple[str, str, list[Markup]]] = field(default_factory=list)
+    waiting: list[Markup] = field(default_factory=list)
 
     def made(self, left_out: str, make: Callable[[], T]) -> T | None:
         """Make a part of the report, or say why it is left out: no part takes the report with it."""
@@ -256,7 +264,7 @@ class _Report:
         try:
             return make()
         except Exception as error:  # noqa: BLE001
-            reason = str(error.args[0]) if error.args else "no reason given"
+            reason = text_of(error)
             if not reason.startswith("Expected"):  # else it is a sentence of stalign
                 reason = f"{type(error).__name__}: {reason}"
             logger.warning("Report: %s. %s", left_out, reason)
@@ -271,24 +279,13 @@ class _Report:
         """Draw a figure."""
         made = self.made(
             f"A figure was left out ({what})",
-            lambda: html.picture(figure(), alt if isinstance(alt, str) else alt(), caption.strip(), dpi=self.dpi),
+            lambda: picture(figure(), alt if isinstance(alt, str) else alt(), caption.strip(), dpi=self.dpi),
         )
-        self.waiting += made or ""
+        self.waiting += [made] if made else []
 
-    def add(self, key: str, heading: str, content: Callable[[], str] | None = None) -> None:
+    def add(self, key: str, heading: str, make: Callable[[], Markup] | None = None) -> None:
         """Close a section, if there is anything in it."""
-        text = "" if content is None else self.made(f"A table was left out ({heading})", content) or ""
-        if self.waiting or text:
-            self.sections.append((key, heading, self.waiting + text))
-        self.waiting = ""
-
-
-def _write(path: Path, page: str) -> Path:
-    """Write a file as a whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-") as folder:
-        temporary = Path(folder) / path.name
-        temporary.write_text(page, encoding="utf-8")
-        temporary.replace(path)
-    logger.info("Wrote the report to %s.", path)
-    return path
+        made = None if make is None else self.made(f"A table was left out ({heading})", make)
+        if parts := self.waiting + ([made] if made else []):
+            self.sections.append((key, heading, parts))
+        self.waiting = []

@@ -99,9 +99,9 @@ def scores(
     colors = chosen_colors(methods, palette)
     width = min(max(2.6, 0.5 * len(methods) * len(libraries) + 1.8), 12.0)
     ncols = ncols if ncols is not None else 2 if width <= 7 else 1
-    room = 0.5 + 0.085 * max(map(len, methods)) if len(methods) > 1 else 0.0
-    rooms = [0.0] * (len(wanted) - 1) + [room]
-    figure, axes = canvas(len(wanted), ax=ax, ncols=ncols, width=width, height=3.4, beside=rooms)
+    legend_width = 0.5 + 0.085 * max(map(len, methods)) if len(methods) > 1 else 0.0
+    legend_widths = [0.0] * (len(wanted) - 1) + [legend_width]
+    figure, axes = canvas(len(wanted), ax=ax, ncols=ncols, width=width, height=3.4, beside=legend_widths)
     for index, (panel, metric) in enumerate(zip(axes, wanted, strict=True)):
         for place, name in enumerate(methods):
             own = runs[runs[method] == name]

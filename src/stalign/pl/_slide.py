@@ -92,6 +92,9 @@ def slide(
     Spots are blue, the outline of the tissue is black and that of ink orange. Outlines are found anew on a small copy
     of the image; a slide whose tissue came from elsewhere (`tissue` in `uns["stalign"]["slide"]`) has none.
 
+    The arguments are many because they are those of all plots, under the same names: what is shown, where it is found
+    in the container, and how it is drawn.
+
     Examples
     --------
     >>> import stalign

@@ -139,8 +139,8 @@ def _view(place: Tissue, *, bar: bool) -> tuple[float, float, float, float]:
         )
     margin = 1.5 * place.diameter
     (x0, y0), (x1, y1) = valid.min(axis=0) - margin, valid.max(axis=0) + margin
-    room = 0.08 * float(y1 - y0) if bar and place.in_um else 0.0
-    return float(x0), float(y0), float(x1), float(y1) + room
+    below = 0.08 * float(y1 - y0) if bar and place.in_um else 0.0
+    return float(x0), float(y0), float(x1), float(y1) + below
 
 
 def frame(

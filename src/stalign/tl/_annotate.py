@@ -13,11 +13,12 @@ from stalign._settings import logger, settings
 from stalign._validate import message, one_of
 from stalign.core.annotation import fit_annotation
 from stalign.core.annotation_model import AnnotationModel
+from stalign.core.labels import NO_LABEL_OR_UNKNOWN
 from stalign.data import table_of, write
 from stalign.tl import _label_sections as read
 from stalign.tl._annotation_model import annotation_model
 from stalign.tl._annotation_result import predict, record_of
-from stalign.tl._label_sections import NO_LABEL, Source
+from stalign.tl._label_sections import Source
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -42,7 +43,7 @@ def annotate(
     genes: bool | None = None,
     layer: str | None = None,
     total_counts: str | None = None,
-    ignore: Collection[str] = NO_LABEL,
+    ignore: Collection[str] = NO_LABEL_OR_UNKNOWN,
     library_key: str | None = None,
     table_key: str | None = None,
     random_state: int | None = None,
@@ -147,6 +148,9 @@ def annotate(
     Probabilities are calibrated on held-out labelled spots. In a section of another donor or platform they promise too
     much; `uns["stalign_annotation"]` holds what was measured.
 
+    The arguments are many because counts, image, scale and section can each lie elsewhere in a container; they have the
+    same names in all calls, and all have defaults.
+
     Examples
     --------
     >>> import numpy as np
@@ -206,7 +210,7 @@ def annotate(
     changed = write(data, result.slots(key, own.table.obs_names), copy=copy, table_key=table_key)
     target = table_of(data if changed is None else changed, table_key)
     target.uns[key], target.uns[f"{key}_colors"] = record, result.colors(model)
-    result.tell(key, record["figures"]["accuracy"])
+    result.log(key, record["figures"]["accuracy"])
     return changed
 
 

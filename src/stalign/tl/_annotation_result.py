@@ -58,7 +58,7 @@ class Result:
         """A colour for each category."""
         return [*model.colors, *([UNKNOWN_COLOR] if UNKNOWN in self.label.categories else [])]
 
-    def tell(self, key: str, accuracy: float) -> None:
+    def log(self, key: str, accuracy: float) -> None:
         """Log what was annotated."""
         missing = int(self.label.isna().sum())
         right = "" if np.isnan(accuracy) else f"; {100 * accuracy:.0f} % of held-out labelled spots are right"

@@ -106,13 +106,13 @@ def portable(reader: SpotReader) -> SpotReader:
 def _portable_image(image: SectionImage) -> SectionImage:
     if hasattr(image.source, "compute"):
         white = full_scale(image.source) if image.white is None else image.white
-        return replace(image, source=_Here(image.source), white=white, keep=_KEEP)
+        return replace(image, source=_ThreadedArray(image.source), white=white, keep=_KEEP)
     if isinstance(image.source, Path) and image.lazy:
         return replace(image, keep=_KEEP)  # workers read the file, as they do a lazy array
     return image.in_memory()
 
 
-class _Here:
+class _ThreadedArray:
     """A dask array that is computed by the threads of the process that slices it, and never by the cluster again."""
 
     def __init__(self, array: Any) -> None:

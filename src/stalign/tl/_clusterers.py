@@ -115,7 +115,8 @@ def find_domains(
 def _fit(clusterer: Clusterer, points: np.ndarray, seed: int) -> tuple[np.ndarray, Mixture]:
     """Cluster with any clusterer: labels (n,) from 0 and the rule for further spots."""
     if hasattr(clusterer, "fit") and hasattr(clusterer, "kind"):
-        return clusterer.fit(points, random_state=seed)
+        fitted: tuple[np.ndarray, Mixture] = clusterer.fit(points, random_state=seed)
+        return fitted
     labels = np.unique(np.asarray(clusterer.fit_predict(points)), return_inverse=True)[1].astype(np.intp)
     if len(labels) != len(points):
         raise ValueError(message(f"Expected {len(points)} labels from the clusterer", found=str(len(labels))))

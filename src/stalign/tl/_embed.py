@@ -162,6 +162,9 @@ def embed(
     and get any other with the weights. The workers need stalign, access to the image's store and a device of the same
     kind; the embeddings are those of this process.
 
+    The arguments are many because counts, image, scale and section can each lie elsewhere in a container; they have the
+    same names in all calls, and all have defaults.
+
     Examples
     --------
     >>> import stalign
@@ -174,10 +177,10 @@ def embed(
         CountKeys,
         Vocabulary,
         check_writable,
+        log_changes,
         merged,
         niche_slots,
         open_sections,
-        say_what_changes,
         section_table,
         table_of,
         window_slots,
@@ -219,7 +222,7 @@ def embed(
     slots = niche_slots(sections, niche, library_key)
     if any(section.image is not None for section in sections):
         slots = merged(slots, window_slots(sections, niche, spot_um=spec.spot_um, niche_um=spec.niche_um))
-    say_what_changes(table, slots)
+    log_changes(table, slots)
     embedding = Embedding(checkpoint, table.n_obs, batch_size)
     facts = []
     while sections:  # one by one, so that one image is in memory at a time

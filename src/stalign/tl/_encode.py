@@ -127,6 +127,11 @@ def encode(
     UserWarning
         If spots could not be encoded.
 
+    Notes
+    -----
+    The arguments are many because counts, image, scale and section can each lie elsewhere in a container; they have the
+    same names in all calls, and all have defaults.
+
     Examples
     --------
     >>> import stalign
@@ -139,7 +144,7 @@ def encode(
     from stalign.encoders import get
     from stalign.tl._encode_genes import encode_genes
     from stalign.tl._encode_images import encode_images, wanted_mpp
-    from stalign.tl._encode_run import Run
+    from stalign.tl._encoding import Encoding
 
     card = get(encoder)
     if isinstance(level, str):
@@ -164,16 +169,16 @@ def encode(
         spot_diameter=spot_diameter,
         want_mpp=partial(wanted_mpp, card, level),
     )
-    run = Run.start(card, weights, device=device, precision=precision, cache=cache, batch_size=batch_size)
+    encoding = Encoding.start(card, weights, device=device, precision=precision, cache=cache, batch_size=batch_size)
     if card.modality == "image":
-        features, noted = encode_images(run, sections, level=level)
+        features, noted = encode_images(encoding, sections, level=level)
     else:
         keys = CountKeys(layer, total_counts, gene_key, orthologs)
-        features, noted = encode_genes(run, sections, keys, level=str(level), aliases=aliases)
+        features, noted = encode_genes(encoding, sections, keys, level=str(level), aliases=aliases)
     missing = int((~np.isfinite(features).all(axis=1)).sum())
     if missing:
         warn(f"{missing} of {table.n_obs} spots could not be encoded by {card.name!r}; their rows are NaN.")
-    params = {"level": str(level), "version": version("stalign"), **run.record()}
+    params = {"level": str(level), "version": version("stalign"), **encoding.record()}
     slots: dict[str, dict[str, Any]] = {"obsm": {key: features}, "uns": {key: {"params": params, **noted}}}
     changed = write(data, slots, copy=copy, table_key=table_key)
     logger.info("Encoded %d spots with %s: added obsm[%r].", table.n_obs - missing, card.name, key)

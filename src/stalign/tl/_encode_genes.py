@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stalign.data import CountKeys, Section
-    from stalign.tl._encode_run import Run
+    from stalign.tl._encoding import Encoding
 
 _CHUNK = 512  # spots to a cached file
 
 
 def encode_genes(
-    run: Run,
+    encoding: Encoding,
     sections: Sequence[Section],
     keys: CountKeys,
     *,
@@ -37,7 +37,7 @@ def encode_genes(
 
     Parameters
     ----------
-    run
+    encoding
         The encoder and its cache.
     sections
         All sections of the table.
@@ -54,12 +54,12 @@ def encode_genes(
     """
     table = sections[0].table
     counts, totals = read_counts(table, layer=keys.layer, total_counts=keys.total_counts)
-    encoder = run.encoder
+    encoder = encoding.encoder
     noted: dict[str, Any] = {"n_genes": int(counts.shape[1])}
     if encoder.vocabulary:
         ids, _ = gene_ids(table, gene_key=keys.gene_key)
         found = match(ids, encoder.vocabulary, aliases=aliases, orthologs=keys.orthologs)
-        logger.info("%s: %s.", run.card.name, found.summary())
+        logger.info("%s: %s.", encoding.card.name, found.summary())
         counts = (counts @ found.collapse).tocsr()
         noted |= {"n_genes": found.n_matched, "gene_coverage": float(found.coverage), "matched_by": found.kind}
     if level == "niche":
@@ -70,29 +70,29 @@ def encode_genes(
     if not getattr(encoder, "normalises", False):
         if totals is not None:
             unused = "%s does not normalise by totals: obs[%r] makes no difference."
-            logger.info(unused, run.card.name, keys.total_counts)
+            logger.info(unused, encoding.card.name, keys.total_counts)
         totals = None
-    return _encode(run, counts, list(table.obs_names), totals), noted
+    return _encode(encoding, counts, list(table.obs_names), totals), noted
 
 
 def _encode(
-    run: Run, counts: sp.csr_matrix, names: list[str], totals: NDArray[np.float64] | None
+    encoding: Encoding, counts: sp.csr_matrix, names: list[str], totals: NDArray[np.float64] | None
 ) -> NDArray[np.float32]:
-    step = max(len(names), 1) if getattr(run.encoder, "whole", False) else _CHUNK
-    features = np.full((len(names), run.card.dim), np.nan, dtype=np.float32)
+    step = max(len(names), 1) if getattr(encoding.encoder, "whole", False) else _CHUNK
+    features = np.full((len(names), encoding.card.dim), np.nan, dtype=np.float32)
     starts = range(0, len(names), step)
-    for start in progress(starts, desc=f"Encoding with {run.card.name}", unit="chunk"):
+    for start in progress(starts, desc=f"Encoding with {encoding.card.name}", unit="chunk"):
         rows = slice(start, start + step)
         part, labels = counts[rows], names[rows]
         extra = {} if totals is None else {"totals": totals[rows]}
-        key = run.cache.key(part.indptr, part.indices, part.data, "\x1f".join(labels).encode(), *extra.values())
-        shape = (len(labels), run.card.dim)
-        found = run.cache.get(key, shape)
+        key = encoding.cache.key(part.indptr, part.indices, part.data, "\x1f".join(labels).encode(), *extra.values())
+        shape = (len(labels), encoding.card.dim)
+        found = encoding.cache.get(key, shape)
         if found is None:
-            found = run.encoder.encode(part, labels, **extra)
+            found = encoding.encoder.encode(part, labels, **extra)
             if found.shape != shape:
-                raise ValueError(message(f"Expected {run.card.name!r} to return {shape}", found=found.shape))
+                raise ValueError(message(f"Expected {encoding.card.name!r} to return {shape}", found=found.shape))
             found = np.asarray(found, dtype=np.float32)
-            run.cache.put(key, found)
+            encoding.cache.put(key, found)
         features[rows] = found
     return features

@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
     from stalign.data import Section, SectionImage
     from stalign.encoders.card import Card
-    from stalign.tl._encode_run import Run
+    from stalign.tl._encoding import Encoding
 
 _CHUNK = 256  # spots to a cached file
 _LARGEST = 4  # patches are cut at no more than this many times the encoder's input size
 
 
 def encode_images(
-    run: Run, sections: Sequence[Section], *, level: str | float
+    encoding: Encoding, sections: Sequence[Section], *, level: str | float
 ) -> tuple[NDArray[np.float32], dict[str, Any]]:
     """Encode the patches of a table's spots.
 
     Parameters
     ----------
-    run
+    encoding
         The encoder and its cache.
     sections
         All sections of the table.
@@ -46,7 +46,7 @@ def encode_images(
     ValueError
         If no section has an image.
     """
-    card, table = run.card, sections[0].table
+    card, table = encoding.card, sections[0].table
     if all(section.image is None for section in sections):
         hint = "Put it in `uns['spatial']`, or in the images of a SpatialData; gene encoders need none"
         raise ValueError(message(f"Expected an image for the encoder {card.name!r}", found="none", hint=hint))
@@ -62,7 +62,7 @@ def encode_images(
             chunks += [(section.image, section.rows[part], windows[part], size) for part in parts]
         facts.append(_facts(section, windows))
     for image, rows, windows, size in progress(chunks, desc=f"Encoding with {card.name}", unit="chunk"):
-        features[rows] = _encode_chunk(run, image, windows, size)
+        features[rows] = _encode_chunk(encoding, image, windows, size)
     return features, {"sections": section_table(facts)}
 
 
@@ -86,19 +86,21 @@ def wanted_mpp(card: Card, level: str | float, section: Section) -> float | None
     return float(width / (card.resize_px or card.input_px)) if np.isfinite(width) else None
 
 
-def _encode_chunk(run: Run, image: SectionImage, windows: NDArray[np.floating], size: int) -> NDArray[np.float32]:
+def _encode_chunk(
+    encoding: Encoding, image: SectionImage, windows: NDArray[np.floating], size: int
+) -> NDArray[np.float32]:
     patches = image.patches(windows.astype(np.float64), size)  # (n, size, size, 3)
-    key = run.cache.key(patches)
-    shape = (len(patches), run.card.dim)
-    found = run.cache.get(key, shape)
+    key = encoding.cache.key(patches)
+    shape = (len(patches), encoding.card.dim)
+    found = encoding.cache.get(key, shape)
     if found is not None:
         return found
-    steps = range(0, len(patches), run.batch_size)
-    found = np.concatenate([run.encoder.encode(patches[start : start + run.batch_size]) for start in steps])
+    steps = range(0, len(patches), encoding.batch_size)
+    found = np.concatenate([encoding.encoder.encode(patches[start : start + encoding.batch_size]) for start in steps])
     if found.shape != shape:
-        raise ValueError(message(f"Expected {run.card.name!r} to return {shape}", found=found.shape))
+        raise ValueError(message(f"Expected {encoding.card.name!r} to return {shape}", found=found.shape))
     found = np.asarray(found, dtype=np.float32)
-    run.cache.put(key, found)
+    encoding.cache.put(key, found)
     return found
 
 

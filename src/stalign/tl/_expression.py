@@ -29,7 +29,7 @@ TARGETS = ("cp10k", "counts")
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadOptions:
     """How a table is read.
 
     Parameters
@@ -97,7 +97,7 @@ class Spots:
     @property
     def usable(self) -> np.ndarray:
         """Spots with features, (n,) bool."""
-        return np.isfinite(self.features).all(axis=1)
+        return np.asarray(np.isfinite(self.features).all(axis=1))
 
     def columns(self, names: np.ndarray) -> np.ndarray:
         """Find genes: their columns, (m,) intp, with -1 for those that are not there."""
@@ -116,7 +116,7 @@ class Spots:
 
 
 def read_spots(
-    data: AnnData | SpatialData | Sequence[AnnData | SpatialData], how: Reading, patient_key: str | None = None
+    data: AnnData | SpatialData | Sequence[AnnData | SpatialData], how: ReadOptions, patient_key: str | None = None
 ) -> Spots:
     """Read features and expression.
 
@@ -148,7 +148,7 @@ def read_spots(
     return _join(parts)
 
 
-def _read(data: AnnData | SpatialData, how: Reading, patient_key: str | None) -> Spots:
+def _read(data: AnnData | SpatialData, how: ReadOptions, patient_key: str | None) -> Spots:
     table = table_of(data, how.table_key)
     section = np.zeros(table.n_obs, dtype=np.intp)
     patients = _patients(table, patient_key)
@@ -185,10 +185,10 @@ def _patients(table: AnnData, key: str | None) -> np.ndarray:
     if key is None:
         return np.full(table.n_obs, "", dtype=object)
     column = table.obs[key].astype(object)
-    return column.where(column.notna(), "").astype(str).to_numpy(dtype=object)
+    return np.asarray(column.where(column.notna(), "").astype(str).to_numpy(dtype=object))
 
 
-def _features(data: AnnData | SpatialData, table: AnnData, how: Reading) -> tuple[np.ndarray, Sources]:
+def _features(data: AnnData | SpatialData, table: AnnData, how: ReadOptions) -> tuple[np.ndarray, Sources]:
     """Read or compute the features, and how many come from each block of each source."""
     if isinstance(how.features, ImageFeatures):
         computed = how.features.of(data, library_key=how.library_key, table_key=how.table_key)

@@ -148,7 +148,7 @@ def _named(table: AnnData, genes: Sequence[str]) -> np.ndarray:
     if (columns < 0).any():
         missing = [gene for gene, column in zip(genes, columns, strict=True) if column < 0]
         raise KeyError(message("Expected genes of the table", found=", ".join(missing[:5]), available=table.var_names))
-    return columns
+    return np.asarray(columns)
 
 
 def _variable(values: sparse.csr_matrix, sample: np.ndarray, train: np.ndarray, n: int) -> np.ndarray:

@@ -48,7 +48,9 @@ def candidates(source: Spots, genes: str | int | Sequence[str] | None) -> np.nda
     if isinstance(genes, int | np.integer) or how_chosen(genes) == RELIABLE:
         count = N_CANDIDATES if isinstance(genes, str) else int(genes)  # type: ignore[arg-type]
         rows = source.usable & source.measured
-        return source.genes[most_variable(source.expression[rows] if rows.any() else source.expression, count)]
+        return np.asarray(
+            source.genes[most_variable(source.expression[rows] if rows.any() else source.expression, count)]
+        )
     names = np.array(list(dict.fromkeys([genes] if isinstance(genes, str) else genes)), dtype=str)
     unknown = names[source.columns(names) < 0]
     if len(names) == 0 or len(unknown):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from stalign.tl._expression import Spots
-    from stalign.tl._held_out import Predicted
+    from stalign.tl._gene_fit import Predicted
 
 
 def gene_result(
@@ -50,7 +50,7 @@ def gene_result(
     lower, upper = found.lower[:, chosen], found.upper[:, chosen]
     truth = asked.values(names)
     measured = np.full_like(predicted, np.nan) if truth is None else truth
-    var = _known_before(found, names, chosen)
+    var = _of_reference(found, names, chosen)
     var["reliable_within"] = pd.Categorical([record["reliable_within"]] * len(names))
     var = var.join(_scores(asked, measured, predicted, found.baseline[:, chosen], names))
     inside = np.where(np.isfinite(measured) & np.isfinite(lower), (measured >= lower) & (measured <= upper), np.nan)
@@ -84,7 +84,7 @@ def gene_result(
     return result
 
 
-def _known_before(found: Predicted, names: np.ndarray, chosen: np.ndarray) -> pd.DataFrame:
+def _of_reference(found: Predicted, names: np.ndarray, chosen: np.ndarray) -> pd.DataFrame:
     """What the reference alone tells of each gene."""
     columns = {
         "reliability": found.reliability,

@@ -116,19 +116,21 @@ class ImageFeatures:
         from stalign.data import open_sections
         from stalign.encoders import get
         from stalign.tl._encode_images import encode_images, wanted_mpp
-        from stalign.tl._encode_run import Run
+        from stalign.tl._encoding import Encoding
 
         if not self.windows:
             raise ValueError(message("Expected at least one window in µm", found="none"))
         if self.context is not None and not self.context > 0:
             raise ValueError(message("Expected `context` above 0 µm, or None", found=repr(self.context)))
         card = get(self.encoder)
-        run = Run.start(card, self.weights, device=self.device, precision="fp32", cache=True, batch_size=_BATCH)
+        encoding = Encoding.start(
+            card, self.weights, device=self.device, precision="fp32", cache=True, batch_size=_BATCH
+        )
         parts = []
         for side in map(float, self.windows):
             want = partial(wanted_mpp, card, side)
             sections = open_sections(data, table_key=table_key, library_key=library_key, mpp=self.mpp, want_mpp=want)
-            parts.append(encode_images(run, sections, level=side)[0])
+            parts.append(encode_images(encoding, sections, level=side)[0])
         features = self._with_context(np.concatenate(parts, axis=1, dtype=np.float64), sections)
         if not self.colours:
             return features

@@ -14,7 +14,6 @@ from stalign._settings import logger
 from stalign._validate import message
 from stalign.core.annotation_features import SectionData, most_variable
 from stalign.core.expression import normalise
-from stalign.core.labels import NO_LABEL as LEFT_EMPTY
 from stalign.core.palette import palette
 from stalign.core.refine import ring_graph
 from stalign.data import has_counts, open_sections, read_counts
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from stalign.core.annotation_model import AnnotationModel
 
 UNKNOWN = "unknown"
-NO_LABEL = (*LEFT_EMPTY, "unknown", "Unknown")
 _LEAST_SHARED = 0.5  # share of a model's genes that a section has to have
 
 
@@ -199,7 +197,7 @@ def with_genes(part: SectionData, columns: np.ndarray | None) -> SectionData:
 def codes_of(labels: pd.Categorical, names: Sequence[str]) -> np.ndarray:
     """Position of each label in the names, -1 where there is none."""
     place = np.array([*(names.index(name) if name in names else -1 for name in labels.categories), -1], dtype=np.intp)
-    return place[labels.codes]
+    return np.asarray(place[labels.codes])
 
 
 def check_widths(rep: str, parts: Sequence[SectionData]) -> None:

@@ -11,10 +11,10 @@ from stalign._settings import logger, seed_of
 from stalign._validate import message, one_of, warn
 from stalign.core.standardise import STANDARDS
 from stalign.data import label_columns, open_sections, table_of
-from stalign.tl._expression import TARGETS, Reading, read_spots
+from stalign.tl._expression import TARGETS, ReadOptions, read_spots
 from stalign.tl._gene_choice import N_GENES, RELIABLE, candidates, how_chosen, none_reliable
+from stalign.tl._gene_fit import Plan, as_fitter, predict_parts
 from stalign.tl._gene_result import gene_result
-from stalign.tl._held_out import Plan, as_fitter, predict_parts
 from stalign.tl._image_features import DEFAULT, ImageFeatures
 from stalign.tl._splits import Folds, split_spots
 
@@ -165,6 +165,11 @@ def predict_genes(
     UserWarning
         If no gene is reliable.
 
+    Notes
+    -----
+    The arguments are many because counts, image, scale and section can each lie elsewhere in a container; they have the
+    same names in all calls, and all have defaults.
+
     Examples
     --------
     >>> import stalign
@@ -192,7 +197,7 @@ def predict_genes(
         raise KeyError(
             message("Expected `split` to name a column of obs", found=repr(column), available=known, hint=hint)
         )
-    how = Reading(features, target, layer, total_counts, library_key or column, table_key)
+    how = ReadOptions(features, target, layer, total_counts, library_key or column, table_key)
     if column is not None and folds.kind == "patient" and patient_key is None:
         patient_key = column
     asked = read_spots(query, how, patient_key if reference is None or patient_key in table.obs else None)

@@ -13,10 +13,11 @@ from stalign._settings import logger, settings
 from stalign._validate import message
 from stalign.core.annotation import fit_annotation
 from stalign.core.annotation_features import fit_bases, view_features, views_of
+from stalign.core.labels import NO_LABEL_OR_UNKNOWN
 from stalign.core.suggestions import informative, representatives
 from stalign.data import table_of
 from stalign.tl import _label_sections as read
-from stalign.tl._label_sections import NO_LABEL, Source
+from stalign.tl._label_sections import Source
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -33,7 +34,7 @@ def suggest(
     *,
     truth: str | None = None,
     use_rep: str | None = None,
-    ignore: Collection[str] = NO_LABEL,
+    ignore: Collection[str] = NO_LABEL_OR_UNKNOWN,
     library_key: str | None = None,
     table_key: str | None = None,
     random_state: int | None = None,
@@ -157,7 +158,7 @@ def _extent(coords: np.ndarray) -> np.ndarray:
     if not np.isfinite(coords).any():
         return coords
     low, high = np.nanmin(coords, axis=0), np.nanmax(coords, axis=0)
-    return (coords - low) / max(float((high - low).max()), 1e-12)
+    return np.asarray((coords - low) / max(float((high - low).max()), 1e-12))
 
 
 def _farthest(features: np.ndarray, rest: np.ndarray, known: np.ndarray) -> np.ndarray:

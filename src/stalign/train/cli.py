@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stalign._validate import text_of
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -15,23 +17,46 @@ if TYPE_CHECKING:
     from stalign.train.dryrun import Estimate
 
 
-def parser() -> argparse.ArgumentParser:
-    """Describe the command line.
+HELP = "train a network"
+DESCRIPTION = (
+    "Train a network on the sections that a configuration names. On several GPUs: "
+    "`torchrun --nproc-per-node 4 -m stalign.train.cli config.toml`, or `run.devices=4` alone."
+)
 
-    Returns
-    -------
-    The parser.
-    """
-    top = argparse.ArgumentParser(
-        prog="stalign-train",
-        description="Train a network on the sections that a configuration names. On several GPUs: "
-        "`torchrun --nproc-per-node 4 -m stalign.train.cli config.toml`, or `run.devices=4` alone.",
-    )
-    top.add_argument("config", type=Path, help="a TOML file")
-    top.add_argument("overrides", nargs="*", metavar="key.sub=value", help="what to change in it")
-    top.add_argument("--resume", action="store_true", help="go on from the last sound checkpoint")
-    top.add_argument("--dry-run", action="store_true", help="measure a few steps and say what the run would cost")
-    return top
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
+    parser.add_argument("config", type=Path, help="a TOML file")
+    parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="what to change in it")
+    parser.add_argument("--resume", action="store_true", help="go on from the last sound checkpoint")
+    parser.add_argument("--dry-run", action="store_true", help="measure a few steps and say what the run would cost")
+
+
+def run(given: argparse.Namespace) -> int:
+    """Train, or measure what it would cost."""
+    from rich.console import Console
+
+    from stalign._optional import require
+    from stalign._settings import settings
+
+    console = Console()
+    require("lightning.pytorch", purpose="Training")
+    from stalign.train.parse import load_config
+
+    config = load_config(given.config, given.overrides)
+    from stalign.train._fit import first_process, fit
+
+    if not first_process():  # one of several says how far they are
+        console.quiet = True
+        settings.verbosity, settings.show_progress = "error", False
+    if given.dry_run:
+        from stalign.train.dryrun import dry_run
+
+        _show(dry_run(None, config), console)
+        return 0
+    weights = fit(None, config, resume=given.resume)
+    console.print(f"Weights: {weights}", markup=False, highlight=False, soft_wrap=True)
+    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,37 +73,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     from rich.console import Console
 
-    from stalign._optional import require
-    from stalign._settings import settings
-
-    given = parser().parse_intermixed_args(arguments)
-    console, errors = Console(), Console(stderr=True)
+    parser = argparse.ArgumentParser(prog="stalign-train", description=DESCRIPTION)
+    add_arguments(parser)
+    given = parser.parse_intermixed_args(arguments)
+    errors = Console(stderr=True)
     try:
-        require("lightning.pytorch", purpose="Training")
-        from stalign.train.parse import load_config
-
-        config = load_config(given.config, given.overrides)
-        from stalign.train._fit import first_process, fit
-
-        if not first_process():  # one of several says how far they are
-            console.quiet = True
-            settings.verbosity, settings.show_progress = "error", False
-        if given.dry_run:
-            from stalign.train.dryrun import dry_run
-
-            _show(dry_run(None, config), console)
-            return 0
-        weights = fit(None, config, resume=given.resume)
+        return run(given)
     except (ValueError, KeyError, RuntimeError, OSError, FloatingPointError, ImportError) as error:
-        cause = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
         errors.print("error:", style="bold red", end=" ")
-        errors.print(cause, markup=False, highlight=False, soft_wrap=True)
+        errors.print(text_of(error), markup=False, highlight=False, soft_wrap=True)
         return 1
     except KeyboardInterrupt:
         errors.print("Interrupted; --resume goes on from the last checkpoint.", highlight=False)
         return 130
-    console.print(f"Weights: {weights}", markup=False, highlight=False, soft_wrap=True)
-    return 0
 
 
 def _show(estimate: Estimate, console: Console) -> None:

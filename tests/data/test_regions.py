@@ -10,7 +10,7 @@ import pytest
 import stalign
 from stalign.core.patches import cut
 from stalign.data import open_sections
-from stalign.data.levels import open_level
+from stalign.data.image_levels import open_level
 from stalign.datasets._toy_spatialdata import to_spatialdata
 
 spatialdata = pytest.importorskip("spatialdata")

@@ -106,7 +106,7 @@ class Predicted:
 
     def mean_of(self, value: Callable[[Fit], np.ndarray]) -> np.ndarray:
         """Take the mean of something over the regressions, (g,)."""
-        return np.mean([value(fit) for fit in self.fits], axis=0)
+        return np.asarray(np.mean([value(fit) for fit in self.fits], axis=0))
 
     @property
     def reliability(self) -> np.ndarray:
@@ -181,7 +181,7 @@ def _mlp(seed: int) -> Fitter:
 
         def predict(values: np.ndarray) -> np.ndarray:
             found = network.predict(values.astype(np.float32)).astype(np.float64)
-            return found.reshape(len(values), -1) * spread
+            return np.asarray(found.reshape(len(values), -1) * spread)
 
         return predict
 

@@ -1,4 +1,4 @@
-"""Floors without weights: what colour alone, and raw pixels alone, are worth."""
+"""Baselines without weights: what colour alone, and raw pixels alone, are worth."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stalign.core.colour import colour_features
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from stalign.encoders.card import Card
-
-_BINS = 6
 
 
 class Colour:
@@ -31,12 +31,7 @@ class Colour:
         -------
         (B, 27) float32: three means, spreads and skewnesses in 0..1 units, then six shares for each channel.
         """
-        pixels = patches.reshape(len(patches), -1, 3).astype(np.float32) / 255  # (B, s * s, 3)
-        mean, spread = pixels.mean(1), pixels.std(1)
-        skew = ((pixels - mean[:, None]) ** 3).mean(1) / np.maximum(spread, 1e-3) ** 3
-        bins = np.minimum((pixels * _BINS).astype(np.intp), _BINS - 1)
-        shares = np.stack([(bins == b).mean(1) for b in range(_BINS)], axis=2)  # (B, 3, 6)
-        return np.concatenate([mean, spread, skew, shares.reshape(len(patches), -1)], axis=1).astype(np.float32)
+        return colour_features(patches, bins=6, skewness=True)
 
 
 class Pixels:
@@ -58,7 +53,7 @@ class Pixels:
 
 
 def load(card: Card, path: Path | None, **unused: object) -> Colour | Pixels:
-    """Load a floor.
+    """Load a baseline.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""One run of an encoder: loaded when it is first needed, its features kept chunk by chunk."""
+"""An encoder with its weights, loaded when first needed, and the cache of its features."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Run:
+class Encoding:
     """An encoder, its weights and its cache.
 
     Parameters
@@ -59,7 +59,7 @@ class Run:
         precision: str,
         cache: bool,
         batch_size: int,
-    ) -> Run:
+    ) -> Encoding:
         """Find the weights, and what earlier runs left.
 
         Parameters
@@ -76,7 +76,7 @@ class Run:
 
         Returns
         -------
-        The run.
+        The encoder, not loaded yet.
         """
         one_of(precision, PRECISIONS, name="precision")
         path = locate(card, weights)
@@ -95,7 +95,7 @@ class Run:
         return self._loaded
 
     def record(self) -> dict[str, Any]:
-        """What to remember of the run.
+        """What to record of the encoder.
 
         Returns
         -------
