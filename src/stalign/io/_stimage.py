@@ -128,10 +128,11 @@ def _counts(file: Path) -> AnnData:
     from anndata import AnnData
     from anndata.utils import make_index_unique
 
-    blocks, names = [], []
+    blocks = []
+    names: list[str] = []
     with read_errors("a table of counts", file):
         for chunk in read_table(file, index_col=0, chunksize=_CHUNK):
-            names.extend(str(name) for name in chunk.index)
+            names += [str(name) for name in chunk.index]
             blocks.append(sparse.csr_matrix(chunk.to_numpy(dtype=np.float32)))
     if not names:
         raise empty("spots", file)
