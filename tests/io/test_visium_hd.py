@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -130,7 +131,7 @@ def test_all_missing_files_are_listed(own):
     [
         ("binned_outputs/square_008um/filtered_feature_bc_matrix.h5", "counts", False),
         ("binned_outputs/square_008um/spatial/tissue_positions.parquet", "parquet", False),
-        ("binned_outputs/square_008um/spatial/scalefactors_json.json", "scale factors", False),
+        ("binned_outputs/square_008um/spatial/scalefactors_json.json", "JSON", False),
         ("segmented_outputs/cell_segmentations.geojson", "outlines", True),
         ("microscope_image/toy_hd.tif", "TIFF", False),
     ],
@@ -140,6 +141,75 @@ def test_a_damaged_file_is_named(own, file, what, cells):
     (own / file).write_bytes(whole[: len(whole) // 2] if file.endswith(("json", "h5")) else b"no such thing")
     with pytest.raises(ValueError, match=rf"Expected.*{what}.*{Path(file).name}"):
         stalign.io.read_visium_hd(own, cells=cells)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda _: [], "JSON object.*a list"),
+        (lambda factors: {**factors, "bin_size_um": "eight"}, "'bin_size_um' of .*json.*'eight'"),
+        (lambda factors: {**factors, "tissue_hires_scalef": 0}, "'tissue_hires_scalef' of .*json.*positive.*0"),
+        (lambda factors: {key: None for key in factors}, ""),
+        (lambda factors: {key: str(value) for key, value in factors.items()}, ""),
+    ],
+)
+def test_scale_factors_are_numbers_or_named(own, change, found):
+    file = own / "binned_outputs" / "square_008um" / "spatial" / "scalefactors_json.json"
+    file.write_text(json.dumps(change(json.loads(file.read_text()))))
+    if found:
+        with pytest.raises(ValueError, match=f"Expected.*{found}"):
+            stalign.io.read_visium_hd(own)
+    else:
+        assert sections(stalign.io.read_visium_hd(own))[0].coord_mpp == pytest.approx(0.5)
+
+
+def _rewrite(file, change):
+    """Change every cell of a file of outlines, or leave some out."""
+    content = json.loads(file.read_text())
+    content["features"] = [change(number, cell) for number, cell in enumerate(content["features"])]
+    file.write_text(json.dumps(content))
+
+
+def test_cells_are_found_by_number_or_name(own):
+    def renamed(number, cell):
+        cell_id = cell["properties"]["cell_id"]
+        cell["properties"]["cell_id"] = [cell_id, str(cell_id), f"{cell_id}.0", f"cellid_{cell_id:09d}-1"][number % 4]
+        return cell
+
+    whole = stalign.io.read_visium_hd(own, cells=True).tables["cell_segmentations"]
+    _rewrite(own / "segmented_outputs" / "cell_segmentations.geojson", renamed)
+    table = stalign.io.read_visium_hd(own, cells=True).tables["cell_segmentations"]
+    np.testing.assert_array_equal(table.obsm["spatial"], whole.obsm["spatial"])
+
+
+def test_cells_without_a_polygon_are_left_out(own, caplog):
+    others = [None, {"type": "Polygon", "coordinates": []}, {"type": "Point", "coordinates": [100.0, 100.0]}]
+
+    def emptied(number, cell):
+        cell["geometry"] = others[number] if number < 3 else cell["geometry"]
+        if number == 3:
+            outline = cell["geometry"]["coordinates"]
+            beside = [[[x + 4, y] for x, y in outline[0]]]
+            cell["geometry"] = {"type": "MultiPolygon", "coordinates": [outline, beside]}
+        return cell
+
+    names = stalign.io.read_visium_hd(own, cells=True).tables["cell_segmentations"].obs_names
+    for kind in ("cell", "nucleus"):
+        _rewrite(own / "segmented_outputs" / f"{kind}_segmentations.geojson", emptied)
+    sdata = stalign.io.read_visium_hd(own, cells=True, library_id="S")
+    assert list(sdata.tables["cell_segmentations"].obs_names) == list(names[3:])
+    assert "3 of" in caplog.text
+    assert "no outlines" in caplog.text
+    assert sdata["S_cell_segmentations"].geometry.iloc[0].geom_type == "MultiPolygon"
+    assert len(sdata["S_nucleus_segmentations"]) == len(names) - 3
+
+
+def test_cells_are_no_bins_whatever_their_scale_factors_say(own):
+    file = own / "segmented_outputs" / "spatial" / "scalefactors_json.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "bin_size_um": 2.0}))
+    view = sections(stalign.io.read_visium_hd(own, cells=True))[0]
+    assert view.technology == "unknown"
+    assert 8 < view.spot_diameter_um < 11
 
 
 def test_counts_of_another_bin_size_are_refused(own):
