@@ -111,6 +111,13 @@ def test_folders_of_other_kinds_say_what_to_call(outs):
     with pytest.raises(ValueError, match="bins of 2 µm.*'square_008um', 'square_016um'.*rebin"):
         stalign.io.read_visium_hd(outs, bin_size=2)
     assert stalign.io.read_visium_hd(outs.parent, bin_size=16).tables["square_016um"].n_obs > 100
+    for inner in ("binned_outputs", "segmented_outputs"):
+        sdata = stalign.io.read_visium_hd(outs / inner, cells=inner.startswith("seg"))
+        assert f"{outs.parent.name}_full_image" in sdata.images
+        with pytest.raises((ValueError, FileNotFoundError), match=r"stalign\.io\.read_visium_hd"):
+            stalign.io.read_visium(outs / inner)
+    with pytest.raises(FileNotFoundError, match=r"stalign\.io\.read_visium_hd"):
+        stalign.io.read_visium(outs)
 
 
 def test_all_missing_files_are_listed(own):
@@ -149,7 +156,7 @@ def test_a_damaged_file_is_named(own, file, what, cells):
         (lambda _: [], "JSON object.*a list"),
         (lambda factors: {**factors, "bin_size_um": "eight"}, "'bin_size_um' of .*json.*'eight'"),
         (lambda factors: {**factors, "tissue_hires_scalef": 0}, "'tissue_hires_scalef' of .*json.*positive.*0"),
-        (lambda factors: {key: None for key in factors}, ""),
+        (lambda factors: dict.fromkeys(factors), ""),
         (lambda factors: {key: str(value) for key, value in factors.items()}, ""),
     ],
 )
@@ -225,8 +232,11 @@ def test_counts_of_another_bin_size_are_refused(own):
 def test_flat_bins_beside_their_archive_and_what_macos_leaves(own):
     for folder in (own / "binned_outputs").iterdir():
         folder.rename(own / folder.name)
+    (own / "binned_outputs.tar.gz").write_bytes(b"archive")  # what is left of `binned_outputs` is an empty folder
+    assert stalign.io.read_visium_hd(own).tables["square_008um"].n_obs > 500
     (own / "binned_outputs").rmdir()
-    (own / "binned_outputs.tar.gz").write_bytes(b"archive")
+    with pytest.raises(FileNotFoundError, match=r"stalign\.io\.read_visium_hd"):
+        stalign.io.read_visium(own)
     (own / "microscope_image" / "._toy_hd.tif").write_bytes(b"")
     (own / "._x_feature_slice.h5").write_bytes(b"")
     sdata = stalign.io.read_visium_hd(own)
@@ -237,7 +247,15 @@ def test_flat_bins_beside_their_archive_and_what_macos_leaves(own):
     assert list(stalign.io.read_visium_hd(own, library_id="_a/b").shapes) == ["a_b_square_008um"]
 
 
-@pytest.mark.parametrize("suffix", [".btf", ".tif"])
+def test_what_is_still_packed_is_named(own):
+    for name in ("binned_outputs", "segmented_outputs"):
+        shutil.rmtree(own / name)
+    (own / "binned_outputs.tar.gz").write_bytes(b"archive")
+    with pytest.raises(FileNotFoundError, match=r"Unpack binned_outputs\.tar\.gz"):
+        stalign.io.read_visium_hd(own)
+
+
+@pytest.mark.parametrize("suffix", [".btf", ".tif", ".svs"])
 def test_a_large_tiff_is_read_by_region(own, suffix, monkeypatch):
     import tifffile
 
@@ -251,8 +269,25 @@ def test_a_large_tiff_is_read_by_region(own, suffix, monkeypatch):
     full = sdata.images["S_full_image"]["scale0"]["image"].data
     file.write_bytes(file.read_bytes()[:-50_000])  # the last tiles are gone, which only matters to who reads them
     np.testing.assert_array_equal(full[:, :100, :90].compute(), pixels[:100, :90].transpose(2, 0, 1))
+    with pytest.raises(FileNotFoundError, match="image file.*the folder .*microscope_image"):
+        stalign.io.read_visium_hd(own, image=own / "microscope_image")
     with pytest.raises(FileNotFoundError, match="image file.*toy.tif"):
         stalign.io.read_visium_hd(own, image=own / "toy.tif")
+
+
+def test_an_image_of_another_size_lies_where_that_of_space_ranger_lay(own, caplog):
+    """A scan twice as fine would otherwise show each bin the tissue at half of its place."""
+    file = own / "microscope_image" / "toy_hd.tif"
+    image = Image.open(file).copy()
+    image.resize((2 * image.width, 2 * image.height)).save(file)
+    section = sections(stalign.io.read_visium_hd(own, library_id="S"))[0]
+    assert "2 times as large" in caplog.text
+    assert section.image.key == "S_full_image"
+    assert section.image.scale == 2
+    assert section.image.mpp == 0.25
+    image.crop((0, 0, image.width, image.height // 2)).save(file)
+    with pytest.raises(ValueError, match="Expected the image that the hires image was made of.*neither cropped"):
+        stalign.io.read_visium_hd(own)
 
 
 def test_two_full_resolution_images_are_not_guessed_between(own):

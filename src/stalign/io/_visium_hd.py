@@ -96,7 +96,7 @@ def read_visium_hd(
         expected = "Expected `cells` to be True, False or 'nuclei'"
         raise ValueError(message(expected, found=repr(cells)))
     root = _outs(folder(path))
-    library = _element_name(library_id or _library(root))
+    library = _element_name(str(library_id or _library(root)))
     if cells:
         name, where = ("nucleus" if cells == "nuclei" else "cell") + "_segmentations", root / "segmented_outputs"
         table, shapes, factors, nuclei = _cells(root, where, nuclei=cells == "nuclei")
@@ -124,10 +124,14 @@ def read_visium_hd(
 
 def _outs(root: Path) -> Path:
     """Find the folder with the bins, or say what else this one is."""
-    for place in (root, root / "outs"):
+    above = [root.parent] if root.name in {"binned_outputs", "segmented_outputs"} else []
+    for place in (*above, root, root / "outs"):
         if (place / "binned_outputs").is_dir() or (place / "segmented_outputs").is_dir() or _sizes(place):
             return place
-    hint = "Pass the `outs` folder of Space Ranger"
+    packed = [
+        name for name in listing(root) if re.fullmatch(r"(binned|segmented)_outputs\.(tar|tar\.gz|tgz|zip)", name)
+    ]
+    hint = f"Unpack {' and '.join(packed)}" if packed else "Pass the `outs` folder of Space Ranger"
     if (root / "filtered_feature_bc_matrix.h5").is_file() and (root / "spatial").is_dir():
         above = root.parent.parent if root.parent.name == "binned_outputs" else root.parent
         hint = "`stalign.io.read_visium` reads a folder of spots"
@@ -145,7 +149,7 @@ def _sizes(where: Path) -> list[str]:
 
 def _bins(root: Path, bin_size: int) -> Path:
     where = root / "binned_outputs"
-    where = where if where.is_dir() else root
+    where = where if _sizes(where) or not _sizes(root) else root
     name, sizes = f"square_{bin_size:03d}um", _sizes(where)
     if name not in sizes:
         hint = "`stalign.pp.rebin` makes larger bins of smaller ones" if sizes else ""
