@@ -359,6 +359,25 @@ def test_the_basis_of_bins_is_that_of_their_niches(bins, monkeypatch):
     np.testing.assert_allclose(mixed.low_rank.mean, some.low_rank.mean, atol=1e-5)
 
 
+def test_niches_of_hundreds_of_bins_are_fitted_densely(bins, monkeypatch):
+    """Most genes are in each: products with sparse matrices took most of the time."""
+    fitted = []
+
+    def keep(values, **how):
+        fitted.append(values)
+        return fit_low_rank(values, **how)
+
+    monkeypatch.setattr(module, "fit_low_rank", keep)
+    low_rank = read(bins, GAUSSIAN)[0].low_rank
+    assert isinstance(fitted[0], np.ndarray)
+    assert fitted[0].dtype == np.float32
+    stored = fit_low_rank(sparse.csr_matrix(fitted[0]), rank=len(low_rank.basis))
+    np.testing.assert_allclose(low_rank.mean, stored.mean, rtol=1e-5)
+    np.testing.assert_allclose(low_rank.scale, stored.scale, rtol=1e-5)
+    angles = np.linalg.svd(low_rank.basis @ stored.basis.T, compute_uv=False)
+    assert angles[:10].min() > 0.999
+
+
 def test_thinned_niches_of_bins_stand_for_all_their_bins(bins):
     expression, _ = read(bins, replace(GAUSSIAN, log1p=False))
     rows, rng = np.array([400, 401, 900]), np.random.default_rng(0)

@@ -488,6 +488,46 @@ def test_labels_of_rasterized_bins_lie_where_the_bins_are(known):
         np.testing.assert_allclose(view.image.to_pixels(view.coords), centre, atol=1e-3)
 
 
+@pytest.mark.parametrize("known", ["the table", "the shapes"])
+def test_labels_of_a_turned_array_have_the_scale_of_its_image(known):
+    """As of every real array: the labels lie along its rows, and the image does not."""
+    from spatialdata import rasterize_bins, rasterize_bins_link_table_to_labels
+
+    name = "toy_hd_square_016um_labels"  # as spatialdata-io names them
+    sdata = stalign.datasets.toy_hd(16, side_um=320, spatialdata=True)
+    table, expected = sdata.tables["square_016um"], sections(sdata)[0]
+    positions = expected.coords
+    table.X = csc_matrix(table.X)
+    options = {"row_key": "array_row", "col_key": "array_col", "value_key": None, "return_region_as_labels": True}
+    sdata[name] = rasterize_bins(sdata, bins="toy_hd_square_016um", table_name="square_016um", **options)
+    rasterize_bins_link_table_to_labels(sdata=sdata, table_name="square_016um", rasterized_labels_name=name)
+    if known == "the table":
+        del sdata.shapes["toy_hd_square_016um"]
+    else:
+        del table.obsm["spatial"]
+    (view,) = sections(sdata)
+    np.testing.assert_allclose(view.coords, positions, atol=0.5)
+    assert (view.technology, view.pitch_um, view.coord_mpp) == ("hd", 16, 0.5)
+    assert view.image.key == "toy_hd_hires_image"
+    assert view.image.scale == 0.5
+    with pytest.raises(ValueError, match=r"annotates squares.*'toy_hd_square_016um_labels'"):
+        stalign.pp.rebin(sdata, 32)
+
+
+def test_cells_have_the_size_of_their_outlines():
+    from spatialdata import bounding_box_query
+
+    sdata = stalign.datasets.toy_hd(cells=True, side_um=320, spatialdata=True)
+    (view,) = sections(sdata)
+    area = sdata["toy_hd_cell_segmentations"].geometry.area
+    assert view.spot_diameter_um == pytest.approx(np.median(2 * np.sqrt(area / np.pi)) * 0.5)
+    low, high = [200, 200], [500, 500]
+    query = {"min_coordinate": low, "max_coordinate": high, "target_coordinate_system": sdata.coordinate_systems[0]}
+    with pytest.warns(UserWarning, match="outside its image"):  # the centres of some cells on the border
+        (part,) = sections(bounding_box_query(sdata, axes=("x", "y"), **query))
+        assert 0 < (~part.valid).sum() < part.valid.sum()
+
+
 def test_a_table_that_annotates_nothing(both):
     _, sdata = both
     del sdata.tables["table"]

@@ -157,3 +157,18 @@ def test_st_arrays_are_taken_for_what_they_are():
         assert settle(squares(60, 72.0)[0], mpp=200 / 72).technology == "st"  # 3,600 spots 200 µm apart
         places = np.array([(x, y) for x in range(67) for y in range(64) if x % 2 == 0 or y % 5 == 0]) * 72.0
         assert settle(places[:_ST_SPOTS]).technology == "st"
+
+
+def test_squares_that_touch_may_be_bins():
+    coords = 128.0 * np.stack(np.mgrid[:12, :12], axis=-1).reshape(-1, 2)
+    with pytest.warns(UserWarning, match="128 px apart, but 128 px wide.*bins.*bin_size_um"):
+        resolve(coords, Stated(spot_px=128.0), library="a", mpp=None, spot_diameter=None)
+
+
+def test_a_small_square_lattice_without_a_scale_is_said_to_be_taken_for_spots(caplog):
+    coords = 128.0 * np.stack(np.mgrid[:12, :12], axis=-1).reshape(-1, 2)
+    resolve(coords, Stated(), library="a", mpp=None, spot_diameter=None)
+    assert "'a' has no stated scale" in caplog.text
+    assert "200 µm apart" in caplog.text
+    with pytest.warns(UserWarning, match="fit the pitch.*bins.*bin_size_um"):
+        resolve(coords, Stated(mpp=0.5), library="a", mpp=None, spot_diameter=None)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -111,6 +112,13 @@ def test_folders_of_other_kinds_say_what_to_call(outs):
     with pytest.raises(ValueError, match="bins of 2 µm.*'square_008um', 'square_016um'.*rebin"):
         stalign.io.read_visium_hd(outs, bin_size=2)
     assert stalign.io.read_visium_hd(outs.parent, bin_size=16).tables["square_016um"].n_obs > 100
+    for inner in ("binned_outputs", "segmented_outputs"):
+        sdata = stalign.io.read_visium_hd(outs / inner, cells=inner.startswith("seg"))
+        assert f"{outs.parent.name}_full_image" in sdata.images
+        with pytest.raises((ValueError, FileNotFoundError), match=r"stalign\.io\.read_visium_hd"):
+            stalign.io.read_visium(outs / inner)
+    with pytest.raises(FileNotFoundError, match=r"stalign\.io\.read_visium_hd"):
+        stalign.io.read_visium(outs)
 
 
 def test_all_missing_files_are_listed(own):
@@ -131,7 +139,7 @@ def test_all_missing_files_are_listed(own):
     [
         ("binned_outputs/square_008um/filtered_feature_bc_matrix.h5", "counts", False),
         ("binned_outputs/square_008um/spatial/tissue_positions.parquet", "parquet", False),
-        ("binned_outputs/square_008um/spatial/scalefactors_json.json", "scale factors", False),
+        ("binned_outputs/square_008um/spatial/scalefactors_json.json", "JSON", False),
         ("segmented_outputs/cell_segmentations.geojson", "outlines", True),
         ("microscope_image/toy_hd.tif", "TIFF", False),
     ],
@@ -141,6 +149,75 @@ def test_a_damaged_file_is_named(own, file, what, cells):
     (own / file).write_bytes(whole[: len(whole) // 2] if file.endswith(("json", "h5")) else b"no such thing")
     with pytest.raises(ValueError, match=rf"Expected.*{what}.*{Path(file).name}"):
         stalign.io.read_visium_hd(own, cells=cells)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda _: [], "JSON object.*a list"),
+        (lambda factors: {**factors, "bin_size_um": "eight"}, "'bin_size_um' of .*json.*'eight'"),
+        (lambda factors: {**factors, "tissue_hires_scalef": 0}, "'tissue_hires_scalef' of .*json.*positive.*0"),
+        (lambda factors: dict.fromkeys(factors), ""),
+        (lambda factors: {key: str(value) for key, value in factors.items()}, ""),
+    ],
+)
+def test_scale_factors_are_numbers_or_named(own, change, found):
+    file = own / "binned_outputs" / "square_008um" / "spatial" / "scalefactors_json.json"
+    file.write_text(json.dumps(change(json.loads(file.read_text()))))
+    if found:
+        with pytest.raises(ValueError, match=f"Expected.*{found}"):
+            stalign.io.read_visium_hd(own)
+    else:
+        assert sections(stalign.io.read_visium_hd(own))[0].coord_mpp == pytest.approx(0.5)
+
+
+def _rewrite(file, change):
+    """Change every cell of a file of outlines, or leave some out."""
+    content = json.loads(file.read_text())
+    content["features"] = [change(number, cell) for number, cell in enumerate(content["features"])]
+    file.write_text(json.dumps(content))
+
+
+def test_cells_are_found_by_number_or_name(own):
+    def renamed(number, cell):
+        cell_id = cell["properties"]["cell_id"]
+        cell["properties"]["cell_id"] = [cell_id, str(cell_id), f"{cell_id}.0", f"cellid_{cell_id:09d}-1"][number % 4]
+        return cell
+
+    whole = stalign.io.read_visium_hd(own, cells=True).tables["cell_segmentations"]
+    _rewrite(own / "segmented_outputs" / "cell_segmentations.geojson", renamed)
+    table = stalign.io.read_visium_hd(own, cells=True).tables["cell_segmentations"]
+    np.testing.assert_array_equal(table.obsm["spatial"], whole.obsm["spatial"])
+
+
+def test_cells_without_a_polygon_are_left_out(own, caplog):
+    others = [None, {"type": "Polygon", "coordinates": []}, {"type": "Point", "coordinates": [100.0, 100.0]}]
+
+    def emptied(number, cell):
+        cell["geometry"] = others[number] if number < 3 else cell["geometry"]
+        if number == 3:
+            outline = cell["geometry"]["coordinates"]
+            beside = [[[x + 4, y] for x, y in outline[0]]]
+            cell["geometry"] = {"type": "MultiPolygon", "coordinates": [outline, beside]}
+        return cell
+
+    names = stalign.io.read_visium_hd(own, cells=True).tables["cell_segmentations"].obs_names
+    for kind in ("cell", "nucleus"):
+        _rewrite(own / "segmented_outputs" / f"{kind}_segmentations.geojson", emptied)
+    sdata = stalign.io.read_visium_hd(own, cells=True, library_id="S")
+    assert list(sdata.tables["cell_segmentations"].obs_names) == list(names[3:])
+    assert "3 of" in caplog.text
+    assert "no outlines" in caplog.text
+    assert sdata["S_cell_segmentations"].geometry.iloc[0].geom_type == "MultiPolygon"
+    assert len(sdata["S_nucleus_segmentations"]) == len(names) - 3
+
+
+def test_cells_are_no_bins_whatever_their_scale_factors_say(own):
+    file = own / "segmented_outputs" / "spatial" / "scalefactors_json.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "bin_size_um": 2.0}))
+    view = sections(stalign.io.read_visium_hd(own, cells=True))[0]
+    assert view.technology == "unknown"
+    assert 8 < view.spot_diameter_um < 11
 
 
 def test_counts_of_another_bin_size_are_refused(own):
@@ -156,8 +233,11 @@ def test_counts_of_another_bin_size_are_refused(own):
 def test_flat_bins_beside_their_archive_and_what_macos_leaves(own):
     for folder in (own / "binned_outputs").iterdir():
         folder.rename(own / folder.name)
+    (own / "binned_outputs.tar.gz").write_bytes(b"archive")  # what is left of `binned_outputs` is an empty folder
+    assert stalign.io.read_visium_hd(own).tables["square_008um"].n_obs > 500
     (own / "binned_outputs").rmdir()
-    (own / "binned_outputs.tar.gz").write_bytes(b"archive")
+    with pytest.raises(FileNotFoundError, match=r"stalign\.io\.read_visium_hd"):
+        stalign.io.read_visium(own)
     (own / "microscope_image" / "._toy_hd.tif").write_bytes(b"")
     (own / "._x_feature_slice.h5").write_bytes(b"")
     sdata = stalign.io.read_visium_hd(own)
@@ -168,7 +248,15 @@ def test_flat_bins_beside_their_archive_and_what_macos_leaves(own):
     assert list(stalign.io.read_visium_hd(own, library_id="_a/b").shapes) == ["a_b_square_008um"]
 
 
-@pytest.mark.parametrize("suffix", [".btf", ".tif"])
+def test_what_is_still_packed_is_named(own):
+    for name in ("binned_outputs", "segmented_outputs"):
+        shutil.rmtree(own / name)
+    (own / "binned_outputs.tar.gz").write_bytes(b"archive")
+    with pytest.raises(FileNotFoundError, match=r"Unpack binned_outputs\.tar\.gz"):
+        stalign.io.read_visium_hd(own)
+
+
+@pytest.mark.parametrize("suffix", [".btf", ".tif", ".svs"])
 def test_a_large_tiff_is_read_by_region(own, suffix, monkeypatch):
     import tifffile
 
@@ -182,8 +270,25 @@ def test_a_large_tiff_is_read_by_region(own, suffix, monkeypatch):
     full = sdata.images["S_full_image"]["scale0"]["image"].data
     file.write_bytes(file.read_bytes()[:-50_000])  # the last tiles are gone, which only matters to who reads them
     np.testing.assert_array_equal(full[:, :100, :90].compute(), pixels[:100, :90].transpose(2, 0, 1))
+    with pytest.raises(FileNotFoundError, match="image file.*the folder .*microscope_image"):
+        stalign.io.read_visium_hd(own, image=own / "microscope_image")
     with pytest.raises(FileNotFoundError, match="image file.*toy.tif"):
         stalign.io.read_visium_hd(own, image=own / "toy.tif")
+
+
+def test_an_image_of_another_size_lies_where_that_of_space_ranger_lay(own, caplog):
+    """A scan twice as fine would otherwise show each bin the tissue at half of its place."""
+    file = own / "microscope_image" / "toy_hd.tif"
+    image = Image.open(file).copy()
+    image.resize((2 * image.width, 2 * image.height)).save(file)
+    section = sections(stalign.io.read_visium_hd(own, library_id="S"))[0]
+    assert "2 times as large" in caplog.text
+    assert section.image.key == "S_full_image"
+    assert section.image.scale == 2
+    assert section.image.mpp == 0.25
+    image.crop((0, 0, image.width, image.height // 2)).save(file)
+    with pytest.raises(ValueError, match="Expected the image that the hires image was made of.*neither cropped"):
+        stalign.io.read_visium_hd(own)
 
 
 def test_two_full_resolution_images_are_not_guessed_between(own):

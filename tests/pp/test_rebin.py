@@ -110,3 +110,29 @@ def test_what_cannot_be_summed(bins):
     with pytest.raises(ValueError, match="whole numbers"):
         stalign.pp.rebin(bins)
     assert set(bins.obs) == set(before.obs)
+
+
+def test_sections_of_several_sizes_are_told_by_their_own_bins(bins):
+    """Not by the first row of the table, which took spots of Visium for bins of 8 µm."""
+    import anndata
+
+    other, visium = stalign.datasets.toy_hd(16, side_um=320), stalign.datasets.toy(8)
+    parts = {"a": bins, "b": other, "c": visium}
+    for name, part in parts.items():
+        entry = next(iter(part.uns["spatial"].values()))
+        entry["scalefactors"].pop("bin_size_um", None)
+        part.uns["spatial"] = {name: entry}
+    bins.obs_names = [f"first_{name}" for name in bins.obs_names]
+    joined = anndata.concat(parts, label="section", index_unique="-", uns_merge="unique", join="outer")
+    views = sections(joined, library_key="section", image=False)
+    assert [view.technology for view in views] == ["hd", "hd", "visium"]
+    assert [view.pitch_um for view in views] == [8, 16, 100]
+    assert [view.coord_mpp for view in views] == pytest.approx([0.5, 0.5, 0.5], rel=1e-3)
+    with pytest.raises(ValueError, match=r"'c' to have bins of a stated size.*visium"):
+        stalign.pp.rebin(joined, 32, library_key="section")
+
+
+@pytest.mark.parametrize("fewest", [0, -1, 1.5, "5", True])
+def test_the_fewest_counts_are_a_whole_number(bins, fewest):
+    with pytest.raises((TypeError, ValueError), match="Expected `min_counts`"):
+        stalign.pp.rebin(bins, 32, min_counts=fewest)

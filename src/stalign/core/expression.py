@@ -114,7 +114,7 @@ class LowRank:
 
 
 def fit_low_rank(
-    values: sparse.spmatrix,
+    values: Any,
     rank: int = 50,
     *,
     weights: sparse.spmatrix | None = None,
@@ -129,7 +129,7 @@ def fit_low_rank(
     Parameters
     ----------
     values
-        (n, g) expression, CSR.
+        (n, g) expression, sparse or dense; a dense one is several times as fast where most entries are there.
     rank
         Number of components; fewer where the data have fewer: at most min(n - 1, g).
     weights
@@ -164,7 +164,8 @@ def fit_low_rank(
     if values.shape[0] == 0 or rank < 0:
         raise ValueError(message("Expected rows and a rank of 0 or more", found=f"{values.shape[0]} rows, rank {rank}"))
     rng = np.random.default_rng(seed)
-    rows = sparse.csr_matrix(values if weights is None else weights)
+    rows = values if weights is None else weights
+    rows = rows if isinstance(rows, np.ndarray) else sparse.csr_matrix(rows)
     if rows.shape[0] > max_rows:
         rows = rows[np.sort(rng.choice(rows.shape[0], max_rows, replace=False))]
     rows = rows.astype(np.float32, copy=False)

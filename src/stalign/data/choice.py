@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 _GLANCE: Final = 256  # px, longer side of the thumbnail that is looked at
 _RANKS: Final = {"full": 0, "fullres": 0, "image": 0, "hires": 1, "downscaled_fullres": 2, "lowres": 3}
 _IMAGE = re.compile(r"(?:(?P<base>.*?)[_ ])?(?P<kind>fullres|full|hires|lowres|cytassist)(?:[_ ]image)?")
-_ELEMENT = re.compile(r"(?P<base>.+?)_(?:square_\d{3}um|(?:cell|nucleus)_segmentations|spots|cells|bins|labels)")
+_ELEMENT = re.compile(
+    r"(?P<base>.+?)_(?:square_\d{3}um(?:_labels)?|(?:cell|nucleus)_segmentations|spots|cells|bins|labels)"
+)
 
 
 @dataclass(frozen=True)

@@ -313,8 +313,8 @@ def _means_to_fit(
     normal: Callable[[sp.csr_matrix, NDArray[np.float64]], sp.csr_matrix],
     factor: NDArray[np.float64],
     seed: int,
-) -> sp.csr_matrix:
-    """Mean expression of niches from all over the section, times a factor each, (m, n_genes)."""
+) -> NDArray[np.float32]:
+    """Mean expression of niches from all over the section, times a factor each, (m, n_genes), most of it not 0."""
     rng, placed = np.random.default_rng(seed), usable[np.lexsort(coords[usable].T)]
     some = rng.choice(placed, min(len(placed), _FIT_NICHES), replace=False)
     pairs = niches.count(some)
@@ -325,8 +325,8 @@ def _means_to_fit(
         weights = niches.rows(rows)
         members = np.unique(weights.indices)
         weights.data *= np.repeat(factor[rows], np.diff(weights.indptr)).astype(np.float32)
-        means.append(weights[:, members] @ normal(matrix[members], totals[members]))
-    return sp.vstack(means, format="csr")
+        means.append((weights[:, members] @ normal(matrix[members], totals[members])).toarray())
+    return np.concatenate(means)
 
 
 def _sample(usable: NDArray[np.intp], coords: NDArray[np.float64], seed: int) -> NDArray[np.intp]:

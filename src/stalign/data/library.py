@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 FULL: Final = ("fullres", "full", "image")  # keys of images at the resolution of the coordinates
 _PARTS: Final = {"images", "scalefactors", "metadata"}
-_HD_BARCODE = re.compile(r"s_(\d{3})um_\d+_\d+")
+_HD_BARCODE = re.compile(r"(?:^|[^A-Za-z])s_(\d{3,})um_\d+_\d+")
 _SIZES: Final = 0.02  # relative difference between the sizes of two images and their scale factors that is a mistake
 
 
@@ -160,7 +160,7 @@ def stated(table: AnnData, rows: NDArray[np.intp], entry: Mapping[str, Any], nam
     )
     if value is None:
         value, origin = number(factors, "microns_per_pixel", where=where), "microns_per_pixel of the scale factors"
-    bin_um = number(factors, "bin_size_um", where=where) or _bin_of(table)
+    bin_um = number(factors, "bin_size_um", where=where) or _bin_of(table, rows)
     spot_px = number(factors, "spot_diameter_fullres", where=where)
     return Stated(value, origin, bin_um, spot_px, _array_of(table, rows), _image_scales(metadata, factors))
 
@@ -176,9 +176,9 @@ def _image_scales(metadata: Mapping[str, Any], factors: Mapping[str, Any]) -> tu
     return tuple(scale for scale in found if scale is not None)
 
 
-def _bin_of(table: AnnData) -> float | None:
-    """Bin size of Visium HD in µm by the barcodes, or None."""
-    found = _HD_BARCODE.match(str(table.obs_names[0])) if table.n_obs else None
+def _bin_of(table: AnnData, rows: NDArray[np.intp]) -> float | None:
+    """Bin size of Visium HD in µm by the barcode of the section's first spot, or None."""
+    found = _HD_BARCODE.search(str(table.obs_names[rows[0]])) if len(rows) else None
     return float(found.group(1)) if found else None
 
 

@@ -121,51 +121,52 @@ class Region:
         return self.data[self.element_name]
 
     @cached_property
-    def _frame(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Positions (n, 2), and the matrix from the element to the frame that they are in."""
+    def _frame(self) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+        """Positions (n, 2), the matrix from the element to their frame, and px of that per px of a stated scale."""
         own = _centres(self._element)
         ids = self.table.obs[_keys(self.table)[1]].iloc[self.rows]
         coords = own.reindex(_matched(own.index, ids, self.element_name)).to_numpy(np.float64, copy=True)
         coords[~np.isfinite(coords).all(axis=1)] = np.nan
-        if self._indices_are_centres(coords):
-            coords -= 0.5
+        known = self._where_known(coords)
+        if known is not None:
+            return known
         system = next(iter(self._systems.values()))
         if turned_scale(system, any_angle=True) is None and not self._images_fit():
             placed = coords @ system[:2, :2].T + system[:2, 2]
             if lattice(placed)[0] != "unknown":
-                return placed, system
-        return coords, np.eye(3)
+                return placed, system, _size(system)
+        return coords, np.eye(3), 1.0
 
-    def _indices_are_centres(self, coords: NDArray[np.float64]) -> bool:
-        """Whether the matrix of labels takes the index of a px for its centre, as `spatialdata.rasterize_bins` does.
+    def _where_known(
+        self, coords: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], float] | None:
+        """Frame of labels of bins that are known to lie in a coordinate system; None for other elements.
 
-        The centre of px i lies at i + 0.5. Whether the matrix means that shows where the bins are known to be: by the
-        table's own positions, or else by shapes of the same bins.
+        They are known there by the table's own positions, or else by shapes of the same bins. The matrix of labels made
+        by `spatialdata.rasterize_bins` takes the index i of a px for its centre, which lies at i + 0.5, and turns them.
         """
         from spatialdata.transformations import get_transformation
 
         usable = np.isfinite(coords).all(axis=1)
         if self.element_name not in self.data.labels or not usable.any():
-            return False
+            return None
         for system, matrix in self._systems.items():
             known = []
             if Keys.SPATIAL in self.table.obsm:
-                known = [np.asarray(self.table.obsm[Keys.SPATIAL], dtype=np.float64)[self.rows, :2]]
+                known = [(np.asarray(self.table.obsm[Keys.SPATIAL], dtype=np.float64)[self.rows, :2], 1.0)]
             for shapes in () if known else self.data.shapes.values():
                 other = get_transformation(shapes, get_all=True).get(system)
                 if other is not None and len(shapes) >= len(coords):
                     placed = affine(other)
-                    known.append(_centres(shapes).to_numpy() @ placed[:2, :2].T + placed[:2, 2])
-            size = np.sqrt(abs(np.linalg.det(matrix[:2, :2])))
-            for points in known:
+                    at = _centres(shapes).to_numpy() @ placed[:2, :2].T + placed[:2, 2]
+                    known.append((at, _size(placed)))
+            for points, size in known:
                 tree = cKDTree(points[np.isfinite(points).all(axis=1)])
-                at, beside = (
-                    tree.query((coords[usable] - by) @ matrix[:2, :2].T + matrix[:2, 2])[0] < _SAME * size
-                    for by in (0.5, 0)
-                )
-                if at.mean() > _MOST > 1 - _MOST > beside.mean():
-                    return True
-        return False
+                tried = [(coords - by) @ matrix[:2, :2].T + matrix[:2, 2] for by in (0.0, 0.5)]
+                share = [(tree.query(there[usable])[0] < _SAME * _size(matrix)).mean() for there in tried]
+                if max(share) > _MOST > 1 - _MOST > min(share):
+                    return tried[int(np.argmax(share))], matrix, size
+        return None
 
     def _images_fit(self) -> bool:
         """Whether an image lies along the axes of the element's own positions."""
@@ -196,11 +197,13 @@ class Region:
         said = stated(self.table, self.rows, self.entry, self.name)
         radius = np.median(self._element["radius"]) if "radius" in getattr(self._element, "columns", []) else None
         spot_px = said.spot_px if said.spot_px is not None or radius is None else float(2 * radius)
-        size = float(np.sqrt(abs(np.linalg.det(self._frame[1][:2, :2]))))
+        bin_um, size = said.bin_um or bin_size(self.element_name), self._frame[2]
+        if spot_px is None and bin_um is None and said.array is None and hasattr(self._element, "geometry"):
+            spot_px = float(np.median(2 * np.sqrt(self._element.geometry.area / np.pi))) or None  # of cells
         return replace(
             said,
             mpp=None if said.mpp is None else said.mpp / size,
-            bin_um=said.bin_um or bin_size(self.element_name),
+            bin_um=bin_um,
             spot_px=None if spot_px is None else spot_px * size,
         )
 
@@ -312,6 +315,11 @@ class Region:
                 hint="Set one with spatialdata.transformations.set_transformation",
             )
         )
+
+
+def _size(matrix: NDArray[np.float64]) -> float:
+    """How many times as long a matrix (3, 3) makes lengths."""
+    return float(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))
 
 
 def _centres(element: Any) -> pd.DataFrame:

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from stalign._constants import ST_PITCH_UM, ST_SPOT_UM, VISIUM_PITCH_UM, VISIUM_SPOT_UM
+from stalign._settings import logger
 from stalign._validate import message, positive, warn
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 _SAMPLE = 5000  # spots whose neighbours are looked at; more do not sharpen the estimate
 _SPOT_PER_PITCH = (0.35, 1.0)  # Visium has 0.55 to 0.7, the older arrays 0.5; others are coordinates in other px
 _ST_SPOTS, _ST_ROWS = 1934, 67  # of the larger of the two arrays, of 64 x 67 places; the other has 1,007 spots
+_STATE_BINS = "put their edge in µm into `uns['spatial'][section]['scalefactors']['bin_size_um']`"
 _TOLERANCE = 0.05  # relative difference between a stated scale and the pitch that is worth a warning
 
 
@@ -177,8 +179,8 @@ def resolve(
     -----
     UserWarning
         If a given or stated scale and the pitch of the spots differ by more than 5 %, the coordinates are in other px
-        than the stated spot diameter, or a square lattice larger than the Spatial Transcriptomics arrays has no stated
-        scale.
+        than the stated spot diameter, spots on a square lattice touch, as bins do, or a square lattice larger than the
+        Spatial Transcriptomics arrays has no stated scale.
 
     Notes
     -----
@@ -210,6 +212,11 @@ def resolve(
         value, origin = derived, f"{label} of {pitch_um:g} µm over {pitch_px:.4g} px"
         if not np.isfinite(value):
             origin = "unknown"
+        elif technology == "st" and not large:
+            logger.info(
+                "Section %r has no stated scale: its square lattice is taken for spots %g µm apart.",
+                *(library, ST_PITCH_UM),
+            )
         elif large:
             origin += ", assumed"
             warn(
@@ -217,8 +224,7 @@ def resolve(
                     f"Expected bins of a known size in section {library!r}, a square lattice larger than the Spatial "
                     f"Transcriptomics arrays ({_ST_SPOTS} spots, {_ST_ROWS} in a row)",
                     found=f"{len(coords)} spots and no stated scale; taken for spots {ST_PITCH_UM:g} µm apart",
-                    hint="If they are bins, pass `mpp=` to `pp.patches`, or put their edge in µm into "
-                    "`uns['spatial'][section]['scalefactors']['bin_size_um']`",
+                    hint=f"If they are bins, pass `mpp=` to `pp.patches`, or {_STATE_BINS}",
                 )
             )
     if np.isfinite(derived) and not _fits(value, derived):
@@ -226,16 +232,20 @@ def resolve(
             message(
                 f"Expected the scale of section {library!r} to fit the pitch of its spots",
                 found=f"{value:.4g} µm per px ({origin}), where the {label} of {pitch_um:g} µm gives {derived:.4g}",
-                hint="Check the stated scale and the units of the coordinates",
+                hint="Check the stated scale and the units of the coordinates"
+                + (f", or, if these are bins, {_STATE_BINS}" if technology == "st" else ""),
             )
         )
-    ratio = stated.spot_px / pitch_px if stated.spot_px and technology in {"visium", "st"} else _SPOT_PER_PITCH[1]
-    if not _SPOT_PER_PITCH[0] <= ratio <= _SPOT_PER_PITCH[1]:
+    ratio = stated.spot_px / pitch_px if stated.spot_px and technology in {"visium", "st"} else _SPOT_PER_PITCH[0]
+    touching = technology == "st" and _fits(ratio, 1.0)
+    if touching or not _SPOT_PER_PITCH[0] <= ratio <= _SPOT_PER_PITCH[1]:
         warn(
             message(
                 f"Expected the coordinates of section {library!r} in px of the full-resolution image",
                 found=f"spots {pitch_px:.4g} px apart, but {stated.spot_px:.4g} px wide by the scale factors",
-                hint="Divide the coordinates by the scale factor that they were multiplied with",
+                hint=f"If these are bins, side by side, {_STATE_BINS}"
+                if touching
+                else "Divide the coordinates by the scale factor that they were multiplied with",
             )
         )
     if not np.isfinite(pitch_um):

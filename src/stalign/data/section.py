@@ -127,8 +127,9 @@ class Section:
             return self.positions
         if self.technology == "hd":
             warn_of_mirror(self.positions, self.origin.stated().array, self.name)
-        pitch = self.pitch_um / self.coord_mpp
-        return inside(self.positions, self.image, self.name, self.origin.entry.get("scalefactors", {}), pitch)
+        pitch = self.pitch_um if np.isfinite(self.pitch_um) else self.spot_diameter_um
+        factors = self.origin.entry.get("scalefactors", {})
+        return inside(self.positions, self.image, self.name, factors, pitch / self.coord_mpp)
 
     @property
     def valid(self) -> NDArray[np.bool_]:

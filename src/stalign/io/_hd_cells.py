@@ -19,18 +19,27 @@ if TYPE_CHECKING:
 
 OUTLINES = {"cells": "cell_segmentations.geojson", "nuclei": "nucleus_segmentations.geojson"}
 MAPPINGS = "barcode_mappings.parquet"
+_POLYGONS = {"Polygon", "MultiPolygon"}
 _COLUMNS = ["square_002um", "cell_id", "in_nucleus"]
 
 
 def read_outlines(file: Path) -> dict[str, Any]:
-    """Read the outlines of cells or nuclei, by the name of their cell in the table."""
+    """Read the outlines of cells or nuclei, by the name of their cell in the table; only polygons count."""
     from shapely.geometry import shape
 
     try:
         features = json.loads(file.read_text(encoding="utf-8"))["features"]
-        return {f"cellid_{int(f['properties']['cell_id']):09d}-1": shape(f["geometry"]) for f in features}
+        found = {_name(f["properties"]["cell_id"]): f["geometry"] for f in features}
+        shapes = {name: shape(geometry) for name, geometry in found.items() if geometry}
+        return {name: one for name, one in shapes.items() if one.geom_type in _POLYGONS and not one.is_empty}
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise damaged(file, "the outlines of cells as Space Ranger writes them, in GeoJSON", error) from error
+
+
+def _name(cell_id: Any) -> str:
+    """Name of a cell in the table, by its number or name in the outlines."""
+    text = str(cell_id)
+    return text if text.startswith("cellid_") else f"cellid_{int(float(text)):09d}-1"
 
 
 def place_cells(table: AnnData, outlines: dict[str, Any], factors: dict[str, Any]) -> tuple[AnnData, Any]:
@@ -40,6 +49,7 @@ def place_cells(table: AnnData, outlines: dict[str, Any], factors: dict[str, Any
     table = known(table, pd.Index(outlines, dtype=object), "outlines")
     shapes = np.array([outlines[name] for name in table.obs_names], dtype=object)
     table.obsm[Keys.SPATIAL] = get_coordinates(centroid(shapes))
+    factors.pop("bin_size_um", None)  # of the squares that the cells were summed from
     factors["spot_diameter_fullres"] = float(np.median(2 * np.sqrt(area(shapes) / np.pi)))
     return table, shapes
 
@@ -78,7 +88,7 @@ def count_nuclei(matrix: Path, mappings: Path, names: list[str]) -> AnnData:
     column = pd.Index(squares.obs_names).get_indexer(pairs["square_002um"])
     row = pd.Index(names).get_indexer(pairs["cell_id"])
     both = (column >= 0) & (row >= 0)
-    if len(pairs) and not both.any():
+    if len(pairs) and names and not both.any():
         raise ValueError(
             message(
                 f"Expected {mappings} and {matrix} of one section",

@@ -11,11 +11,12 @@ from stalign._settings import logger
 from stalign._validate import message
 from stalign.data.pixels import read_file
 from stalign.io._files import listing
+from stalign.io._visium import full_scale
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_TIFF = {".tif", ".tiff", ".btf"}
+_TIFF = {".tif", ".tiff", ".btf", ".qptiff", ".svs", ".ndpi"}
 _OTHER = {".png", ".jpg", ".jpeg"}
 _LEVELS = (2, 2, 2, 2)  # each level of the full-resolution image over the next
 _CHUNK = 2048  # px, edge of the parts that are computed at a time
@@ -49,16 +50,13 @@ def read_images(
     FileNotFoundError
         If `image` is not there.
     ValueError
-        If there are several full-resolution images, or an image cannot be read.
+        If there are several full-resolution images, one is of another shape than the images that Space Ranger made of
+        it, or an image cannot be read.
     """
     from spatialdata.transformations import Identity, Scale
 
     found: dict[str, Any] = {}
-    full = _full(root, image)
-    if full is None:
-        logger.info("There is no full-resolution image in %s; pass its path as `image=` to use it.", root)
-    else:
-        found[f"{library}_full_image"] = _element(_pixels(full), {library: Identity()}, scale_factors=_LEVELS)
+    full, smaller = _full(root, image), {}
     for key in ("hires", "lowres"):
         files = [place / f"tissue_{key}_image.png" for place in (root / "spatial", where / "spatial")]
         file = next((file for file in files if file.is_file()), None)
@@ -66,16 +64,24 @@ def read_images(
             continue
         grow = 1 / float(factors[f"tissue_{key}_scalef"])
         placed = {f"{library}_downscaled_{key}": Identity(), library: Scale([grow, grow], axes=("x", "y"))}
-        found[f"{library}_{key}_image"] = _element(read_file(file), placed)
-    return found
+        smaller[key] = read_file(file)
+        found[f"{library}_{key}_image"] = _element(smaller[key], placed)
+    if full is None:
+        logger.info("There is no full-resolution image in %s; pass its path as `image=` to use it.", root)
+        return found
+    pixels = _pixels(full)
+    shrink = 1 / full_scale(full, smaller, dict(factors))
+    at = Identity() if shrink == 1 else Scale([shrink, shrink], axes=("x", "y"))
+    return {f"{library}_full_image": _element(pixels, {library: at}, scale_factors=_LEVELS), **found}
 
 
 def _full(root: Path, image: str | Path | None) -> Path | None:
     if image is not None:
         file = Path(image).expanduser().resolve()
         if not file.is_file():
-            there = listing(file.parent)
-            raise FileNotFoundError(message("Expected an image file", found=f"nothing at {file}", available=there))
+            there = listing(file if file.is_dir() else file.parent)
+            found = f"{'the folder' if file.is_dir() else 'nothing at'} {file}"
+            raise FileNotFoundError(message("Expected an image file", found=found, available=there))
         return file
     groups = (root / "microscope_image").glob("*"), root.glob("tissue_image.*"), root.glob("*_tissue_image.*")
     for group in groups:

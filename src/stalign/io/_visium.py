@@ -92,7 +92,7 @@ def read_visium(
     """
     root = _outs(folder(path))
     spatial = root / "spatial"
-    hint = "`stalign.io.read_visium_hd` reads the bins of Visium HD" if (root / "binned_outputs").is_dir() else ""
+    hint = "`stalign.io.read_visium_hd` reads the bins and cells of Visium HD" if _of_hd(root) else ""
     factors_file = first(
         spatial, ["scalefactors_json.json", "scalefactors_json.json.gz"], what="the scale factors", hint=hint
     )
@@ -127,6 +127,12 @@ def read_visium(
     return adata
 
 
+def _of_hd(root: Path) -> bool:
+    """Whether a folder is of Visium HD, and not one of its folders of bins."""
+    names = ("binned_outputs", "segmented_outputs")
+    return root.name in names or any(p.is_dir() for name in (*names, "square_*um") for p in root.glob(name))
+
+
 def _outs(root: Path) -> Path:
     """Find the folder that holds `spatial`: this one, the one above, or the only one below."""
     if root.name == "spatial" and any(root.glob("scalefactors_json.json*")):
@@ -141,7 +147,9 @@ def _outs(root: Path) -> Path:
                 f"Expected one section in {root}",
                 found=f"{len(found)} folders with `spatial`",
                 available=[path.relative_to(root) for path in found],
-                hint="Pass one of them",
+                hint="Pass one of them, or Visium HD to `stalign.io.read_visium_hd`"
+                if _of_hd(root)
+                else "Pass one of them",
             )
         )
     return found[0] if found else root
@@ -243,7 +251,7 @@ def _images(entry: dict[str, Any], spatial: Path, image: str | Path) -> None:
             logger.warning("The %s image is left out. %s", key, error)
     entry["metadata"]["image_key"] = use
     if full is not None:
-        factors["tissue_fullres_scalef"] = _full_scale(full, images, factors)
+        factors["tissue_fullres_scalef"] = full_scale(full, images, factors)
         put_image(entry, "fullres", full, hint="Pass another image as `image=`")
 
 
@@ -260,7 +268,7 @@ def _full_resolution(image: str | Path) -> Path | None:
     )
 
 
-def _full_scale(full: Path, images: dict[str, Any], factors: dict[str, Any]) -> float:
+def full_scale(full: Path, images: dict[str, Any], factors: dict[str, Any]) -> float:
     """Px of the file per px of the full-resolution image, from the image that Space Ranger made of it."""
     shape = image_size(full, hint="Pass another image as `image=`")
     key = next((key for key in ("hires", "lowres") if key in images and f"tissue_{key}_scalef" in factors), None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ import pandas as pd
 from stalign._constants import LIBRARY, Keys
 from stalign._settings import logger
 from stalign._validate import message
-from stalign.io._files import folder, listing
+from stalign.io._files import folder, listing, read_json, scale_factors
 from stalign.io._hd_cells import MAPPINGS, OUTLINES, count_nuclei, place_cells, read_outlines
 from stalign.io._hd_images import read_images
 from stalign.io._hd_tables import counts, damaged, known
@@ -97,7 +96,7 @@ def read_visium_hd(
         expected = "Expected `cells` to be True, False or 'nuclei'"
         raise ValueError(message(expected, found=repr(cells)))
     root = _outs(folder(path))
-    library = _element_name(library_id or _library(root))
+    library = _element_name(str(library_id or _library(root)))
     if cells:
         name, where = ("nucleus" if cells == "nuclei" else "cell") + "_segmentations", root / "segmented_outputs"
         table, shapes, factors, nuclei = _cells(root, where, nuclei=cells == "nuclei")
@@ -105,7 +104,7 @@ def read_visium_hd(
     else:
         name, where = f"square_{bin_size:03d}um", _bins(root, int(bin_size))
         _require(where, _BINS, cells=False)
-        table, factors, nuclei = counts(where / _BINS[0]), _json(where / _FACTORS), {}
+        table, factors, nuclei = counts(where / _BINS[0]), _factors(where), {}
         if factors.get("bin_size_um", bin_size) != bin_size:
             found = f"{factors['bin_size_um']:g} in {where / _FACTORS}"
             raise ValueError(message(f"Expected bins of {bin_size} µm by the scale factors", found=found))
@@ -125,10 +124,14 @@ def read_visium_hd(
 
 def _outs(root: Path) -> Path:
     """Find the folder with the bins, or say what else this one is."""
-    for place in (root, root / "outs"):
+    above = [root.parent] if root.name in {"binned_outputs", "segmented_outputs"} else []
+    for place in (*above, root, root / "outs"):
         if (place / "binned_outputs").is_dir() or (place / "segmented_outputs").is_dir() or _sizes(place):
             return place
-    hint = "Pass the `outs` folder of Space Ranger"
+    packed = [
+        name for name in listing(root) if re.fullmatch(r"(binned|segmented)_outputs\.(tar|tar\.gz|tgz|zip)", name)
+    ]
+    hint = f"Unpack {' and '.join(packed)}" if packed else "Pass the `outs` folder of Space Ranger"
     if (root / "filtered_feature_bc_matrix.h5").is_file() and (root / "spatial").is_dir():
         above = root.parent.parent if root.parent.name == "binned_outputs" else root.parent
         hint = "`stalign.io.read_visium` reads a folder of spots"
@@ -146,7 +149,7 @@ def _sizes(where: Path) -> list[str]:
 
 def _bins(root: Path, bin_size: int) -> Path:
     where = root / "binned_outputs"
-    where = where if where.is_dir() else root
+    where = where if _sizes(where) or not _sizes(root) else root
     name, sizes = f"square_{bin_size:03d}um", _sizes(where)
     if name not in sizes:
         hint = "`stalign.pp.rebin` makes larger bins of smaller ones" if sizes else ""
@@ -187,11 +190,8 @@ def _element_name(library: str) -> str:
     return re.sub(r"[^\w.-]", "_", library, flags=re.ASCII).lstrip("_.-") or LIBRARY
 
 
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise damaged(file, "the scale factors as Space Ranger writes them, in JSON", error) from error
+def _factors(where: Path) -> dict[str, Any]:
+    return scale_factors(read_json(where / _FACTORS), str(where / _FACTORS))
 
 
 def _place_bins(table: AnnData, file: Path) -> tuple[AnnData, Any]:
@@ -220,7 +220,7 @@ def _cells(root: Path, where: Path, *, nuclei: bool) -> tuple[AnnData, Any, dict
     """Cells or nuclei: their table, outlines and scale factors; and, of cells, the outlines of their nuclei."""
     if not nuclei:
         _require(where, _CELLS, cells=True)
-        factors, file = _json(where / _FACTORS), where / OUTLINES["nuclei"]
+        factors, file = _factors(where), where / OUTLINES["nuclei"]
         table, shapes = place_cells(counts(where / _CELLS[0]), read_outlines(where / _CELLS[1]), factors)
         found = read_outlines(file) if file.is_file() else {}
         return table, shapes, factors, {name: found[name] for name in table.obs_names if name in found}
@@ -228,7 +228,7 @@ def _cells(root: Path, where: Path, *, nuclei: bool) -> tuple[AnnData, Any, dict
     _require(root, (MAPPINGS,), cells=True)
     squares = _bins(root, 2)
     _require(squares, _BINS[:1], cells=False)
-    factors, outlines = _json(where / _FACTORS), read_outlines(where / OUTLINES["nuclei"])
+    factors, outlines = _factors(where), read_outlines(where / OUTLINES["nuclei"])
     table = count_nuclei(squares / _BINS[0], root / MAPPINGS, list(outlines))
     return *place_cells(table, outlines, factors), factors, {}
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from stalign._constants import Keys
 from stalign._settings import logger
-from stalign._validate import message
+from stalign._validate import message, whole
 from stalign.data import open_sections
 from stalign.data.slots import write
 from stalign.data.table import is_spatialdata, read_counts, table_of
@@ -81,12 +81,12 @@ def rebin(
     Raises
     ------
     TypeError
-        If `data` is neither AnnData nor SpatialData.
+        If `data` is neither AnnData nor SpatialData, or `min_counts` is no whole number.
     KeyError
         If columns, layer or table are not there, or several sections are not told apart.
     ValueError
-        If the spots are no bins of a stated size, `um` is no multiple of it, a row or column of the array is no whole
-        number, or a SpatialData's table annotates no shapes or several.
+        If the spots are no bins of a stated size, `um` is no multiple of it, `min_counts` is below 1, a row or column
+        of the array is no whole number, or a SpatialData's table annotates no shapes or several.
 
     Examples
     --------
@@ -100,6 +100,7 @@ def rebin(
     """
     if isinstance(um, bool) or not isinstance(um, Integral) or um < 1:
         raise ValueError(message("Expected `um` to be a whole number of µm", found=repr(um)))
+    whole(min_counts, name="min_counts", least=1)
     table, name = table_of(data, table_key), f"square_{um:03d}um"
     missing = [column for column in _ARRAY if column not in table.obs]
     if missing:
@@ -206,7 +207,7 @@ def _summed(table: AnnData, parents: pd.DataFrame, *, layer: str | None, min_cou
             "array_col": new["column"].to_numpy(),
             "in_tissue": np.ones(len(new), dtype=np.int64),
             Keys.N_BINS: np.bincount(index, minlength=len(new)),
-            Keys.HAS_COUNTS: np.asarray(summed.sum(axis=1)).ravel() >= max(min_counts, 1),
+            Keys.HAS_COUNTS: np.asarray(summed.sum(axis=1)).ravel() >= min_counts,
         },
         index=pd.Index(new["parent"].astype(str).to_numpy()),
     )
@@ -248,6 +249,10 @@ def _with_squares(
     regions = list(names.unique())
     if len(regions) > 1:
         raise ValueError(message("Expected a table of one section", found=f"{len(regions)}", available=regions))
+    if regions[0] not in data.shapes:
+        hint = "Read the section with `stalign.io.read_visium_hd`, or without `annotate_table_by_labels=True`"
+        expected, found = "Expected a table that annotates squares", f"{regions[0]!r}, which is no element of shapes"
+        raise ValueError(message(expected, found=found, available=data.shapes, hint=hint))
     region = _renamed(regions[0], name)
     region = region if region != regions[0] else f"{regions[0]}_{name}"
     new.obs["location_id"] = np.arange(new.n_obs)
