@@ -19,17 +19,10 @@ from stalign.data import Vocabulary, table_of
 from stalign.models.checkpoint import Checkpoint, load, save
 from stalign.models.weights import load_weights
 from stalign.train.callbacks import MONITOR, Best, Timing
-from stalign.train.config import (
-    AugmentConfig,
-    DataConfig,
-    OptimConfig,
-    RunConfig,
-    SamplerConfig,
-    SectionSpec,
-    TrainConfig,
-)
+from stalign.train.config import DataConfig, SectionSpec, TrainConfig
 from stalign.train.frozen import with_features
 from stalign.train.held_out import hold_out
+from stalign.train.options import AugmentConfig, OptimConfig, RunConfig, SamplerConfig
 from stalign.train.placement import place
 from stalign.train.run import wire
 from stalign.train.slides import Slide

@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console, errors = Console(), Console(stderr=True)
     try:
         require("lightning.pytorch", purpose="Training")
-        from stalign.train.parse import load_config
+        from stalign.train.recipes import load_config
 
         config = load_config(given.config, given.overrides)
         from stalign.train._fit import first_process, fit

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from stalign.models.config import TimmEncoder
+from stalign.models.branches import TimmEncoder
 from stalign.models.losses import AlignmentLoss, shared_niches
 from stalign.train.augment import augment
 from stalign.train.ranks import joined, several, widest
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from stalign.models.batch import Outputs
     from stalign.models.config import LossConfig
     from stalign.models.network import STAlign
-    from stalign.train.config import OptimConfig
     from stalign.train.dataset import StepBatch
+    from stalign.train.options import OptimConfig
 
 
 class AlignModule(TrainingModule):

@@ -19,7 +19,7 @@ from stalign._validate import message
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stalign.train.config import RunConfig
+    from stalign.train.options import RunConfig
 
 
 @dataclass(frozen=True)

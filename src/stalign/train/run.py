@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from stalign._validate import message, one_of
-from stalign.models.config import BRANCHES, Features, TimmEncoder
+from stalign.models.branches import Features, TimmEncoder
+from stalign.models.config import BRANCHES
 from stalign.models.network import STAlign
 from stalign.models.pretrained import start_from_pretrained
 from stalign.train.callbacks import DIVERGED

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from stalign.train.config import SamplerConfig
+    from stalign.train.options import SamplerConfig
 
     Piece = tuple[int, NDArray[np.intp]]
 

@@ -15,7 +15,7 @@ from stalign.train.schedules import Schedule
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from stalign.train.config import OptimConfig
+    from stalign.train.options import OptimConfig
 
 
 class StepInput(Protocol):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from stalign.train.config import RunConfig
+    from stalign.train.options import RunConfig
     from stalign.train.placement import Placement
     from stalign.train.source import StepData
     from stalign.train.steps import TrainingModule
