@@ -22,7 +22,7 @@ from stalign.core.clustering import GMM
 from stalign.models import STAlign
 from stalign.models.checkpoint import Checkpoint
 from stalign.train.model import model_config
-from stalign.train.parse import load_config
+from stalign.train.recipes import load_config
 from stalign.train.run import wire
 from stalign.train.slides import as_slides
 from stalign.train.store import open_store

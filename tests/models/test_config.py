@@ -90,3 +90,51 @@ def test_paper_sizes():
     assert ST_ALIGN.niche_image == Features(dim=1024)
     assert ST_ALIGN.niche_gene.width * ST_ALIGN.n_tokens == 4384
     assert MINI.flat == MINI.head.out == 512
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (("input", "spot_pxx"), 3, "Expected a known key in `config.input`. Found: 'spot_pxx'.*Did you mean 'spot_px'"),
+        (("spot_image", "chanels"), 3, "Expected a known key in `config.spot_image`.*Did you mean 'channels'"),
+        (("spot_image", "kind"), "convv", "`config.spot_image.kind` to be one of.*'convv'.*'conv', 'timm', 'features'"),
+        (("spot_image", "kind"), "features", "`config.spot_image`"),
+        (
+            ("spot_gene", "width"),
+            4.5,
+            r"`config.spot_gene.width` to be int. Found: 4.5 \(float\). width: length of a gene",
+        ),
+        (("input", "niche_um"), -1, r"`config.input.niche_um` to be above 0. Found: -1. niche_um: side.*\[µm\]"),
+        (("input", "mean"), [0.1, "x", 0.1], r"`config.input.mean\[1\]` to be float. Found: 'x'"),
+        (("dropout",), float("nan"), "`config.dropout` to be finite"),
+        (("head",), 3, "`config.head` to be a table of keys and values. Found: 3"),
+        (("spot_image",), None, "`config.spot_image` to be a table of keys and values. Found: None"),
+        (("kind",), "hibio", "`config.kind` to be one of those available. Found: 'hibio'. Available: 'st-align'"),
+    ],
+)
+def test_says_where_what_was_expected_and_what_was_found(path, value, said):
+    data = MINI.to_dict()
+    part = data
+    for key in path[:-1]:
+        part = part[key]
+    part[path[-1]] = value
+    with pytest.raises(ValueError, match=said):
+        ModelConfig.from_dict(data)
+
+
+def test_classes_say_what_is_wrong_and_what_their_keys_are():
+    with pytest.raises(ValueError, match="Expected `temperature` to be above 0. Found: -1"):
+        LossConfig(temperature=-1)
+    with pytest.raises(ValueError, match="Expected the key `out` in the configuration"):
+        Head(3)
+    with pytest.raises(ValueError, match="Expected `hidden` to be int. Found: 'x'"):
+        Head("x", 3)
+    with pytest.raises(AttributeError):
+        LossConfig().temperature = 3
+    assert "\n    temperature\n        τ of eq. 10" in LossConfig.__doc__
+
+
+def test_a_file_of_before_kinds_of_networks_is_read():
+    data = MINI.to_dict()
+    del data["kind"]
+    assert ModelConfig.from_dict(data) == MINI

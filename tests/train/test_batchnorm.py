@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -9,19 +11,22 @@ from stalign.models.network import STAlign
 from stalign.train import trainer
 from stalign.train.batchnorm import SharedBatchNorm, SharedStatistics
 from stalign.train.config import RunConfig
+from stalign.train.placement import place
 
 
 def kinds(network):
     return {type(m) for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
 
 
-def test_gpus_take_the_batch_norm_of_torch_and_others_ours(monkeypatch):
+def test_gpus_take_the_batch_norm_of_torch_and_others_ours():
     two = RunConfig(accelerator="cpu", devices=2)
-    assert [type(p) for p in trainer._batch_norm(two)["plugins"]] == [SharedStatistics]
-    assert trainer._batch_norm(RunConfig(accelerator="cpu", devices=2, sync_batchnorm=False)) == {}
-    assert trainer._batch_norm(RunConfig(accelerator="cpu", devices=1)) == {}
-    monkeypatch.setattr(trainer, "_on_cuda", lambda _: True)
-    assert trainer._batch_norm(two) == {"sync_batchnorm": True}
+    assert [type(p) for p in trainer._batch_norm(two, place(two))["plugins"]] == [SharedStatistics]
+    for other in (
+        RunConfig(accelerator="cpu", devices=2, sync_batchnorm=False),
+        RunConfig(accelerator="cpu", devices=1),
+    ):
+        assert trainer._batch_norm(other, place(other)) == {}
+    assert trainer._batch_norm(two, replace(place(two), on_cuda=True)) == {"sync_batchnorm": True}
 
 
 @pytest.mark.parametrize("config", [MINI, ST_ALIGN], ids=lambda c: c.name)

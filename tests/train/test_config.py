@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from stalign.models.schema import build, update
 from stalign.train.config import AugmentConfig, SectionSpec, TrainConfig
-from stalign.train.parse import build, load_config, override, update
+from stalign.train.recipes import load_config, override
 
 
 def test_reads_toml_with_overrides(tmp_path):

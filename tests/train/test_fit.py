@@ -35,7 +35,7 @@ from stalign.train import fit
 from stalign.train.callbacks import found
 from stalign.train.config import SectionSpec, TrainConfig
 from stalign.train.module import AlignModule
-from stalign.train.parse import build
+from stalign.models.schema import build
 from stalign.train.slides import Slide
 
 torch.set_num_threads(1)

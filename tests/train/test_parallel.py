@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 import stalign as st
 from stalign.train.batchnorm import SharedStatistics
 from stalign.train.config import SectionSpec, TrainConfig
-from stalign.train.parse import build
+from stalign.models.schema import build
 from stalign.train.dataset import SpotDataset
 from stalign.train.loaders import make_sampler
 from stalign.train.run import assemble
@@ -152,23 +152,24 @@ def toml(values):
 
 def test_several_processes_bear_batches_without_images():
     from stalign.train.config import RunConfig
-    from stalign.train.placement import placement, world_size
+    from stalign.train.placement import place
 
-    assert placement(RunConfig(accelerator="cpu", devices=1))["strategy"] == "auto"
-    assert placement(RunConfig(accelerator="cpu", devices=2))["strategy"] == "ddp_find_unused_parameters_true"
-    assert placement(RunConfig(accelerator="cpu", devices=2, strategy="fsdp"))["strategy"] == "fsdp"
-    assert world_size(RunConfig(accelerator="cpu", devices=2, num_nodes=3)) == 6
+    assert place(RunConfig(accelerator="cpu", devices=1)).arguments["strategy"] == "auto"
+    two = place(RunConfig(accelerator="cpu", devices=2))
+    assert two.arguments["strategy"] == "ddp_find_unused_parameters_true"
+    assert place(RunConfig(accelerator="cpu", devices=2, strategy="ddp")).arguments["strategy"] == "ddp"
+    assert place(RunConfig(accelerator="cpu", devices=2, num_nodes=3)).world_size == 6
 
 
 def test_torchrun_says_how_many_processes_there_are(monkeypatch):
     from stalign.train.config import RunConfig
-    from stalign.train.placement import placement, world_size
+    from stalign.train.placement import place
 
     for name, value in {
         "TORCHELASTIC_RUN_ID": "1", "RANK": "0", "LOCAL_RANK": "0", "GROUP_RANK": "0", "WORLD_SIZE": "6",
         "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1",
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
-    found = placement(RunConfig(accelerator="cpu"))
-    assert (found["devices"], found["num_nodes"]) == (2, 3)
-    assert world_size(RunConfig(accelerator="cpu")) == 6
+    found = place(RunConfig(accelerator="cpu"))
+    assert (found.arguments["devices"], found.arguments["num_nodes"]) == (2, 3)
+    assert found.world_size == 6

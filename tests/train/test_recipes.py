@@ -3,15 +3,17 @@ from __future__ import annotations
 import re
 import tomllib
 from dataclasses import MISSING, fields, is_dataclass
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
 
 from stalign.models.config import ST_ALIGN, InputSpec, LossConfig, ModelConfig
 from stalign.models.network import n_parameters_of
+from stalign.models.schema import build
 from stalign.train.config import SectionSpec, TrainConfig
 from stalign.train.model import model_config
-from stalign.train.parse import build, load_config
+from stalign.train.recipes import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -48,6 +50,13 @@ def test_the_example_in_the_docs_is_valid():
     text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
     config = build(TrainConfig, tomllib.loads(re.search(r"```toml\n(.*?)```", text, re.DOTALL).group(1)))
     assert len(config.data.sections) == 3
+
+
+def test_the_page_of_keys_is_made_from_the_classes():
+    spec = spec_from_file_location("training_keys", ROOT / "docs" / "_ext" / "training_keys.py")
+    made = module_from_spec(spec)
+    spec.loader.exec_module(made)
+    assert made.page() == made.PAGE.read_text(encoding="utf-8"), "run python docs/_ext/training_keys.py"
 
 
 def _documented():

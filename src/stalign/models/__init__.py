@@ -3,21 +3,9 @@
 from __future__ import annotations
 
 from stalign.models.batch import Batch, Outputs
+from stalign.models.branches import AEGene, ConvEncoder, Features, GeneTable, TimmEncoder
 from stalign.models.checkpoint import Checkpoint, load, save
-from stalign.models.config import (
-    CONFIGS,
-    MINI,
-    ST_ALIGN,
-    AEGene,
-    ConvEncoder,
-    Features,
-    GeneTable,
-    Head,
-    InputSpec,
-    LossConfig,
-    ModelConfig,
-    TimmEncoder,
-)
+from stalign.models.config import CONFIGS, MINI, ST_ALIGN, Head, InputSpec, LossConfig, ModelConfig
 from stalign.models.losses import AlignmentLoss, info_nce, shared_niches
 from stalign.models.network import Level, STAlign, n_parameters, n_parameters_of
 from stalign.models.weights import REGISTRY, Weights, load_weights

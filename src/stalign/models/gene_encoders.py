@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from stalign._validate import message
 from stalign.models.attention import Block
-from stalign.models.config import AEGene, Features, GeneTable
+from stalign.models.branches import AEGene, Features, GeneTable
 from stalign.models.tokens import Tokens
 
 if TYPE_CHECKING:
-    from stalign.models.config import GeneSpec, ModelConfig
+    from stalign.models.branches import GeneSpec
+    from stalign.models.config import ModelConfig
 
 
 class GeneEncoder(Protocol):

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from stalign._validate import message
-from stalign.models.config import ConvEncoder, Features, TimmEncoder
+from stalign.models.branches import ConvEncoder, Features, TimmEncoder
 from stalign.models.stages import Stages
 from stalign.models.tokens import Tokens
 
 if TYPE_CHECKING:
-    from stalign.models.config import ImageSpec, ModelConfig
+    from stalign.models.branches import ImageSpec
+    from stalign.models.config import ModelConfig
 
 
 class ImageEncoder(Protocol):

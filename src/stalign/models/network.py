@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from stalign._validate import message, one_of
 from stalign.models.batch import Batch, Outputs, required
-from stalign.models.config import AEGene, GeneTable, TimmEncoder
+from stalign.models.branches import AEGene, GeneTable, TimmEncoder
 from stalign.models.fusion import Fusion
 from stalign.models.gene_encoders import Table, from_basis, gene_encoder, orthonormal
 from stalign.models.heads import ProjectionHead, ResidualHead
@@ -18,7 +18,8 @@ from stalign.models.image_encoders import BackboneEncoder, image_encoder, standa
 if TYPE_CHECKING:
     from typing import Self
 
-    from stalign.models.config import GeneSpec, ImageSpec, ModelConfig
+    from stalign.models.branches import GeneSpec, ImageSpec
+    from stalign.models.config import ModelConfig
 
 LEVELS = ("spot", "niche")
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from stalign._validate import message
-from stalign.models.config import BRANCHES, TimmEncoder
+from stalign.models.branches import TimmEncoder
+from stalign.models.config import BRANCHES
 from stalign.models.stages import Stages
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from stalign.train.clip import ClipConfig, fit_clip
     from stalign.train.config import SectionSpec, TrainConfig
     from stalign.train.curate import curate_hest, curate_stimage
-    from stalign.train.parse import load_config
+    from stalign.train.recipes import load_config
 
 _HOMES = {
     "ClipConfig": "clip",
@@ -26,7 +26,7 @@ _HOMES = {
     "fit": "_fit",
     "fit_clip": "clip",
     "history": "_history",
-    "load_config": "parse",
+    "load_config": "recipes",
 }
 __all__ = [
     "ClipConfig",

@@ -11,26 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import EarlyStopping
 
 from stalign._settings import logger, seed_of, settings
 from stalign._validate import message, one_of
 from stalign.data import Vocabulary, table_of
 from stalign.models.checkpoint import Checkpoint, load, save
 from stalign.models.weights import load_weights
-from stalign.train.callbacks import Best, Timing
-from stalign.train.config import (
-    AugmentConfig,
-    DataConfig,
-    OptimConfig,
-    RunConfig,
-    SamplerConfig,
-    SectionSpec,
-    TrainConfig,
-)
+from stalign.train.callbacks import MONITOR, Best, Timing
+from stalign.train.config import DataConfig, SectionSpec, TrainConfig
 from stalign.train.frozen import with_features
 from stalign.train.held_out import hold_out
-from stalign.train.placement import placement, probe
-from stalign.train.run import Run, wire
+from stalign.train.options import AugmentConfig, OptimConfig, RunConfig, SamplerConfig
+from stalign.train.placement import place
+from stalign.train.run import wire
 from stalign.train.slides import Slide
 from stalign.train.store import open_store
 from stalign.train.trainer import check_folder, interruptible, make_trainer, own_randomness
@@ -43,6 +37,7 @@ if TYPE_CHECKING:
 
     from stalign.train.loaders import Split
     from stalign.train.store import StoredSection
+    from stalign.train.trainer import Run
 
 _ANCHOR = 0.02  # as in configs/stalign-mini.toml: at 1, the losses bend the space of genes, and domains are lost
 _DIVERGED = "Lower `lr`, or raise `batch_size` or `temperature`"
@@ -177,7 +172,7 @@ def finetune(
     if out is not None:
         check_folder(Path(out).expanduser())
     try:
-        probe(placement(RunConfig(**_device())))
+        placement = place(RunConfig(**_device()))
     except ValueError as error:
         expected, found = "Expected `settings.device` to be a device of this machine", repr(settings.device)
         raise ValueError(message(expected, found=found)) from error
@@ -219,7 +214,8 @@ def finetune(
             branches = ("spot_image", "niche_image")
             store.sections = [with_features(s, network, branches) for s in store.sections]
         train, validation, parts = _hold_out(store.sections, held_out, seed)
-        run = wire(config, store, network.train(), train, validation, loss=loss, advice=_DIVERGED)
+        more: dict[str, Any] = {"placement": placement, "loss": loss, "advice": _DIVERGED}
+        run = wire(config, store, network.train(), train, validation, **more)
         best = _train(run, patience=patience, max_seconds=seconds)
     record = {
         "weights": before.config.name,
@@ -245,13 +241,16 @@ def finetune(
 
 def _train(run: Run, *, patience: int, max_seconds: float) -> Best:
     """Train until the held-out loss stops falling or Ctrl-C comes, and put the best state back."""
-    best = Best(patience=patience)
+    best = Best()
+    # Not at the end of the one epoch; a loss that is not finite is no better one, but no reason to stop either.
+    stop = EarlyStopping(MONITOR, patience=patience, check_on_train_epoch_end=False, check_finite=False)
     with tempfile.TemporaryDirectory() as folder:
         limit = {"max_time": {"seconds": max_seconds}} if np.isfinite(max_seconds) else {}
-        trainer = make_trainer(run, callbacks=[best, Timing()], loggers=[], out=Path(folder), **limit)
+        trainer = make_trainer(run, callbacks=[best, stop, Timing()], loggers=[], out=Path(folder), **limit)
         with interruptible():
             trainer.validate(run.module, datamodule=run.data, verbose=False)
         best.first = best.value
+        stop.best_score = torch.tensor(best.first)
         try:
             with interruptible():
                 trainer.fit(run.module, datamodule=run.data)

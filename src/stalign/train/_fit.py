@@ -2,39 +2,25 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only
 
-from stalign._settings import logger
 from stalign._validate import message
 from stalign.models.checkpoint import CONFIG_FILE, save
-from stalign.train._history import COLUMNS, history
-from stalign.train.callbacks import Checkpoints, EndsAtOnce, Timing, found, latest
-from stalign.train.files import write_text
+from stalign.train._history import history
+from stalign.train.callbacks import found
+from stalign.train.loop import first_process, train
 from stalign.train.run import assemble
-from stalign.train.trainer import check_folder, interruptible, make_trainer, own_randomness, own_threads
+from stalign.train.trainer import check_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from stalign.train.config import TrainConfig
-    from stalign.train.run import Run
-
-
-@dataclass(frozen=True)
-class _Last:
-    """The last sound checkpoint: its file, its step and what it recorded of its run."""
-
-    path: Path
-    step: int
-    run: dict[str, Any]
+    from stalign.train.run import SectionRun
 
 
 def fit(slides: Iterable[Any] | None, config: TrainConfig, *, resume: bool = False) -> Path:
@@ -100,29 +86,13 @@ def fit(slides: Iterable[Any] | None, config: TrainConfig, *, resume: bool = Fal
         some = " and ".join(name for name in there if there[name])
         raise FileExistsError(message(f"Expected no run in {str(out)!r}", found=some, hint=hint))
     check_folder(out)
-    last = _last(folder) if resume else None
-    with own_threads(_threads(last)), own_randomness(), interruptible():
-        run = assemble(slides, config)
-        ckpt = _resumed(run, last) if last is not None else None
-        if first_process():
-            write_text(out / "manifest.csv", run.store.manifest().to_csv(index=False))
-            write_text(out / "config.json", json.dumps(config.to_dict(), indent=1) + "\n")
-        timing = Timing()
-        checkpoints = Checkpoints(folder, every=config.run.checkpoint_every, keep=config.run.keep)
-        trainer = make_trainer(run, callbacks=[checkpoints, timing, EndsAtOnce()], loggers=_loggers(config), out=out)
-        if ckpt is not None and run.data.start >= run.steps:
-            logger.info("The run has ended; its weights are written again.")
-            content = torch.load(ckpt, map_location="cpu", weights_only=True)
-            run.module.load_state_dict(content["state_dict"])
-        else:
-            trainer.fit(run.module, datamodule=run.data, ckpt_path=ckpt, weights_only=True)
-    if trainer.is_global_zero:
+    run = train(lambda: assemble(slides, config), out, resume=resume)
+    if first_process():
         export(run, out / "weights", metrics=_losses(out))
-        logger.info("Trained %d steps, %.0f spots per second: %s.", run.steps, timing.rate, out / "weights")
     return out / "weights"
 
 
-def export(run: Run, folder: Path, *, metrics: dict[str, float]) -> Path:
+def export(run: SectionRun, folder: Path, *, metrics: dict[str, float]) -> Path:
     """Write the weights of a run.
 
     Parameters
@@ -175,83 +145,3 @@ def _losses(out: Path) -> dict[str, float]:
         return {}
     means = log.tail(-(-len(log) // 10)).mean()
     return {name: float(means[name]) for name in means.index if "/" in name and np.isfinite(means[name])}
-
-
-def _last(folder: Path) -> _Last | None:
-    """Find the last sound checkpoint, and keep what it says of its run but not its weights."""
-    found = latest(folder)
-    if found is None:
-        logger.info("No checkpoint in %s; starting from the beginning.", folder)
-        return None
-    path, content = found
-    return _Last(path, int(content["global_step"]), content.get("stalign", {}))
-
-
-def _threads(last: _Last | None) -> int:
-    """Return how many threads a run computes with: those of the run that it goes on with, else the caller's."""
-    here = torch.get_num_threads()
-    number = int(last.run.get("threads", here)) if last is not None else here
-    if number != here:
-        logger.info("Going on with %d torch threads, as before, rather than the %d of this process.", number, here)
-    return number
-
-
-def _resumed(run: Run, last: _Last) -> Path:
-    """See that a checkpoint is of this run, and let the run go on from its step."""
-    path, before, now = last.path, last.run, run.module.fingerprint
-    different = [
-        _changed(before.get(key), now[key]) if key == "sections" else _difference(before.get(key), now[key], key)
-        for key in now
-        if before.get(key) != now[key]
-    ]
-    if different:
-        hint = "Resume with the configuration and sections of that run, or start in another `out`"
-        raise ValueError(message(f"Expected {str(path)!r} to be of this run", found="; ".join(different), hint=hint))
-    run.data.start = last.step
-    logger.info("Going on from step %d of %d.", run.data.start, run.steps)
-    return path
-
-
-def _changed(before: Any, now: list[list[Any]]) -> str:
-    """Name the first section that a run has no more, has anew, or that holds something else."""
-    known = {name: (spots, parts) for name, spots, parts in before or []}
-    for name, spots, parts in now:
-        if name not in known:
-            return f"a section {name!r} that was not there"
-        was, old = known.pop(name)
-        kinds = [kind for kind in {**old, **parts} if old.get(kind) != parts.get(kind)] if isinstance(old, dict) else []
-        if was != spots:
-            return f"section {name!r} had {was} spots and has {spots}"
-        if kinds:
-            return f"section {name!r} has other {', '.join(kinds)}"
-    return f"no section {next(iter(known))!r} any more" if known else "sections in another order or of another version"
-
-
-def _difference(before: Any, now: Any, where: str) -> str:
-    """Name the first key in which two nested values differ."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in {**before, **now}:
-            if before.get(key) != now.get(key):
-                return _difference(before.get(key), now.get(key), f"{where}.{key}")
-    if isinstance(before, list) and isinstance(now, list):
-        return f"{where} differs"
-    return f"{where} was {before!r} and is {now!r}"
-
-
-def _loggers(config: TrainConfig) -> list[Any]:
-    out = Path(config.out)
-    n_starts = len(list((out / "logs").glob("start-*")))
-    csv = CSVLogger(out, name="logs", version=f"start-{n_starts}", flush_logs_every_n_steps=config.run.log_every)
-    if first_process():
-        csv.experiment.metrics_keys = list(COLUMNS)  # so that a new column never makes it write the file anew
-    return [csv, TensorBoardLogger(out, name="tensorboard", version="")] if config.run.tensorboard else [csv]
-
-
-def first_process() -> bool:
-    """Say whether this is the process that writes and speaks, before the processes of a run have met.
-
-    Returns
-    -------
-    True for a run of one process too.
-    """
-    return getattr(rank_zero_only, "rank", 0) == 0

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 from io import StringIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from stalign._validate import message
 
-_TERMS = ("total", "spot", "niche", "cross")
-COLUMNS = (
-    "step",
-    *(f"loss/{term}" for term in _TERMS),
-    *(f"val/{term}" for term in _TERMS),
-    "lr",
-    "weight_decay",
-    "temperature",
-    "spots_per_second",
-    "share_waiting",
-    "epoch",
-)
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def columns(terms: Iterable[str], values: Iterable[str]) -> list[str]:
+    """Name the columns of a log.
+
+    Parameters
+    ----------
+    terms
+        Names of the terms of the loss.
+    values
+        Names of what is logged beside them.
+
+    Returns
+    -------
+    The names, in the order that the log has them in.
+    """
+    losses = [f"{kind}/{term}" for kind in ("loss", "val") for term in terms]
+    return ["step", *losses, "lr", "weight_decay", *values, "spots_per_second", "share_waiting", "epoch"]
 
 
 def history(out: str | Path) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import torch
 
 if TYPE_CHECKING:
     from stalign.models.batch import Batch
-    from stalign.train.config import AugmentConfig
+    from stalign.train.options import AugmentConfig
 
 # Rows: optical density of haematoxylin, eosin and the rest in red, green and blue (Ruifrok and Johnston 2001, table 1).
 _STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])

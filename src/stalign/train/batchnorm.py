@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-import torch.distributed as dist
 from lightning.pytorch.plugins.layer_sync import LayerSync
 from torch import nn
+
+from stalign.train.ranks import several, summed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,14 +25,14 @@ class SharedBatchNorm(nn.BatchNorm2d):
         image
             (b, c, h, w) float; b may differ between processes.
         """
-        if not (self.training and dist.is_initialized() and dist.get_world_size() > 1):
+        if not (self.training and several()):
             return super().forward(image)
         with torch.autocast(image.device.type, enabled=False):
             x = image.float()
             count = x.new_tensor([x.numel() / x.shape[1]])
-            sums = _Sum.apply(torch.cat([x.sum((0, 2, 3)), count]))  # (c + 1,)
+            sums = summed(torch.cat([x.sum((0, 2, 3)), count]))  # (c + 1,)
             centred = x - (sums[:-1] / sums[-1])[:, None, None]
-            variance = _Sum.apply(centred.square().sum((0, 2, 3))) / sums[-1]  # (c,)
+            variance = summed(centred.square().sum((0, 2, 3))) / sums[-1]  # (c,)
             self._remember(sums[:-1] / sums[-1], variance * sums[-1] / (sums[-1] - 1))
             slope = self.weight * torch.rsqrt(variance + self.eps)
             return (centred * slope[:, None, None] + self.bias[:, None, None]).to(image.dtype)
@@ -43,22 +44,6 @@ class SharedBatchNorm(nn.BatchNorm2d):
             share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
             self.running_mean.lerp_(mean, share)
             self.running_var.lerp_(variance, share)
-
-
-class _Sum(torch.autograd.Function):
-    """Sum over processes. Each has a share of the gradient of the sum, so these are summed too."""
-
-    @staticmethod
-    def forward(ctx: Any, tensor: Tensor) -> Tensor:
-        total = tensor.clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        total = gradients[0].contiguous().clone()
-        dist.all_reduce(total)
-        return total
 
 
 class SharedStatistics(LayerSync):

@@ -34,14 +34,14 @@ _DAMAGED = (
     pickle.UnpicklingError,
 )
 _PATTERN = "step-*.ckpt"
-_MONITOR = "val/total"
+MONITOR = "val/total"
 
 
 class Checkpoints(pl.Callback):
     """Write a checkpoint every so many steps under a temporary name, move it into place, and keep the last few.
 
     A checkpoint is moved into place once what was logged up to its step is on disk, so that no checkpoint is ever
-    ahead of the loss curve.
+    ahead of the loss curve. Lightning's `ModelCheckpoint` does not wait for the log, and does not look at the weights.
 
     Parameters
     ----------
@@ -187,32 +187,22 @@ def latest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
 
 
 class Best(pl.Callback):
-    """Remember the weights with the lowest validation loss, and stop once it has not improved for a while.
+    """Keep the weights with the lowest validation loss in memory, those from before training among them.
 
-    Parameters
-    ----------
-    patience
-        Validations without improvement after which the run stops.
+    Lightning's `ModelCheckpoint` keeps none from before the first step, and keeps them on disk.
     """
 
-    def __init__(self, *, patience: int) -> None:
-        self.patience = patience
+    def __init__(self) -> None:
         self.value = self.first = float("inf")
         self.step = 0
         self.state: dict[str, Tensor] = {}
-        self._waited = 0
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Compare the loss with the best so far."""
-        if _MONITOR not in trainer.callback_metrics:
-            return
-        value = float(trainer.callback_metrics[_MONITOR])
+        value = float(trainer.callback_metrics[MONITOR])
         if value < self.value:
-            self.value, self.step, self._waited = value, trainer.global_step, 0
+            self.value, self.step = value, trainer.global_step
             self.state = {k: v.detach().clone() for k, v in pl_module.state_dict().items()}
-        elif not trainer.sanity_checking:
-            self._waited += 1
-            trainer.should_stop = self._waited >= self.patience
 
 
 class Timing(pl.Callback):

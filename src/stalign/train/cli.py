@@ -41,7 +41,7 @@ def run(given: argparse.Namespace) -> int:
 
     console = Console()
     require("lightning.pytorch", purpose="Training")
-    from stalign.train.parse import load_config
+    from stalign.train.recipes import load_config
 
     config = load_config(given.config, given.overrides)
     from stalign.train._fit import first_process, fit

@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -23,8 +23,11 @@ from stalign.encoders.loading import locate
 from stalign.encoders.registry import get
 from stalign.encoders.runtime import autocast, pick_device
 from stalign.encoders.vision import ImageEncoder, build, load_network
+from stalign.models.schema import Bool, Float, Int, configuration, key
+from stalign.models.schema import build as build_config
 from stalign.train.clip_data import Pairs, read_pairs
 from stalign.train.files import write_text
+from stalign.train.recipes import override, read_toml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,71 +36,40 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
-@dataclass(frozen=True)
+@configuration
 class ClipConfig:
-    """How to fine-tune; the defaults are those of STimage-1K4M (Chen et al. 2024).
+    """How to fine-tune; the defaults are those of STimage-1K4M (Chen et al. 2024)."""
 
-    Parameters
-    ----------
-    encoder
-        Registered image encoder to start from, such as `clip-vit-b32` or `plip`.
-    weights
-        Its weights: a path, "" for the published ones, or `random`.
-    sections
-        h5ad files to train on, for the command line.
-    out
-        Folder to write.
-    genes
-        `overlap`: the variable genes among those that all sections share; `hvg`: each section's own, in the order of
-        their rank, so that a column is another gene in each section.
-    n_genes
-        How many; 0 for the published 100 (`overlap`) or 128 (`hvg`).
-    level
-        Patch of the `spot` or of its `niche`.
-    library_key
-        Column of obs that tells sections apart, "" for none.
-    layer
-        Layer of the raw counts, "" for X.
-    width
-        Length of the shared embedding.
-    train_tower
-        Whether the image encoder is trained, or its heads alone.
-    epochs, batch_size
-        Passes over all spots, and spots in a step; the negatives of a spot are the others in its step.
-    lr, beta1, beta2, eps, weight_decay
-        Of Adam.
-    temperature
-        Where the learnable temperature starts.
-    precision
-        `fp32` or `bf16`.
-    device
-        Torch device, "" for the best there is.
-    seed
-        Of the heads and of the order of spots.
-    """
-
-    encoder: str = "clip-vit-b32"
-    weights: str = ""
-    sections: tuple[str, ...] = ()
-    out: str = "clip-tuned"
-    genes: Literal["overlap", "hvg"] = "overlap"
-    n_genes: int = 0
-    level: Literal["spot", "niche"] = "spot"
-    library_key: str = ""
-    layer: str = ""
-    width: int = 32
-    train_tower: bool = True
-    epochs: int = 15
-    batch_size: int = 1024
-    lr: float = 5e-5
-    beta1: float = 0.9
-    beta2: float = 0.98
-    eps: float = 1e-6
-    weight_decay: float = 0.2
-    temperature: float = 0.07
-    precision: Literal["fp32", "bf16"] = "fp32"
-    device: str = ""
-    seed: int = 0
+    encoder: Annotated[str, key("registered image encoder to start from, such as `clip-vit-b32` or `plip`")] = (
+        "clip-vit-b32"
+    )
+    weights: Annotated[str, key('its weights: a path, "" for the published ones, or `random`')] = ""
+    sections: Annotated[tuple[str, ...], key("h5ad files to train on, for the command line", "paths")] = ()
+    out: Annotated[str, key("folder to write", "path")] = "clip-tuned"
+    genes: Annotated[
+        Literal["overlap", "hvg"],
+        key(
+            "`overlap`: the variable genes among those of all sections; `hvg`: each section's own, in the order "
+            "of their rank, so that a column is another gene in each section"
+        ),
+    ] = "overlap"
+    n_genes: Annotated[Int, key("how many; 0 for the published 100 (`overlap`) or 128 (`hvg`)", "genes")] = 0
+    level: Annotated[Literal["spot", "niche"], key("patch of the `spot` or of its `niche`")] = "spot"
+    library_key: Annotated[str, key('column of obs that tells sections apart, "" for none')] = ""
+    layer: Annotated[str, key('layer of the raw counts, "" for X')] = ""
+    width: Annotated[Int, key("length of the shared embedding")] = 32
+    train_tower: Annotated[Bool, key("whether the image encoder is trained, or its heads alone")] = True
+    epochs: Annotated[Int, key("passes over all spots")] = 15
+    batch_size: Annotated[Int, key("spots in a step; the negatives of a spot are the others", "spots")] = 1024
+    lr: Annotated[Float, key("of Adam")] = 5e-5
+    beta1: Annotated[Float, key("of Adam")] = 0.9
+    beta2: Annotated[Float, key("of Adam")] = 0.98
+    eps: Annotated[Float, key("of Adam")] = 1e-6
+    weight_decay: Annotated[Float, key("of Adam")] = 0.2
+    temperature: Annotated[Float, key("where the learnable temperature starts")] = 0.07
+    precision: Annotated[Literal["fp32", "bf16"], key("precision of the image encoder")] = "fp32"
+    device: Annotated[str, key('torch device, "" for the best there is')] = ""
+    seed: Annotated[Int, key("of the heads and of the order of spots")] = 0
 
 
 def fit_clip(
@@ -216,15 +188,7 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> ClipConfig:
     ValueError
         If a key is unknown or a value has the wrong type.
     """
-    import tomllib
-
-    from stalign.train.parse import build as build_config
-    from stalign.train.parse import override
-
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(message("Expected a configuration file", found=f"no file {str(path)!r}"))
-    return build_config(ClipConfig, override(tomllib.loads(path.read_text()), overrides))
+    return build_config(ClipConfig, override(read_toml(Path(path)), overrides))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

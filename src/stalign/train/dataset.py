@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from stalign.data.stack import stack
 from stalign.train.augment import Draw, draw, thinning
-from stalign.train.config import AugmentConfig
+from stalign.train.options import AugmentConfig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

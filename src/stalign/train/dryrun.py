@@ -14,7 +14,6 @@ import torch
 from stalign.models.network import n_parameters
 from stalign.train.callbacks import Timing
 from stalign.train.loaders import make_sampler
-from stalign.train.placement import precision, world_size
 from stalign.train.run import assemble
 from stalign.train.trainer import make_trainer, own_randomness
 
@@ -128,8 +127,8 @@ def dry_run(slides: Iterable[Any] | None, config: TrainConfig, *, steps: int = 4
         genes=len(run.store.vocabulary.symbols),
         sections=len(run.data.train[0]),
         spots=make_sampler(run.data.train, config).spots_per_epoch,
-        processes=world_size(config.run),
-        precision=precision(config.run),
+        processes=run.placement.world_size,
+        precision=run.placement.arguments["precision"],
         steps_per_epoch=run.steps_per_epoch,
         steps=run.steps,
         seconds_per_step=per_step,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from stalign._settings import progress, settings
-from stalign.models.config import TimmEncoder
+from stalign.models.branches import TimmEncoder
 from stalign.models.image_encoders import BackboneEncoder, standardise
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from stalign._validate import one_of
-from stalign.models.config import BRANCHES, CONFIGS, KINDS, ModelConfig
-from stalign.train.parse import build, update
+from stalign.models.config import CONFIGS, ModelConfig
+from stalign.models.schema import update
 
 if TYPE_CHECKING:
     from stalign.train.config import TrainConfig
@@ -43,11 +43,5 @@ def model_config(config: TrainConfig) -> ModelConfig:
     values: dict[str, Any] = dict(config.model)
     base = values.pop("base", "stalign-mini")
     one_of(base, CONFIGS, name="model.base")
-    for branch in BRANCHES:
-        spec = values.get(branch)
-        if isinstance(spec, dict) and "kind" in spec:
-            one_of(spec["kind"], KINDS, name=f"model.{branch}.kind")
-            rest = {key: value for key, value in spec.items() if key != "kind"}
-            values[branch] = build(KINDS[spec["kind"]], rest, where=f"model.{branch}")
     shape = update(CONFIGS[base], values, where="model")
     return replace(shape, name=config.name, loss=update(shape.loss, config.loss, where="loss"))

@@ -6,6 +6,7 @@ import logging
 import os
 import warnings
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
@@ -18,22 +19,26 @@ from stalign._validate import message
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stalign.train.config import RunConfig
+    from stalign.train.options import RunConfig
 
 
-def world_size(config: RunConfig) -> int:
-    """Return how many processes a run has.
+@dataclass(frozen=True)
+class Placement:
+    """Where a run takes place.
 
     Parameters
     ----------
-    config
-        How it runs.
-
-    Returns
-    -------
-    The number.
+    arguments
+        What Lightning's trainer is told of accelerator, devices, nodes, strategy and precision.
+    world_size
+        How many processes there are.
+    on_cuda
+        Whether they compute on GPUs.
     """
-    return probe(placement(config)).world_size
+
+    arguments: dict[str, Any]
+    world_size: int
+    on_cuda: bool
 
 
 def precision(config: RunConfig) -> str:
@@ -56,8 +61,8 @@ def precision(config: RunConfig) -> str:
     return "bf16-mixed" if amx and config.accelerator in ("auto", "cpu") else "32-true"
 
 
-def placement(config: RunConfig) -> dict[str, Any]:
-    """Return what Lightning's trainer is told of accelerator, devices, nodes, strategy and precision.
+def place(config: RunConfig) -> Placement:
+    """Ask Lightning, with a trainer that does nothing, what it makes of a configuration.
 
     Parameters
     ----------
@@ -66,14 +71,14 @@ def placement(config: RunConfig) -> dict[str, Any]:
 
     Returns
     -------
-    Arguments of `Trainer`.
+    Where the run takes place.
 
     Raises
     ------
     ValueError
-        If they do not fit this machine, or the processes that torchrun has started.
+        If that does not fit this machine, or the processes that torchrun has started.
     """
-    found: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "accelerator": config.accelerator,
         "devices": config.devices,
         "num_nodes": config.num_nodes,
@@ -86,35 +91,16 @@ def placement(config: RunConfig) -> dict[str, Any]:
         if str(config.devices) not in ("auto", str(here)):
             expected = f"Expected `run.devices` to be the {here} processes that torchrun has started"
             raise ValueError(message(expected, found=config.devices, hint="Leave `run.devices` out under torchrun"))
-        found |= {"devices": here, "num_nodes": all_of_them // here}
-    if config.strategy == "auto" and probe(found).world_size > 1:
-        # A batch without images leaves the image encoders out.
-        found["strategy"] = "ddp_find_unused_parameters_true"
-    return found
-
-
-def probe(placement: dict[str, Any]) -> pl.Trainer:
-    """Make a trainer that does nothing, to ask it what Lightning makes of a placement.
-
-    Parameters
-    ----------
-    placement
-        Arguments of `Trainer`.
-
-    Returns
-    -------
-    The trainer.
-
-    Raises
-    ------
-    ValueError
-        If they do not fit this machine.
-    """
+        arguments |= {"devices": here, "num_nodes": all_of_them // here}
     try:
         with quiet():
-            return pl.Trainer(**placement, logger=False, enable_checkpointing=False)
+            trial = pl.Trainer(**arguments, logger=False, enable_checkpointing=False)
     except (ValueError, TypeError, MisconfigurationException) as error:
         raise ValueError(message("Expected `run` to fit this machine", found=str(error).rstrip("."))) from error
+    if config.strategy == "auto" and trial.world_size > 1:
+        # A batch without images leaves the image encoders out.
+        arguments["strategy"] = "ddp_find_unused_parameters_true"
+    return Placement(arguments, trial.world_size, isinstance(trial.accelerator, pl.accelerators.CUDAAccelerator))
 
 
 @contextmanager

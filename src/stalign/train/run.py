@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from stalign._validate import message, one_of
-from stalign.models.config import BRANCHES, Features, TimmEncoder
+from stalign.models.branches import Features, TimmEncoder
+from stalign.models.config import BRANCHES
 from stalign.models.network import STAlign
 from stalign.models.pretrained import start_from_pretrained
 from stalign.train.callbacks import DIVERGED
@@ -19,10 +21,11 @@ from stalign.train.frozen import frozen_branches, with_features
 from stalign.train.loaders import SpotData, make_sampler
 from stalign.train.model import model_config
 from stalign.train.module import AlignModule
-from stalign.train.placement import world_size
+from stalign.train.placement import place
 from stalign.train.shelf import hash_of
 from stalign.train.slides import as_slides
 from stalign.train.store import open_store
+from stalign.train.trainer import Run
 from stalign.train.validation import split
 
 if TYPE_CHECKING:
@@ -31,12 +34,13 @@ if TYPE_CHECKING:
     from stalign.models.config import LossConfig, ModelConfig
     from stalign.train.config import TrainConfig
     from stalign.train.loaders import Split
+    from stalign.train.placement import Placement
     from stalign.train.store import SectionStore
 
 
 @dataclass
-class Run:
-    """Everything a run consists of, before it starts.
+class SectionRun(Run):
+    """A run of ST-Align over sections.
 
     Parameters
     ----------
@@ -44,27 +48,15 @@ class Run:
         The configuration.
     store
         The sections.
-    module
-        The network, its losses and its optimiser.
-    data
-        The loaders.
-    steps_per_epoch
-        Optimiser steps an epoch.
     """
 
-    config: TrainConfig
-    store: SectionStore
     module: AlignModule
     data: SpotData
-    steps_per_epoch: int
-
-    @property
-    def steps(self) -> int:
-        """Optimiser steps of the whole run."""
-        return self.data.steps
+    config: TrainConfig
+    store: SectionStore
 
 
-def assemble(slides: Iterable[Any] | None, config: TrainConfig) -> Run:
+def assemble(slides: Iterable[Any] | None, config: TrainConfig) -> SectionRun:
     """Open the sections and build the network of a run.
 
     Parameters
@@ -86,7 +78,7 @@ def assemble(slides: Iterable[Any] | None, config: TrainConfig) -> Run:
         If a section cannot be read.
     """
     shape = model_config(config)
-    world_size(config.run)  # Lightning says now what it does not know, not after all sections have been read
+    placement = place(config.run)  # Lightning says now what it does not know, not after all sections have been read
     data = config.data
     given = as_slides(_named(config) if slides is None else slides, root=data.root, features=data.features)
     for branches in (data.encoders, data.features, *(slide.spec.features for slide in given)):
@@ -104,7 +96,8 @@ def assemble(slides: Iterable[Any] | None, config: TrainConfig) -> Run:
     frozen = frozen_branches(network)
     store.sections = [with_features(section, network, frozen) for section in store.sections]
     train, validation = split(store, data.validation)
-    return wire(config, store, network.train(), train, validation, clusters=clusters, content=content)
+    more: dict[str, Any] = {"placement": placement, "clusters": clusters, "content": content}
+    return wire(config, store, network.train(), train, validation, **more)
 
 
 def wire(
@@ -114,11 +107,12 @@ def wire(
     train: Split,
     validation: Split | None,
     *,
+    placement: Placement | None = None,
     loss: LossConfig | None = None,
     clusters: bool = False,
     content: list[list[Any]] | None = None,
     advice: str = DIVERGED,
-) -> Run:
+) -> SectionRun:
     """Put a network and its sections together to a run.
 
     Parameters
@@ -131,6 +125,8 @@ def wire(
         The network.
     train, validation
         Sections and positions of their spots.
+    placement
+        Where it takes place; None asks Lightning.
     loss
         Losses to train with; None takes those of the network's configuration.
     clusters
@@ -148,7 +144,8 @@ def wire(
         for encoder in network.image_encoders.values():
             if not encoder.narrow:
                 encoder.to(memory_format=torch.channels_last)
-    world = world_size(config.run)
+    placement = placement or place(config.run)
+    world = placement.world_size
     per_epoch = make_sampler(train, config, world=world).steps_per_epoch
     steps = config.run.steps or max(1, round(config.run.epochs * per_epoch))
     # What a run has to have in common with the one it goes on from: all but how and where it runs.
@@ -172,7 +169,11 @@ def wire(
         advice=advice,
     )
     data = SpotData(config, train, validation, steps=steps, clusters=clusters)
-    return Run(config, store, module, data, per_epoch)
+    records = {
+        "manifest.csv": store.manifest().to_csv(index=False),
+        "config.json": json.dumps(config.to_dict(), indent=1) + "\n",
+    }
+    return SectionRun(module, data, config.run, placement, per_epoch, config, store, records=records)
 
 
 def _check_features(store: SectionStore, shape: ModelConfig) -> None:

@@ -7,16 +7,16 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-from torch.utils.data import Sampler
 
 from stalign._validate import message
+from stalign.train.source import StepPlans
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Sequence
+    from collections.abc import Hashable, Sequence
 
     from numpy.typing import NDArray
 
-    from stalign.train.config import SamplerConfig
+    from stalign.train.options import SamplerConfig
 
     Piece = tuple[int, NDArray[np.intp]]
 
@@ -46,7 +46,7 @@ class BatchPlan:
         return sum(len(rows) for _, rows in self.pieces)
 
 
-class StepSampler(Sampler[BatchPlan]):
+class StepSampler(StepPlans[BatchPlan]):
     """Draws every spot once an epoch, or as often as its section is repeated, in batches that mix some sections.
 
     The plan of a step depends on the seed and the step alone, so a run that starts at any step draws what an
@@ -102,8 +102,6 @@ class StepSampler(Sampler[BatchPlan]):
         self.piece = config.batch_size * world // self.mix
         self.cap = config.spots_per_section
         self.seed, self.rank, self.world = seed, rank, world
-        self.start = 0
-        self.steps = 0
         self._epoch = lru_cache(maxsize=2)(self._draw)
 
     @property
@@ -118,13 +116,6 @@ class StepSampler(Sampler[BatchPlan]):
     def spots_per_epoch(self) -> int:
         """Spots drawn in an epoch, before remainders are left out."""
         return sum(self._n_spots(section) * self.repeats[section] for section in range(len(self.rows)))
-
-    def __len__(self) -> int:
-        return self.steps
-
-    def __iter__(self) -> Iterator[BatchPlan]:
-        for step in range(self.start, self.steps):
-            yield self.plan(step)
 
     def plan(self, step: int) -> BatchPlan:
         """Draw the batch of a step.

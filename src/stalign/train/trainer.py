@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
@@ -13,14 +14,49 @@ from threadpoolctl import threadpool_limits
 from stalign._settings import settings
 from stalign._validate import message
 from stalign.train.batchnorm import SharedStatistics
-from stalign.train.placement import placement, probe, quiet
+from stalign.train.placement import quiet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from stalign.train.config import RunConfig
-    from stalign.train.run import Run
+    from stalign.train.options import RunConfig
+    from stalign.train.placement import Placement
+    from stalign.train.source import StepData
+    from stalign.train.steps import TrainingModule
+
+
+@dataclass
+class Run:
+    """What the loop needs of a run.
+
+    Parameters
+    ----------
+    module
+        The network with its terms and its optimiser.
+    data
+        Its batches.
+    options
+        How the loop runs.
+    placement
+        Where it runs.
+    steps_per_epoch
+        Optimiser steps an epoch.
+    records
+        Texts that say what the run is, by the name of the file that they go to.
+    """
+
+    module: TrainingModule
+    data: StepData
+    options: RunConfig
+    placement: Placement
+    steps_per_epoch: int
+    records: dict[str, str] = field(default_factory=dict, kw_only=True)
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return self.data.steps
 
 
 def make_trainer(run: Run, *, callbacks: list[pl.Callback], loggers: list[Any], out: Path, **more: Any) -> pl.Trainer:
@@ -41,17 +77,17 @@ def make_trainer(run: Run, *, callbacks: list[pl.Callback], loggers: list[Any], 
     -------
     The trainer.
     """
-    config = run.config.run
-    every = max(1, min(run.steps, round(config.validate_every * run.steps_per_epoch)))
+    options = run.options
+    every = max(1, min(run.steps, round(options.validate_every * run.steps_per_epoch)))
     arguments: dict[str, Any] = {
-        **placement(config),
-        **_batch_norm(config),
+        **run.placement.arguments,
+        **_batch_norm(options, run.placement),
         "max_epochs": 1,
         "val_check_interval": every,
         "num_sanity_val_steps": 0,
-        "limit_val_batches": 1.0 if run.data.validation else 0,
-        "gradient_clip_val": run.config.optim.grad_clip or None,
-        "log_every_n_steps": config.log_every,
+        "limit_val_batches": 1.0 if run.data.validates else 0,
+        "gradient_clip_val": run.module.optim.grad_clip or None,
+        "log_every_n_steps": options.log_every,
         "use_distributed_sampler": False,
         "enable_checkpointing": False,
         "enable_model_summary": False,
@@ -64,16 +100,11 @@ def make_trainer(run: Run, *, callbacks: list[pl.Callback], loggers: list[Any], 
         return pl.Trainer(**{**arguments, **more})
 
 
-def _batch_norm(config: RunConfig) -> dict[str, Any]:
+def _batch_norm(options: RunConfig, placement: Placement) -> dict[str, Any]:
     """Share the statistics of batch norms: by torch on GPUs, by ours elsewhere."""
-    trial = probe(placement(config))
-    if not config.sync_batchnorm or trial.world_size == 1:
+    if not options.sync_batchnorm or placement.world_size == 1:
         return {}
-    return {"sync_batchnorm": True} if _on_cuda(trial) else {"plugins": [SharedStatistics()]}
-
-
-def _on_cuda(trainer: pl.Trainer) -> bool:
-    return isinstance(trainer.accelerator, pl.accelerators.CUDAAccelerator)
+    return {"sync_batchnorm": True} if placement.on_cuda else {"plugins": [SharedStatistics()]}
 
 
 def check_folder(folder: Path) -> None:
