@@ -4,12 +4,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from stalign.core.gaussian import GaussianMean, _checked, gaussian_mean, spread
-
-
-def gaussian_graph(coords, sigma, *, members=None):
-    """Weights of all pairs, whether or not there are too many of them to be held."""
-    return _checked(coords, sigma, members).rows(np.arange(len(coords)))
+from stalign.core.gaussian import GaussianMean, gaussian_graph, gaussian_mean, spread
 
 
 def hexagonal(rows, columns, *, pitch=100.0):

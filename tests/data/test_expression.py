@@ -9,7 +9,7 @@ from scipy import sparse
 import stalign
 from stalign._constants import Keys
 from stalign.core.expression import fit_low_rank, normalise
-from stalign.core.gaussian import GaussianMean, _checked
+from stalign.core.gaussian import GaussianMean, gaussian_graph
 from stalign.core.niches import nearest, niche_graph
 from stalign.data import Vocabulary
 from stalign.data import expression as module
@@ -19,11 +19,6 @@ from stalign.data.expression import read_expression
 from stalign.models.config import InputSpec
 
 SPEC = InputSpec(rank=8)
-
-
-def gaussian_graph(coords, sigma, *, members=None):
-    """Weights of all pairs, whether or not there are too many of them to be held."""
-    return _checked(coords, sigma, members).rows(np.arange(len(coords)))
 
 
 @pytest.fixture(scope="session")

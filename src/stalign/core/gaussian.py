@@ -25,6 +25,42 @@ _FEW: Final = 16.0  # sum of weights (1 for the spot itself) below which a mean 
 _VALUES: Final = 1 << 23  # pairs, or values on the grid, that are held at one time
 
 
+def gaussian_graph(
+    coords: NDArray[np.floating], sigma: float, *, members: NDArray[np.bool_] | None = None
+) -> sparse.csr_matrix:
+    """Weights that average over the spots around each spot, by a Gaussian of the distance.
+
+    Parameters
+    ----------
+    coords
+        (n, 2) x and y of the spots, in µm. A spot with a coordinate that is not finite is nobody's neighbour.
+    sigma
+        Standard deviation of the Gaussian, in µm. Spots farther than three of it have no weight.
+    members
+        (n,) which spots the means are over; by default all.
+
+    Returns
+    -------
+    (n, n) CSR float32. Rows sum to 1, rows of spots without coordinates or without a member in reach are empty, column
+    indices are sorted.
+
+    Raises
+    ------
+    ValueError
+        If the coordinates are not (n, 2), or `sigma` is not positive.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from stalign.core.gaussian import gaussian_graph
+    >>> gaussian_graph(np.array([[0.0, 0.0], [100.0, 0.0]]), 80.0).toarray().round(2)
+    array([[0.69, 0.31],
+           [0.31, 0.69]], dtype=float32)
+    """
+    mean = _checked(coords, sigma, members)
+    return mean.rows(np.arange(len(mean.coords)))
+
+
 def gaussian_mean(
     coords: NDArray[np.floating], sigma: float, *, members: NDArray[np.bool_] | None = None
 ) -> sparse.csr_matrix | GaussianMean:

@@ -211,7 +211,7 @@ def fit_mean(
 
     def predictor(values: np.ndarray) -> np.ndarray:
         views = zip(share, fits, np.split(values, ends, axis=1), strict=True)
-        return np.sum([part * fit.predictor(view) for part, fit, view in views], axis=0)
+        return np.asarray(sum(part * fit.predictor(view) for part, fit, view in views))
 
     return _regression(targets, deviations, folds, pattern, parts, predictor, tuple(fit.alpha[0] for fit in fits))
 

@@ -113,7 +113,8 @@ def check_features(config: ModelConfig, features: Mapping[str, str], *, image: b
     ValueError
         If a branch is unknown, or one that takes features has none.
     """
-    from stalign.models.config import BRANCHES, Features
+    from stalign.models.branches import Features
+    from stalign.models.config import BRANCHES
 
     for branch in features:
         one_of(branch, BRANCHES, name="features")

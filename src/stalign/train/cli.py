@@ -44,7 +44,8 @@ def run(given: argparse.Namespace) -> int:
     from stalign.train.recipes import load_config
 
     config = load_config(given.config, given.overrides)
-    from stalign.train._fit import first_process, fit
+    from stalign.train._fit import fit
+    from stalign.train.loop import first_process
 
     if not first_process():  # one of several says how far they are
         console.quiet = True
