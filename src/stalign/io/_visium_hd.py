@@ -124,8 +124,8 @@ def read_visium_hd(
 
 def _outs(root: Path) -> Path:
     """Find the folder with the bins, or say what else this one is."""
-    above = [root.parent] if root.name in {"binned_outputs", "segmented_outputs"} else []
-    for place in (*above, root, root / "outs"):
+    outer = [root.parent] if root.name in {"binned_outputs", "segmented_outputs"} else []
+    for place in (*outer, root, root / "outs"):
         if (place / "binned_outputs").is_dir() or (place / "segmented_outputs").is_dir() or _sizes(place):
             return place
     packed = [
