@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -180,7 +181,7 @@ def annotate(
         ]
         read.check_widths(rep, [part for object_ in parts for _, part in object_])
         every = [part for object_ in parts for _, part in object_]
-        learned = [part for part in every if (part.labels >= 0).any()] or every  # without labels, an error follows
+        learned = [part for part in every if ((part.labels >= 0) & part.usable).any()] or every  # without labels, an error follows
         kept, columns = read.keep_variable(learned, shared)
         learned, own_parts = (
             [read.with_genes(part, columns) for part in some] for some in (learned, [part for _, part in parts[-1]])
@@ -193,19 +194,24 @@ def annotate(
         )  # fmt: skip
         rows = [rows for rows, _ in parts[-1]]
     else:
-        rows, own_parts = read.sections_for_model(own, model, rep, own_labels, layer, total_counts)
+        if classifier is not None or genes is not None:
+            expected = "Expected `classifier` and `genes` to be left out, as the model in `reference` has its own"
+            raise ValueError(message(expected, found=f"classifier={classifier!r}, genes={genes!r}"))
+        names, colors = read.joined_names([own.table], [own_labels], truth, model)  # own ones after those of the model
+        codes = read.codes_of(own_labels, names)
+        rows, own_parts = read.sections_for_model(own, model, rep, codes, layer, total_counts)
         if spatial is not True:
             model = replace(model, strength=float(spatial))
-    result = predict(own.table.n_obs, own_parts, rows, model, unknown=unknown, overwrite=overwrite)
+    result = predict(own.table.n_obs, own_parts, rows, model, names, unknown=unknown, overwrite=overwrite)
     record = record_of(
-        model, truth=truth, use_rep=rep, spatial=spatial, unknown=unknown, overwrite=overwrite,
+        model, names, truth=truth, use_rep=rep, spatial=spatial, unknown=unknown, overwrite=overwrite,
         library_key=library_key, random_state=seed, key_added=key,
         classifier=classifier if classifier is None or isinstance(classifier, str) else repr(classifier),
         reference=_described(reference),
     )  # fmt: skip
     changed = write(data, result.slots(key, own.table.obs_names), copy=copy, table_key=table_key)
     target = table_of(data if changed is None else changed, table_key)
-    target.uns[key], target.uns[f"{key}_colors"] = record, result.colors(model)
+    target.uns[key], target.uns[f"{key}_colors"] = record, result.colors(colors)
     result.tell(key, record["figures"]["accuracy"])
     return changed
 
@@ -219,10 +225,10 @@ def _check(classifier: Any, spatial: bool | float, unknown: bool | float) -> Non
         raise TypeError(
             message("Expected a classifier with `fit` and `predict_proba`", found=type(classifier).__name__, hint=hint)
         )
-    if not isinstance(spatial, bool) and not (np.isfinite(spatial) and spatial >= 0):
-        raise ValueError(message("Expected `spatial` to be True, False or a strength of 0 or more", found=spatial))
-    if not isinstance(unknown, bool) and not 0 < unknown < 1:
-        raise ValueError(message("Expected `unknown` to be True, False or a share between 0 and 1", found=unknown))
+    if not isinstance(spatial, bool) and not (isinstance(spatial, Real) and np.isfinite(spatial) and spatial >= 0):
+        raise ValueError(message("Expected `spatial` to be True, False or a strength of 0 or more", found=repr(spatial)))
+    if not isinstance(unknown, bool) and not (isinstance(unknown, Real) and 0 < unknown < 1):
+        raise ValueError(message("Expected `unknown` to be True, False or a share between 0 and 1", found=repr(unknown)))
 
 
 def _classifier(named: Any) -> Any:
