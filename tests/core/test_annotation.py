@@ -145,9 +145,7 @@ def test_an_embedding_of_few_directions_in_a_wide_space_is_read():
     wide = replace(section, rep=(section.rep @ turn.T).astype(np.float32).astype(np.float64))
     found, narrow = fit([wide]), fit([section])
     assert len(found.bases["rep"]) == 6
-    np.testing.assert_allclose(
-        found.predict(wide).probability, narrow.predict(section).probability, atol=1e-3
-    )
+    np.testing.assert_allclose(found.predict(wide).probability, narrow.predict(section).probability, atol=1e-3)
     assert np.isfinite(found.predict(wide).novelty).all()
 
 

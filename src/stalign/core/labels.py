@@ -31,8 +31,8 @@ def as_labels(values: ArrayLike, *, ignore: Collection[Any] = NO_LABEL) -> NDArr
 
     Returns
     -------
-    (n,) object: a string without spaces around it, or None. A whole number is written without decimals, as a column of integers becomes one of
-    floats where values are missing.
+    (n,) object: a string without spaces around it, or None. A whole number is written without decimals, as a column of
+    integers becomes one of floats where values are missing.
 
     Examples
     --------

@@ -181,7 +181,7 @@ def annotate(
         ]
         read.check_widths(rep, [part for object_ in parts for _, part in object_])
         every = [part for object_ in parts for _, part in object_]
-        learned = [part for part in every if ((part.labels >= 0) & part.usable).any()] or every  # without labels, an error follows
+        learned = [part for part in every if ((part.labels >= 0) & part.usable).any()] or every  # else an error follows
         kept, columns = read.keep_variable(learned, shared)
         learned, own_parts = (
             [read.with_genes(part, columns) for part in some] for some in (learned, [part for _, part in parts[-1]])
@@ -226,9 +226,13 @@ def _check(classifier: Any, spatial: bool | float, unknown: bool | float) -> Non
             message("Expected a classifier with `fit` and `predict_proba`", found=type(classifier).__name__, hint=hint)
         )
     if not isinstance(spatial, bool) and not (isinstance(spatial, Real) and np.isfinite(spatial) and spatial >= 0):
-        raise ValueError(message("Expected `spatial` to be True, False or a strength of 0 or more", found=repr(spatial)))
+        raise ValueError(
+            message("Expected `spatial` to be True, False or a strength of 0 or more", found=repr(spatial))
+        )
     if not isinstance(unknown, bool) and not (isinstance(unknown, Real) and 0 < unknown < 1):
-        raise ValueError(message("Expected `unknown` to be True, False or a share between 0 and 1", found=repr(unknown)))
+        raise ValueError(
+            message("Expected `unknown` to be True, False or a share between 0 and 1", found=repr(unknown))
+        )
 
 
 def _classifier(named: Any) -> Any:
