@@ -115,11 +115,11 @@ def test_strength_makes_labels_likely_rather_than_right_more_often(monkeypatch):
 
 
 def test_few_labels_do_not_make_probabilities_of_one():
-    section = make(noise=1.5)
+    section = make(noise=3.0)
     labelled = few(section, 5)
-    found = fit([labelled]).predict(section, given=labelled.labels).probability[labelled.labels < 0]
-    right_ = (found.argmax(axis=1) == section.labels[labelled.labels < 0]).mean()
-    assert abs(found.max(axis=1).mean() - right_) < 0.1
+    rows = labelled.labels < 0
+    found = fit([labelled]).predict(section, given=labelled.labels).probability[rows]
+    assert found.max(axis=1).mean() < (found.argmax(axis=1) == section.labels[rows]).mean() + 0.1
 
 
 def test_carried_labels_are_not_smoothed_unless_asked_for():

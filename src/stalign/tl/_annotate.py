@@ -63,7 +63,8 @@ def annotate(
         The obs column of labels, in these sections and in the reference. Missing values and those of `ignore` mean
         that a spot has no label. With a reference, these sections need not have the column.
     reference
-        Annotated sections, one object or several, or an `AnnotationModel` or the path of a saved one.
+        Annotated sections, one object or several, or an `AnnotationModel` or the path of a saved one. Labels of these
+        sections that a model does not know are kept, and not learned.
     classifier
         None for linear discriminant analysis with a shrunk covariance on several kinds of features, which
         cross-validation on the labelled spots can change (see Notes); `lda` for one on the first 50 principal
@@ -129,8 +130,8 @@ def annotate(
     KeyError
         If the embedding, a column or a table does not exist.
     ValueError
-        If there are labelled spots of fewer than two labels, the features of query and reference differ, or an argument
-        makes no sense.
+        If there are labelled spots of fewer than two labels, the features of query and reference differ, a label is
+        `unknown` beside `unknown=`, or an argument makes no sense, such as a classifier beside a model.
     TypeError
         If `classifier` has no `predict_proba`, or `data` is no container.
     FileNotFoundError
@@ -142,8 +143,9 @@ def annotate(
     around, and of expression where there are counts are averaged, and where a section is completed their probabilities
     are smoothed over two rings of spots. Cross-validation, which holds out whole sections where labels are carried from
     three or more and patches of neighbouring spots otherwise, compares these and further features; those that are as
-    good as the best, within two standard errors, are averaged instead, and another strength is taken, if that is better
-    by more than one standard error. With fewer than 20 labelled spots nothing is chosen.
+    good as the best, within two standard errors, are averaged instead if more spots are right then, and another
+    strength is taken if it makes their labels likelier, each by more than one standard error. With fewer than 20
+    labelled spots nothing is chosen.
 
     Probabilities are calibrated on held-out labelled spots. In a section of another donor or platform they promise too
     much; `uns["stalign_annotation"]` holds what was measured.
