@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from anndata import read_h5ad
 from sklearn.neighbors import KNeighborsClassifier
+from tests.tl.conftest import add_features
 
 import stalign
 from stalign.tl import annotate, annotation_model, score
@@ -253,3 +254,19 @@ def test_a_slide_without_spots_is_annotated_by_its_image():
     assert right > 0.4 and right >= (fine.obs[KEY].astype(str) == there).mean()
     annotate(reference, "domain", reference=reference.copy())
     assert reference.uns[KEY]["params"]["use_rep"] == "X_stalign"
+
+
+def test_the_same_in_spatialdata(tmp_path):
+    adata, sdata = (stalign.datasets.toy(12, image=False, spatialdata=kind) for kind in (False, True))
+    found = []
+    for data in (adata, sdata):
+        table = stalign.data.table_of(data)
+        table.obsm["X_stalign"] = np.asarray(add_features(adata.copy(), n_components=10).obsm["X_stalign"])
+        table.obs["few"] = table.obs["domain"].where(np.arange(table.n_obs) % 4 == 0)
+        annotate(data, "few", **PLAIN)
+        path = stalign.io.write_annotations(data, tmp_path / "a.geojson")
+        stalign.io.read_annotations(data, path, key="back")
+        table = stalign.data.table_of(data)
+        assert (table.obs["back"].astype(str) == table.obs[KEY].astype(str)).mean() > 0.95
+        found.append((table.obs[KEY].astype(str).tolist(), list(stalign.tl.suggest(data, 4, truth="few")["label"])))
+    assert found[0] == found[1]
