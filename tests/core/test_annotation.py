@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
 from stalign.core.annotation import fit_annotation
-from stalign.core.annotation_choice import USUAL, fit_temperature
+from stalign.core.annotation_choice import STRENGTHS, USUAL, USUAL_TEMPERATURE, fit_temperature
 from stalign.core.annotation_features import PLAIN, SectionData, broad_views, fit_bases, view_features, views_of
 from stalign.core.annotation_heads import fit_head
 from stalign.core.annotation_model import AnnotationModel
@@ -95,6 +95,33 @@ def test_smoothing_is_chosen_without_known_neighbours_where_labels_are_carried(m
     assert all((number == 0) == carried for number in held)
 
 
+def test_strength_makes_labels_likely_rather_than_right_more_often(monkeypatch):
+    """Strong smoothing that is right more often, but as sure where it is wrong, is not taken."""
+    section = make()
+    rng, order = np.random.default_rng(0), iter(5 * STRENGTHS)
+    wrong = (section.labels + 1) % 3
+
+    def made_up(logs, graph, strength, *, given):
+        strength = next(order)
+        hit = rng.random(len(logs)) < {2.0: 0.9, USUAL: 0.8}.get(strength, 0.3)
+        sure = np.full(len(logs), 0.98) if strength == 2 else np.where(hit, 0.98, 0.5)
+        likely, rest = np.eye(3)[np.where(hit, section.labels, wrong)], np.eye(3)[np.where(hit, wrong, section.labels)]
+        return sure[:, None] * likely + (0.99 - sure)[:, None] * rest + 0.01 * (1 - likely - rest)
+
+    monkeypatch.setattr("stalign.core.annotation_choice.mean_field", made_up)
+    model = fit([section])
+    assert model.strength == USUAL
+    assert next(order, None) is None
+
+
+def test_few_labels_do_not_make_probabilities_of_one():
+    section = make(noise=3.0)
+    labelled = few(section, 5)
+    rows = labelled.labels < 0
+    found = fit([labelled]).predict(section, given=labelled.labels).probability[rows]
+    assert found.max(axis=1).mean() < (found.argmax(axis=1) == section.labels[rows]).mean() + 0.1
+
+
 def test_carried_labels_are_not_smoothed_unless_asked_for():
     section = make()
     assert fit([section], carried=True).strength == 0
@@ -125,10 +152,11 @@ def test_an_embedding_of_few_directions_in_a_wide_space_is_read():
 def test_nothing_is_chosen_from_fewer_than_twenty_spots():
     model = fit([few(make(), 5)])
     assert list(model.views) == broad_views(model.bases)
-    assert (model.strength, model.temperature) == (USUAL, 1)
+    assert (model.strength, model.temperature) == (USUAL, USUAL_TEMPERATURE)
     plain = fit([few(make(), 5)], choice=False, spatial=False)
     assert list(plain.views) == views_of(plain.bases)[:1]
-    assert (plain.strength, plain.temperature) == (0, 1)
+    assert (plain.strength, plain.temperature) == (0, USUAL_TEMPERATURE)
+    assert fit([few(make(), 5)], classifier=LogisticRegression(), choice=False).temperature == 1
     assert np.isnan(model.figures["accuracy"])
 
 

@@ -11,9 +11,9 @@ from anndata import AnnData
 
 from stalign.io import read_annotations, write_annotations
 
-_BROKEN = json.dumps(
-    [{"geometry": {"type": "Polygon", "coordinates": 3}, "properties": {"classification": {"name": "a"}}}]
-)
+
+def _broken(**geometry):
+    return json.dumps([{"geometry": geometry, "properties": {"classification": {"name": "a"}}}])
 
 
 @pytest.fixture
@@ -139,7 +139,10 @@ def test_px_of_an_image(grid, tmp_path):
         ("{", "Expected GeoJSON in"),
         ('{"type": "Topology"}', "Topology"),
         ("3", "int"),
-        (_BROKEN, "geometry of class 'a'"),
+        (_broken(type="Polygon", coordinates=3), "geometry of class 'a'"),
+        (_broken(type="Circle", coordinates=[1, 2]), "geometry of class 'a'"),
+        (_broken(type="Polygon", coordinates=[[[float("nan"), 0], [1, 1], [2, 0], [0, 0]]]), "geometry of class 'a'"),
+        ('[{"geometry": {"type": "Point", "coordinates": [50, 50]}, "properties": [1]}]', "Found: 1 without. Give"),
     ],
 )
 def test_files_that_are_no_geojson(grid, tmp_path, text, error):
@@ -177,6 +180,18 @@ def test_barcodes_match_without_their_suffix_and_by_the_barcode_column(grid, tmp
     assert grid.obs["y"].iloc[:5].tolist() == list("aabbc")
 
 
+def test_empty_lines_and_objects_that_mark_no_spot(grid, tmp_path, log):
+    file = tmp_path / "a.csv"
+    file.write_text('\nBarcode,x\n\nAAA-1,"tumour, invasive"\n,\n')
+    read_annotations(grid, file)
+    assert grid.obs["x"].iloc[0] == "tumour, invasive"
+    assert grid.obs["x"].notna().sum() == 1
+    line = {"type": "LineString", "coordinates": [[0, 0], [800, 800]]}
+    content = [annotation(line, {"name": "line"}), annotation(polygon(box(0, 0, 100, 100)), {"name": "a"})]
+    read_annotations(grid, save(tmp_path / "a.geojson", content))
+    assert "1 of 2 objects of a.geojson mark no spot" in log.text
+
+
 def test_bad_tables(grid, tmp_path):
     file = tmp_path / "a.csv"
     file.write_text("Barcode,x\nZZZ-1,a\n")
@@ -185,6 +200,15 @@ def test_bad_tables(grid, tmp_path):
     file.write_text("Barcode,x\nAAA-1,a\nAAA-1,b\n")
     with pytest.raises(ValueError, match="'AAA-1' twice"):
         read_annotations(grid, file)
+    for text, error in [
+        ("", "an empty file"),
+        ("AAA-1,tumour\nCAA-1,tumour\n", "names of columns in the first line of .* Found: AAA-1. Add"),
+        ("Barcode,x\nAAA-1,tumour, invasive\n", "Expected 2 cells .* Found: 3 in row 2"),
+        ("Barcode,x\nAAA-1,\n", "labels in the column 'x'"),
+    ]:
+        file.write_text(text)
+        with pytest.raises(ValueError, match=error):
+            read_annotations(grid, file)
     with pytest.raises(FileNotFoundError):
         read_annotations(grid, tmp_path / "none.csv")
     with pytest.raises(ValueError, match="GeoJSON file or a CSV"):

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from anndata import read_h5ad
 from sklearn.neighbors import KNeighborsClassifier
+from tests.tl.conftest import add_features
 
 import stalign
 from stalign.tl import annotate, annotation_model, score
@@ -120,6 +121,47 @@ def test_unknown_spots(few):
     assert len(few.uns[f"{KEY}_colors"]) == len(few.obs[KEY].cat.categories)
 
 
+def test_a_label_called_unknown_is_not_mixed_with_unknown_spots(few):
+    few.obs["some"] = few.obs["few"].astype(object).replace("WM", "unknown")
+    with pytest.raises(ValueError, match="no label 'unknown'"):
+        annotate(few, "some", unknown=True, ignore=(), **PLAIN)
+    annotate(few, "some", ignore="L1", **PLAIN)
+    assert list(few.obs[KEY].cat.categories) == ["L2/3", "L4", "L5/6", "unknown"]
+
+
+@pytest.mark.parametrize("kind", ["Int64", "float", "category"])
+def test_labels_that_are_whole_numbers(few, kind):
+    number = pd.Series(few.obs["few"].cat.codes, index=few.obs_names).replace({2: 10}).where(few.obs["few"].notna())
+    few.obs["number"] = number.astype(kind)
+    annotate(few, "number", **PLAIN)
+    assert list(few.obs[KEY].cat.categories) == ["0", "1", "3", "4", "10"]
+
+
+def test_labels_that_a_model_does_not_know_are_kept(few):
+    annotate(few, "few", **PLAIN)
+    query = few.copy()
+    query.obs["few"] = few.obs["few"].astype(object).where(few.obs["few"] != "WM", "other")
+    annotate(query, "few", reference=annotation_model(few))
+    other = (query.obs["few"] == "other").to_numpy()
+    assert other.any()
+    assert (query.obs[KEY] == "other").to_numpy().tolist() == other.tolist()
+    assert list(query.obs[KEY].cat.categories) == ["L1", "L2/3", "L4", "L5/6", "WM", "other"]
+    assert query.obsm[f"{KEY}_probability"].shape == (few.n_obs, 6)
+    assert (query.obsm[f"{KEY}_probability"][~other, 5] == 0).all()
+    colors = query.uns[f"{KEY}_colors"]
+    assert colors[:5] == list(few.uns[f"{KEY}_colors"])
+    assert len(set(colors)) == 6
+    assert query.uns[KEY]["labels"][5] == "other"
+
+
+def test_a_section_of_several_without_features(two, recwarn):
+    first = (two.obs["library"] == "toy_1").to_numpy()
+    two.obsm["X_stalign"][first] = np.nan
+    annotate(two, "domain", library_key="library", overwrite=True, **PLAIN)
+    assert two.obs[KEY].isna().to_numpy().tolist() == first.tolist()
+    assert not [one for one in recwarn if issubclass(one.category, RuntimeWarning)]
+
+
 def test_other_classifiers_and_embeddings(few):
     few.obsm["X_other"] = few.obsm["X_stalign"][:, :7].astype(np.float64)
     annotate(few, "few", classifier=KNeighborsClassifier(5), use_rep="X_other", key_added="mine")
@@ -157,6 +199,8 @@ def test_same_seed_same_result_and_copy(few):
         (None, {"classifier": "svm"}, ValueError, "'lda', 'logistic'"),
         (None, {"classifier": 3}, TypeError, "predict_proba"),
         (None, {"spatial": -1.0}, ValueError, "spatial"),
+        (None, {"spatial": "yes"}, ValueError, "spatial"),
+        (None, {"unknown": "unknown"}, ValueError, "unknown"),
         (None, {"unknown": 2.0}, ValueError, "unknown"),
         (None, {"reference": []}, ValueError, "empty list"),
         (None, {"reference": "no-file"}, FileNotFoundError, "no-file"),
@@ -179,6 +223,8 @@ def test_embeddings_of_other_widths(few):
     with pytest.raises(ValueError, match="5 and 20 columns"):
         annotate(narrow, "few", reference=few)
     annotate(few, "few", **PLAIN)
+    with pytest.raises(ValueError, match="the model in `reference` has its own. Found: classifier='logistic'"):
+        annotate(narrow, "few", reference=annotation_model(few), classifier="logistic")
     with pytest.raises(ValueError, match="20 columns of the model"):
         annotate(narrow, "few", reference=annotation_model(few))
 
@@ -208,3 +254,19 @@ def test_a_slide_without_spots_is_annotated_by_its_image():
     assert right > 0.4 and right >= (fine.obs[KEY].astype(str) == there).mean()
     annotate(reference, "domain", reference=reference.copy())
     assert reference.uns[KEY]["params"]["use_rep"] == "X_stalign"
+
+
+def test_the_same_in_spatialdata(tmp_path):
+    adata, sdata = (stalign.datasets.toy(12, image=False, spatialdata=kind) for kind in (False, True))
+    found = []
+    for data in (adata, sdata):
+        table = stalign.data.table_of(data)
+        table.obsm["X_stalign"] = np.asarray(add_features(adata.copy(), n_components=10).obsm["X_stalign"])
+        table.obs["few"] = table.obs["domain"].where(np.arange(table.n_obs) % 4 == 0)
+        annotate(data, "few", **PLAIN)
+        path = stalign.io.write_annotations(data, tmp_path / "a.geojson")
+        stalign.io.read_annotations(data, path, key="back")
+        table = stalign.data.table_of(data)
+        assert (table.obs["back"].astype(str) == table.obs[KEY].astype(str)).mean() > 0.95
+        found.append((table.obs[KEY].astype(str).tolist(), list(stalign.tl.suggest(data, 4, truth="few")["label"])))
+    assert found[0] == found[1]

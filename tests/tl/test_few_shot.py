@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from stalign.pl import few_shot as draw
@@ -49,6 +50,12 @@ def test_training_mean_by_hand(planted):
     ("options", "error", "text"),
     [
         ({"ratios": (0,)}, ValueError, "ratios"),
+        ({"ratios": (float("nan"),)}, ValueError, "ratios"),
+        ({"genes": 0}, ValueError, "`genes` to be at least 1"),
+        ({"genes": "nothing"}, KeyError, "nothing"),
+        ({"seeds": ()}, ValueError, "at least one seed"),
+        ({"use_rep": []}, ValueError, "one `use_rep`"),
+        ({"folds": 1.5}, TypeError, "folds"),
         ({"sample_key": None}, ValueError, "sample_key"),
         ({"folds": 3}, ValueError, "2 samples"),
         ({"genes": ["nothing"]}, KeyError, "nothing"),
@@ -59,3 +66,9 @@ def test_refusals(planted, options, error, text):
     given = {"folds": 2, "sample_key": "library", "use_rep": "X_planted", "genes": 3, **options}
     with pytest.raises(error, match=text):
         few_shot(planted, **given)
+
+
+def test_one_ratio_and_one_seed(planted):
+    options = {"folds": 2, "sample_key": "library", "use_rep": "X_planted", "genes": 3}
+    one = few_shot(planted, 0.5, seeds=1, **options)
+    pd.testing.assert_frame_equal(one, few_shot(planted, (0.5,), seeds=(1,), **options))

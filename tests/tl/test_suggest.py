@@ -27,8 +27,16 @@ def test_what_is_not_suggested(embedded):
     assert (embedded.obs_names.get_indexer(found.index) % 2 == 1).all()
     with pytest.raises(ValueError, match="at least 1"):
         suggest(embedded, 0)
+    with pytest.raises(TypeError, match="whole number"):
+        suggest(embedded, 2.5)
     with pytest.raises(ValueError, match="without a label"):
         suggest(embedded, 3, truth="domain")
+    few = np.where(np.arange(embedded.n_obs) == 0, "a", np.where(np.arange(embedded.n_obs) == 1, "b", None))
+    embedded.obs["few"] = few  # the first has no features
+    assert set(suggest(embedded, 3, truth="few")["reason"]) == {"representative"}
+    embedded.obsm["X_stalign"][:] = np.nan
+    with pytest.raises(ValueError, match="no spot with features"):
+        suggest(embedded, 3)
 
 
 @pytest.mark.parametrize("ids", [range(5)], ids=["five seeds"])

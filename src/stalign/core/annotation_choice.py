@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 STRENGTHS = (0.0, 0.25, 0.5, 1.0, 2.0)
 USUAL = 0.5  # strength where the labels do not tell which is best
+USUAL_TEMPERATURE = 4.0  # of discriminant analysis of few spots, where they do not tell; their probabilities are near 1
 LEAST_SPOTS = 20  # labelled spots below which nothing is chosen
 _TEMPERATURES = (0.2, 20.0)
 
@@ -117,14 +118,14 @@ def fit_heads(
 def choose(task: Task, views: Sequence[View], start: Sequence[View], strengths: Sequence[float]) -> Choice:
     """Choose views and strength on held-out labelled spots.
 
-    Views that are as good as the best, within two standard errors, are averaged in place of those of `start`, and
-    another strength than the usual one is taken, only if the share of held-out spots that are right grows by more than
-    one standard error.
+    Views that are as good as the best, within two standard errors, are averaged in place of those of `start` only if
+    the share of held-out spots that are right grows by more than one standard error; another strength than the usual
+    one is taken only if their labels get likelier by more than one.
     """
     usual = USUAL if USUAL in strengths else strengths[0]
     rows = np.flatnonzero((task.labels >= 0) & task.usable)
     if len(rows) < LEAST_SPOTS or not task.folds:
-        return Choice(tuple(start), usual)
+        return Choice(tuple(start), usual, USUAL_TEMPERATURE if task.classifier is None else 1.0)
     held = _held_out_scores(task, views)
     seen = np.concatenate([part for _, part in task.folds])
     truth = task.labels[seen]
@@ -138,10 +139,9 @@ def choose(task: Task, views: Sequence[View], start: Sequence[View], strengths: 
         chosen, joined = alike, other
     heads = [task.heads(chosen, fold) for fold in range(len(task.folds))]
     temperature = fit_temperature(joined, truth)
-    strength, probability = _strength(task, chosen, heads, temperature, strengths, usual)
-    logs = np.log(np.maximum(probability, np.exp(ABSENT)))
+    strength, final, logs = _strength(task, chosen, heads, temperature, strengths, usual)
     return Choice(
-        chosen, strength, temperature, fit_temperature(logs, truth), float(_right(probability, truth).mean()),
+        chosen, strength, temperature, final, float(_right(logs, truth).mean()),
         float(right[views[0]].mean()), _crossed_error(logs, truth, task.seed), len(task.folds),
     )  # fmt: skip
 
@@ -152,7 +152,7 @@ def _right(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def _better(one: np.ndarray, other: np.ndarray, errors: float = 1) -> bool:
-    """Whether one is right more often than the other by more than some standard errors of the difference."""
+    """Whether the mean of one is above that of the other by more than some standard errors of the difference."""
     difference = one - other
     return bool(difference.mean() > errors * difference.std() / np.sqrt(len(difference)))
 
@@ -173,24 +173,29 @@ def _strength(
     temperature: float,
     strengths: Sequence[float],
     usual: float,
-) -> tuple[float, np.ndarray]:
-    """Strength of the mean field and the probabilities of the held-out spots with it."""
+) -> tuple[float, float, np.ndarray]:
+    """Strength of the mean field, the temperature after it, and log-probabilities of the held-out spots before that.
+
+    The strength is the one that makes the held-out labels likeliest, each with its own temperature. The share that is
+    right would favour strong smoothing, whose probabilities promise too much.
+    """
     found: dict[float, list[np.ndarray]] = {strength: [] for strength in strengths}
     for own, (fit, part) in zip(heads, task.folds, strict=True):
-        logs = averaged(task.features, views, own) / temperature
+        alone = averaged(task.features, views, own) / temperature
         given = np.full(len(task.labels), -1, dtype=np.intp)
         if task.hold_known:
             given[fit] = task.labels[fit]
         for strength in strengths:
             eased = strength / max(temperature, 1.0)  # else neighbours outvote evidence that is found to be weak
-            found[strength].append(mean_field(logs, task.graph, eased, given=given)[part])
+            found[strength].append(mean_field(alone, task.graph, eased, given=given)[part])
     truth = task.labels[np.concatenate([part for _, part in task.folds])]
-    joined = {strength: np.concatenate(parts) for strength, parts in found.items()}
-    right = {strength: _right(values, truth) for strength, values in joined.items()}
-    best = max(strengths, key=lambda strength: right[strength].mean())
-    if not _better(right[best], right[usual]):
+    logs = {s: np.log(np.maximum(np.concatenate(parts), np.exp(ABSENT))) for s, parts in found.items()}
+    final = {s: fit_temperature(logs[s], truth) for s in strengths}
+    likely = {s: softmax_log(logs[s] / final[s])[np.arange(len(truth)), truth] for s in strengths}
+    best = max(strengths, key=lambda s: likely[s].mean())
+    if not _better(likely[best], likely[usual]):
         best = usual
-    return best, joined[best]
+    return best, final[best], logs[best]
 
 
 def fit_temperature(log_probability: np.ndarray, truth: np.ndarray) -> float:

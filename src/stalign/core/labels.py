@@ -28,12 +28,12 @@ def as_labels(values: ArrayLike, *, ignore: Collection[Any] = NO_LABEL) -> NDArr
     values
         Labels, (n,): text, bytes, numbers, booleans, or a column of a table, categorical or not.
     ignore
-        Labels that mean "no label" beside missing values; spaces around a label don't count.
+        Labels that mean "no label" beside missing values.
 
     Returns
     -------
-    (n,) object: a string, or None. A whole number is written without decimals, as a column of integers becomes one of
-    floats where values are missing.
+    (n,) object: a string without spaces around it, or None. A whole number is written without decimals, as a column of
+    integers becomes one of floats where values are missing.
 
     Examples
     --------
@@ -43,9 +43,9 @@ def as_labels(values: ArrayLike, *, ignore: Collection[Any] = NO_LABEL) -> NDArr
     """
     left_out = {as_text(value) for value in ignore}
     values = np.asarray(values, dtype=object)
-    texts = [as_text(value) for value in values]
+    texts = [None if text is None else text.strip() for text in map(as_text, values)]
     found = np.empty(len(texts), dtype=object)
-    found[:] = [None if text is None or text.strip() in left_out else text for text in texts]
+    found[:] = [None if text in left_out else text for text in texts]
     return found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from stalign.core.files import write_whole
 from stalign.core.palette import palette
 from stalign.data import open_sections, table_of, write
 from stalign.data.numbers import number
+from stalign.io._barcode_table import barcodes_of, table_labels
 from stalign.io._geojson import feature, label_spots, read_regions, spot_regions
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 _JSON = (".geojson", ".json")
 _TABLE = (".csv", ".tsv", ".txt")
-_SUFFIX = re.compile(r"-\d+$")
 
 
 def read_annotations(
@@ -112,7 +111,7 @@ def read_annotations(
         key = key or "annotation"
         labels, colors = _from_regions(path, table, view, image_key)
     else:
-        labels, name = _from_table(path, table, view)
+        labels, name = table_labels(path, table, view)
         key, colors = key or name, {}
     values = np.full(table.n_obs, None, dtype=object)
     if key in table.obs and len(view.rows) < table.n_obs:
@@ -189,7 +188,7 @@ def write_annotations(
     labels = np.array([None if pd.isna(value) else str(value) for value in column], dtype=object)
     if kind == ".csv":
         known = np.array([label is not None for label in labels], dtype=bool)
-        frame = pd.DataFrame({"Barcode": _barcodes(table)[view.rows][known], key: labels[known]})
+        frame = pd.DataFrame({"Barcode": barcodes_of(table)[view.rows][known], key: labels[known]})
         return _replace(path, frame.to_csv(index=False, lineterminator="\n"))
     names = [name for name in dict.fromkeys([*_old_names(table, key), *_order(labels)]) if name in set(labels)]
     colors = dict(zip(names, palette(len(names)), strict=True)) | _old_colors(table, key)
@@ -249,59 +248,25 @@ def _from_regions(
     codes = label_spots(view.coords * scale, regions, 0.5 * _pitch(view) * scale)
     if not (codes >= 0).any():
         low, high = np.nanmin(view.coords * scale, axis=0), np.nanmax(view.coords * scale, axis=0)
+        if not regions:
+            hint = "Give the objects a class in QuPath (Set class) and export them again"
+            raise ValueError(message(f"Expected regions with a class in {path}", found=f"{without} without", hint=hint))
         boxes = np.array([region.geometry.bounds for region in regions]).reshape(-1, 4)
-        ends = (*boxes[:, :2].min(axis=0), *boxes[:, 2:].max(axis=0)) if len(boxes) else ()
+        ends = (*np.nanmin(boxes[:, :2], axis=0), *np.nanmax(boxes[:, 2:], axis=0))
         raise ValueError(
             message(
                 f"Expected regions of {path.name} around spots, which lie at x {low[0]:.0f} to {high[0]:.0f} and "
                 f"y {low[1]:.0f} to {high[1]:.0f}",
-                found=f"{len(regions)} regions with a class"
-                + (f" at x {ends[0]:.0f} to {ends[2]:.0f} and y {ends[1]:.0f} to {ends[3]:.0f}" if ends else ""),
+                found=f"{len(regions)} regions with a class at x {ends[0]:.0f} to {ends[2]:.0f} and "
+                f"y {ends[1]:.0f} to {ends[3]:.0f}",
                 hint="Pass `image_key=`, the image that they were drawn on",
             )
         )
+    empty = len(regions) - len(np.unique(codes[codes >= 0]))
+    if empty:
+        logger.info("%d of %d objects of %s mark no spot.", empty, len(regions), path.name)
     names = np.array([*(region.name for region in regions), None], dtype=object)
     return names[codes], {region.name: region.color for region in regions if region.color is not None}
-
-
-def _from_table(path: Path, table: AnnData, view: Section) -> tuple[np.ndarray, str]:
-    """Labels of the section's spots by barcode, and the name of the column."""
-    try:
-        frame = pd.read_csv(path, sep=None, engine="python", dtype=str, encoding="utf-8-sig", keep_default_na=False)
-    except (ValueError, pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise ValueError(message(f"Expected a table of barcodes and labels in {path}", found=str(error))) from error
-    if frame.shape[1] < 2:
-        found = f"columns {', '.join(map(str, frame.columns))}"
-        raise ValueError(message(f"Expected a column of barcodes and one of labels in {path}", found=found))
-    names = [str(name).strip() for name in frame.columns]
-    first = next((i for i, name in enumerate(names) if name.lower() in {"barcode", "barcodes"}), 0)
-    second = next(i for i in range(len(names)) if i != first)
-    barcodes = frame.iloc[:, first].str.strip()
-    if barcodes.duplicated().any():
-        twice = barcodes[barcodes.duplicated()].iloc[0]
-        raise ValueError(message(f"Expected each barcode once in {path}", found=f"{twice!r} twice"))
-    own = pd.Index(_barcodes(table)[view.rows])
-    place = own.get_indexer(barcodes)
-    if (place < 0).any():
-        bare, given = own.str.replace(_SUFFIX, "", regex=True), barcodes.str.replace(_SUFFIX, "", regex=True)
-        if bare.is_unique and given.is_unique:
-            place = bare.get_indexer(given)
-    labels = np.full(len(own), None, dtype=object)
-    text = frame.iloc[:, second].str.strip().to_numpy()
-    hit = place >= 0
-    labels[place[hit]] = [value or None for value in text[hit]]
-    if not hit.any():
-        found = f"{', '.join(barcodes[:3])} in the file and {', '.join(own[:3])} in the section"
-        raise ValueError(message("Expected barcodes of the section", found=found))
-    if not hit.all():
-        logger.warning("%d of %d barcodes of %s are not in the section.", (~hit).sum(), len(hit), path.name)
-    return labels, names[second] or "annotation"
-
-
-def _barcodes(table: AnnData) -> np.ndarray:
-    """Barcodes of the spots as the instrument wrote them: `obs["barcode"]` where there is one, else the names."""
-    values = table.obs["barcode"] if "barcode" in table.obs else table.obs_names
-    return np.array([str(value) for value in values], dtype=object)
 
 
 def _order(labels: np.ndarray) -> list[str]:

@@ -39,6 +39,7 @@ class Region:
 def read_regions(path: Path) -> tuple[list[Region], int]:
     """Read regions, and count those without a class."""
     from shapely import make_valid
+    from shapely.errors import ShapelyError
     from shapely.geometry import shape
 
     try:
@@ -47,7 +48,8 @@ def read_regions(path: Path) -> tuple[list[Region], int]:
         raise ValueError(message(f"Expected GeoJSON in {path}", found=str(error), hint="Export it again")) from error
     found, without = [], 0
     for feature in _features(content, path):
-        properties = feature.get("properties") or {}
+        properties = feature.get("properties")
+        properties = properties if isinstance(properties, dict) else {}
         name, color = _class_of(properties)
         if feature.get("geometry") is None:
             continue
@@ -56,11 +58,12 @@ def read_regions(path: Path) -> tuple[list[Region], int]:
             continue
         try:
             geometry = shape(feature["geometry"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            geometry = geometry if geometry.is_valid else make_valid(geometry)
+        except (KeyError, TypeError, ValueError, AttributeError, ShapelyError) as error:
             hint = "Export it again from QuPath"
             expected = f"Expected a geometry of class {name!r} in {path}"
             raise ValueError(message(expected, found=repr(error), hint=hint)) from error
-        found.append(Region(name, color, geometry if geometry.is_valid else make_valid(geometry)))
+        found.append(Region(name, color, geometry))
     return found, without
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +64,8 @@ def annotate(
         The obs column of labels, in these sections and in the reference. Missing values and those of `ignore` mean
         that a spot has no label. With a reference, these sections need not have the column.
     reference
-        Annotated sections, one object or several, or an `AnnotationModel` or the path of a saved one.
+        Annotated sections, one object or several, or an `AnnotationModel` or the path of a saved one. Labels of these
+        sections that a model does not know are kept, and not learned.
     classifier
         None for linear discriminant analysis with a shrunk covariance on several kinds of features, which
         cross-validation on the labelled spots can change (see Notes); `lda` for one on the first 50 principal
@@ -129,8 +131,8 @@ def annotate(
     KeyError
         If the embedding, a column or a table does not exist.
     ValueError
-        If there are labelled spots of fewer than two labels, the features of query and reference differ, or an argument
-        makes no sense.
+        If there are labelled spots of fewer than two labels, the features of query and reference differ, a label is
+        `unknown` beside `unknown=`, or an argument makes no sense, such as a classifier beside a model.
     TypeError
         If `classifier` has no `predict_proba`, or `data` is no container.
     FileNotFoundError
@@ -142,8 +144,9 @@ def annotate(
     around, and of expression where there are counts are averaged, and where a section is completed their probabilities
     are smoothed over two rings of spots. Cross-validation, which holds out whole sections where labels are carried from
     three or more and patches of neighbouring spots otherwise, compares these and further features; those that are as
-    good as the best, within two standard errors, are averaged instead, and another strength is taken, if that is better
-    by more than one standard error. With fewer than 20 labelled spots nothing is chosen.
+    good as the best, within two standard errors, are averaged instead if more spots are right then, and another
+    strength is taken if it makes their labels likelier, each by more than one standard error. With fewer than 20
+    labelled spots nothing is chosen.
 
     Probabilities are calibrated on held-out labelled spots. In a section of another donor or platform they promise too
     much; `uns["stalign_annotation"]` holds what was measured.
@@ -184,7 +187,7 @@ def annotate(
         ]
         read.check_widths(rep, [part for object_ in parts for _, part in object_])
         every = [part for object_ in parts for _, part in object_]
-        learned = [part for part in every if (part.labels >= 0).any()] or every  # without labels, an error follows
+        learned = [part for part in every if ((part.labels >= 0) & part.usable).any()] or every  # else an error follows
         kept, columns = read.keep_variable(learned, shared)
         learned, own_parts = (
             [read.with_genes(part, columns) for part in some] for some in (learned, [part for _, part in parts[-1]])
@@ -197,19 +200,24 @@ def annotate(
         )  # fmt: skip
         rows = [rows for rows, _ in parts[-1]]
     else:
-        rows, own_parts = read.sections_for_model(own, model, rep, own_labels, layer, total_counts)
+        if classifier is not None or genes is not None:
+            expected = "Expected `classifier` and `genes` to be left out, as the model in `reference` has its own"
+            raise ValueError(message(expected, found=f"classifier={classifier!r}, genes={genes!r}"))
+        names, colors = read.joined_names([own.table], [own_labels], truth, model)  # own ones after those of the model
+        codes = read.codes_of(own_labels, names)
+        rows, own_parts = read.sections_for_model(own, model, rep, codes, layer, total_counts)
         if spatial is not True:
             model = replace(model, strength=float(spatial))
-    result = predict(own.table.n_obs, own_parts, rows, model, unknown=unknown, overwrite=overwrite)
+    result = predict(own.table.n_obs, own_parts, rows, model, names, unknown=unknown, overwrite=overwrite)
     record = record_of(
-        model, truth=truth, use_rep=rep, spatial=spatial, unknown=unknown, overwrite=overwrite,
+        model, names, truth=truth, use_rep=rep, spatial=spatial, unknown=unknown, overwrite=overwrite,
         library_key=library_key, random_state=seed, key_added=key,
         classifier=classifier if classifier is None or isinstance(classifier, str) else repr(classifier),
         reference=_described(reference),
     )  # fmt: skip
     changed = write(data, result.slots(key, own.table.obs_names), copy=copy, table_key=table_key)
     target = table_of(data if changed is None else changed, table_key)
-    target.uns[key], target.uns[f"{key}_colors"] = record, result.colors(model)
+    target.uns[key], target.uns[f"{key}_colors"] = record, result.colors(colors)
     result.log(key, record["figures"]["accuracy"])
     return changed
 
@@ -223,10 +231,14 @@ def _check(classifier: Any, spatial: bool | float, unknown: bool | float) -> Non
         raise TypeError(
             message("Expected a classifier with `fit` and `predict_proba`", found=type(classifier).__name__, hint=hint)
         )
-    if not isinstance(spatial, bool) and not (np.isfinite(spatial) and spatial >= 0):
-        raise ValueError(message("Expected `spatial` to be True, False or a strength of 0 or more", found=spatial))
-    if not isinstance(unknown, bool) and not 0 < unknown < 1:
-        raise ValueError(message("Expected `unknown` to be True, False or a share between 0 and 1", found=unknown))
+    if not isinstance(spatial, bool) and not (isinstance(spatial, Real) and np.isfinite(spatial) and spatial >= 0):
+        raise ValueError(
+            message("Expected `spatial` to be True, False or a strength of 0 or more", found=repr(spatial))
+        )
+    if not isinstance(unknown, bool) and not (isinstance(unknown, Real) and 0 < unknown < 1):
+        raise ValueError(
+            message("Expected `unknown` to be True, False or a share between 0 and 1", found=repr(unknown))
+        )
 
 
 def _classifier(named: Any) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from stalign._settings import logger
+from stalign._validate import message
 from stalign.tl._label_sections import UNKNOWN
 
 if TYPE_CHECKING:
@@ -54,9 +55,9 @@ class Result:
         obs = {name: pd.Series(values, index=index) for name, values in columns.items()}
         return {"obs": obs, "obsm": {f"{key}_probability": self.probability}}
 
-    def colors(self, model: AnnotationModel) -> list[str]:
-        """A colour for each category."""
-        return [*model.colors, *([UNKNOWN_COLOR] if UNKNOWN in self.label.categories else [])]
+    def colors(self, named: Sequence[str]) -> list[str]:
+        """A colour for each category, from those of the labels."""
+        return [*named, *([UNKNOWN_COLOR] if UNKNOWN in self.label.categories else [])]
 
     def log(self, key: str, accuracy: float) -> None:
         """Log what was annotated."""
@@ -75,18 +76,24 @@ def predict(
     parts: Sequence[SectionData],
     rows: Sequence[np.ndarray],
     model: AnnotationModel,
+    names: Sequence[str],
     *,
     unknown: bool | float,
     overwrite: bool,
 ) -> Result:
-    """Annotate the sections of a table of n spots."""
-    k = len(model.names)
+    """Annotate the sections of a table of n spots, of which some can have labels that come after those of the model."""
+    k, learned = len(names), len(model.names)
+    if unknown and UNKNOWN in names:
+        hint = "Leave out `unknown=`, rename the label, or count it as no label with `ignore=`"
+        raise ValueError(message(f"Expected no label {UNKNOWN!r} beside `unknown=`", found=", ".join(names), hint=hint))
     probability, novelty = np.full((n, k), np.nan), np.full(n, np.nan)
     given = np.full(n, -1, dtype=np.intp)
     for own, part in zip(rows, parts, strict=True):
         given[own] = part.labels
-        found = model.predict(part, given=None if overwrite else part.labels)
-        probability[own], novelty[own] = found.probability, found.novelty
+        found = model.predict(part, given=None if overwrite else np.where(part.labels < learned, part.labels, -1))
+        probability[own, :learned] = found.probability
+        probability[own, learned:] = 0 * found.probability[:, :1]  # NaN where there are no features
+        novelty[own] = found.novelty
     known = np.isfinite(probability).all(axis=1)
     codes = np.full(n, -1, dtype=np.intp)
     codes[known] = probability[known].argmax(axis=1)
@@ -96,7 +103,7 @@ def predict(
         codes[measured] = given[measured]
     confidence = np.full(n, np.nan)
     confidence[codes >= 0] = probability[codes >= 0].max(axis=1)
-    categories = list(model.names)
+    categories = list(names)
     if unknown:
         limit = 1 - (_FALSE_ALARMS if unknown is True else float(unknown))
         strange = (novelty > limit) & (overwrite | ~measured)
@@ -108,7 +115,7 @@ def predict(
     )  # fmt: skip
 
 
-def record_of(model: AnnotationModel, **params: Any) -> dict[str, Any]:
+def record_of(model: AnnotationModel, names: Sequence[str], **params: Any) -> dict[str, Any]:
     """What is written to uns: parameters, what was chosen, what was measured, and the model if it can be stored."""
     views = [" + ".join(f"{p.source}:{p.passes}:{p.n_components}" for p in view) for view in model.views]
     record: dict[str, Any] = {
@@ -116,7 +123,7 @@ def record_of(model: AnnotationModel, **params: Any) -> dict[str, Any]:
         "views": views,
         "strength": model.strength,
         "temperature": model.temperature,
-        "labels": list(model.names),
+        "labels": list(names),
         "figures": dict(model.figures),
     }
     if model.can_be_saved:

@@ -10,7 +10,7 @@ from scipy import sparse
 
 from stalign._constants import Keys
 from stalign._settings import logger
-from stalign._validate import message
+from stalign._validate import message, whole
 from stalign.core.scores import per_gene
 from stalign.data import read_counts, table_of
 from stalign.data.table import library_column
@@ -29,14 +29,14 @@ _PENALTIES = tuple(float(value) for value in 10.0 ** np.arange(-2, 6))
 
 def few_shot(
     data: AnnData | SpatialData,
-    ratios: Sequence[float] = (0.1, 0.25, 0.5),
+    ratios: float | Sequence[float] = (0.1, 0.25, 0.5),
     *,
     folds: int = 4,
     sample_key: str | None = None,
     use_rep: str | Sequence[str] = Keys.EMBED_IMAGE,
-    genes: int | Sequence[str] = N_GENES,
+    genes: int | str | Sequence[str] = N_GENES,
     layer: str | None = None,
-    seeds: Sequence[int] = (0, 1, 2),
+    seeds: int | Sequence[int] = (0, 1, 2),
     table_key: str | None = None,
 ) -> pd.DataFrame:
     """Score how well genes are predicted from a share of the training spots.
@@ -50,7 +50,7 @@ def few_shot(
     data
         Several sections in one table, with features and raw counts.
     ratios
-        Shares of the training spots.
+        Shares of the training spots, or one.
     folds
         How many folds; samples are spread over them in their order.
     sample_key
@@ -62,7 +62,7 @@ def few_shot(
     layer
         Layer of the raw counts; None for `.X`.
     seeds
-        Seeds of the subsets of training spots.
+        Seeds of the subsets of training spots, or one.
     table_key
         Table of a SpatialData object.
 
@@ -84,7 +84,9 @@ def few_shot(
     KeyError
         If features, a layer, a gene or the column does not exist.
     ValueError
-        If a ratio is not in (0, 1], there are fewer samples than folds, or counts are negative.
+        If a ratio is not in (0, 1], there are fewer samples than folds, counts are negative, or nothing is asked for.
+    TypeError
+        If `folds`, a seed or the number of genes is not a whole number.
 
     Notes
     -----
@@ -104,23 +106,29 @@ def few_shot(
     ['linear', 'training mean', 'linear', 'training mean']
     """
     table = table_of(data, table_key)
-    shares = sorted({float(ratio) for ratio in ratios})
-    if not shares or shares[0] <= 0 or shares[-1] > 1:
-        raise ValueError(message("Expected ratios above 0 and up to 1", found=str(list(ratios))))
+    shares = sorted({float(ratio) for ratio in np.atleast_1d(ratios)})
+    if not shares or not all(0 < share <= 1 for share in shares):
+        raise ValueError(message("Expected ratios above 0 and up to 1", found=repr(ratios)))
+    draws = [whole(seed, name="seeds", least=0) for seed in np.atleast_1d(seeds).tolist()]
+    reps = [use_rep] if isinstance(use_rep, str) else list(use_rep)
+    if not draws or not reps:
+        raise ValueError(message("Expected at least one seed and one `use_rep`", found=f"{draws} and {reps}"))
     if sample_key is None:
         raise ValueError(
             message("Expected `sample_key` to name the obs column of samples or patients", found="None",
                     hint="Folds hold out whole samples, so there have to be several")
         )  # fmt: skip
     names, sample = library_column(table, sample_key)
-    if not 2 <= folds <= len(names):
+    if not 2 <= whole(folds, name="folds") <= len(names):
         raise ValueError(
             message(f"Expected from 2 folds to as many as the {len(names)} samples", found=folds, available=names)
         )
     counts, _ = read_counts(table, layer=layer)
     values = sparse.csr_matrix((np.log1p(counts.data), counts.indices, counts.indptr), shape=counts.shape)
-    named = None if isinstance(genes, int | np.integer) else _named(table, genes)
-    reps = [use_rep] if isinstance(use_rep, str) else list(use_rep)
+    named = None
+    if not isinstance(genes, int | float | np.number):
+        named = _named(table, [genes] if isinstance(genes, str) else genes)
+    number = whole(genes, name="genes") if named is None else len(named)
     rows: list[dict[str, Any]] = []
     for rep in reps:
         check_modality(table, rep)
@@ -131,9 +139,9 @@ def few_shot(
             train = np.flatnonzero(usable & (sample % folds != fold))
             if not len(train) or not test.any():
                 raise ValueError(message(f"Expected spots with features in fold {fold}", found="none"))
-            columns = named if named is not None else _variable(values, sample, train, int(genes))  # type: ignore[arg-type]
+            columns = _variable(values, sample, train, number) if named is None else named
             targets = values[:, columns].toarray().astype(np.float64)
-            for share, seed, model, predicted, n in _fits(features, targets, train, test, shares, seeds):
+            for share, seed, model, predicted, n in _fits(features, targets, train, test, shares, draws):
                 rows.append(
                     {"use_rep": rep, "ratio": share, "seed": seed, "fold": fold, "model": model, "n_train": n,
                      "n_test": int(test.sum()), "n_genes": len(columns),

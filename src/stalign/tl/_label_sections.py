@@ -14,6 +14,7 @@ from stalign._settings import logger
 from stalign._validate import message
 from stalign.core.annotation_features import SectionData, most_variable
 from stalign.core.expression import normalise
+from stalign.core.labels import as_labels
 from stalign.core.palette import palette
 from stalign.core.refine import ring_graph
 from stalign.data import has_counts, open_sections, read_counts
@@ -62,28 +63,31 @@ def read_names(table: AnnData, truth: str, ignore: Collection[str]) -> pd.Catego
         raise KeyError(message(expected, found=repr(truth), available=label_columns(table)))
     check_labels(table, truth, name="truth")
     column = table.obs[truth]
-    numbers = pd.api.types.is_float_dtype(column.dtype)
-    text = column.map(lambda value: str(int(value)) if numbers else str(value).strip(), na_action="ignore")
-    text = text.astype(object).where(column.notna() & ~text.isin([str(value) for value in ignore]), None)
-    present = set(text.dropna())
+    labels = as_labels(column, ignore=(ignore,) if isinstance(ignore, str) else ignore)
+    present = {label for label in labels if label is not None}
     if isinstance(column.dtype, pd.CategoricalDtype):
-        order = [str(value).strip() for value in column.cat.categories]
+        order = [name for name in dict.fromkeys(as_labels(column.cat.categories, ignore=())) if name in present]
+    elif all(name.isdecimal() for name in present):
+        order = sorted(present, key=int)
     else:
         order = sorted(present)
-    return pd.Categorical(text, categories=[name for name in dict.fromkeys(order) if name in present])
+    return pd.Categorical(labels, categories=order)
 
 
 def joined_names(
-    tables: Sequence[AnnData], labels: Sequence[pd.Categorical], truth: str
+    tables: Sequence[AnnData],
+    labels: Sequence[pd.Categorical],
+    truth: str,
+    model: AnnotationModel | None = None,
 ) -> tuple[list[str], list[str]]:
-    """Names of all labels and a colour for each: order and colours of the first table that has them."""
-    names: list[str] = list(dict.fromkeys(str(name) for found in labels for name in found.categories))
-    stored: dict[str, str] = {}
+    """Names of all labels and a colour for each: order and colours of the model, or the first table, that has them."""
+    stored = {} if model is None else dict(zip(model.names, model.colors, strict=True))
+    names: list[str] = list(dict.fromkeys([*stored, *(str(name) for found in labels for name in found.categories)]))
     for table in tables:
         colors = table.uns.get(f"{truth}_colors")
         if colors is not None and truth in table.obs and isinstance(table.obs[truth].dtype, pd.CategoricalDtype):
-            for name, color in zip(table.obs[truth].cat.categories, colors, strict=False):
-                stored.setdefault(str(name).strip(), str(color))
+            for name, color in zip(as_labels(table.obs[truth].cat.categories, ignore=()), colors, strict=False):
+                stored.setdefault(name, str(color))
     taken = {color.upper() for color in stored.values()}
     spare = (color for color in palette(len(names) + len(taken)) if color.upper() not in taken)
     return names, [stored[name] if name in stored else next(spare) for name in names]
@@ -212,7 +216,7 @@ def check_widths(rep: str, parts: Sequence[SectionData]) -> None:
 
 
 def sections_for_model(
-    own: Source, model: AnnotationModel, rep: str, labels: pd.Categorical, layer: str | None, total_counts: str | None
+    own: Source, model: AnnotationModel, rep: str, codes: np.ndarray, layer: str | None, total_counts: str | None
 ) -> tuple[list[np.ndarray], list[SectionData]]:
     """Rows and data of the sections, in the genes of a model."""
     expression = None
@@ -226,7 +230,7 @@ def sections_for_model(
         if share < 1:
             logger.warning("%.0f %% of the genes of the model are missing and taken as 0.", 100 * (1 - share))
         expression = expression_of(own.table, model.genes, layer=layer, total_counts=total_counts)
-    found = read_sections(own, rep, codes_of(labels, list(model.names)), expression)
+    found = read_sections(own, rep, codes, expression)
     if found and found[0][1].rep.shape[1] != model.width:
         raise ValueError(
             message(f"Expected the {model.width} columns of the model in obsm[{rep!r}]",

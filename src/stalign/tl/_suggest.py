@@ -10,7 +10,7 @@ import pandas as pd
 
 from stalign._constants import Keys
 from stalign._settings import logger, settings
-from stalign._validate import message
+from stalign._validate import message, whole
 from stalign.core.annotation import fit_annotation
 from stalign.core.annotation_features import fit_bases, view_features, views_of
 from stalign.core.labels import NO_LABEL_OR_UNKNOWN
@@ -92,8 +92,7 @@ def suggest(
     >>> len(spots), set(spots["reason"])
     (5, {'representative'})
     """
-    if n < 1:
-        raise ValueError(message("Expected `n` to be at least 1", found=n))
+    whole(n, name="n")
     table = table_of(data, table_key)
     seed = settings.seed if random_state is None else random_state
     rep = use_rep or Keys.EMBED
@@ -106,17 +105,18 @@ def suggest(
     labels, usable = (np.concatenate([getattr(part, name) for part in sections]) for name in ("labels", "usable"))
     free = np.flatnonzero(usable & (labels < 0))
     if not len(free):
-        raise ValueError(message("Expected spots without a label", found="labels for all spots with features"))
+        why = "labels for all spots with features" if usable.any() else f"no spot with features in obsm[{rep!r}]"
+        raise ValueError(message("Expected spots without a label", found=why))
     bases = fit_bases(sections, seed=seed)
     view = views_of(bases)[0]
     features = np.concatenate([view_features(part, bases, [view])[view] for part in sections])[:, :15]
     place = np.concatenate([_extent(part.coords) for part in sections])
     label, confidence = np.full(len(rows), None, dtype=object), np.full(len(rows), np.nan)
-    if len(np.unique(labels[labels >= 0])) < 2:
+    if len(np.unique(labels[(labels >= 0) & usable])) < 2:
         taken = free[representatives(features[free], n, seed=seed)]
         reasons = ["representative"] * len(taken)
     else:
-        labelled = [part for part in sections if (part.labels >= 0).any()]
+        labelled = [part for part in sections if ((part.labels >= 0) & part.usable).any()]
         model = fit_annotation(labelled, names, names, use_rep=rep, choice=False, seed=seed)
         probability = np.concatenate([model.predict(part, given=part.labels).probability for part in sections])
         label[free] = np.array(names, dtype=object)[probability[free].argmax(axis=1)]
