@@ -21,7 +21,7 @@ import stalign
 from stalign.core.clustering import GMM
 from stalign.models import STAlign
 from stalign.models.checkpoint import Checkpoint
-from stalign.train.model import model_config
+from stalign.train.network_config import model_config
 from stalign.train.recipes import load_config
 from stalign.train.run import wire
 from stalign.train.slides import as_slides

@@ -7,7 +7,7 @@ import pytest
 import stalign as st
 from stalign.train import curate_hest, curate_stimage
 from stalign.train.config import DataConfig, SectionSpec
-from stalign.train.curate import kept_slides
+from stalign.train.manifest import kept_slides
 from stalign.train.slides import as_slides, read_slide
 from stalign.train.store import open_store
 

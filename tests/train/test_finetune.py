@@ -10,8 +10,8 @@ import stalign as st
 from stalign.models.checkpoint import load, save
 from stalign.models.network import STAlign
 from stalign.train import TrainConfig, finetune
-from stalign.train.model import model_config
 from stalign.train.module import AlignModule
+from stalign.train.network_config import model_config
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from stalign.models.config import ST_ALIGN, InputSpec, LossConfig, ModelConfig
 from stalign.models.network import n_parameters_of
 from stalign.models.schema import build
 from stalign.train.config import SectionSpec, TrainConfig
-from stalign.train.model import model_config
+from stalign.train.network_config import model_config
 from stalign.train.recipes import load_config
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,11 +11,11 @@ import scipy.sparse as sp
 
 import stalign as st
 from stalign.models.config import MINI
-from stalign.train import opening
+from stalign.train import slide_reader
 from stalign.train.config import DataConfig, SectionSpec
 from stalign.train.orthologs import read_orthologs
 from stalign.train.patterns import left_out
-from stalign.train.reading import weights_of
+from stalign.train.readers import weights_of
 from stalign.train.slides import Slide, as_slides
 from stalign.train.store import open_store
 from stalign.train.vocabulary import GeneCensus, choose, human_symbols, read_gene_file
@@ -209,14 +209,14 @@ def test_patterns_to_exclude_that_fit_nothing_are_told(toy2, caplog):
 
 def failing(monkeypatch, bad, error):
     """Let one slide fail as it is opened."""
-    open_slide = opening.open_slide
+    open_slide = slide_reader.open_slide
 
     def fails(slide):
         if slide is bad:
             raise error
         return open_slide(slide)
 
-    monkeypatch.setattr(opening, "open_slide", fails)
+    monkeypatch.setattr(slide_reader, "open_slide", fails)
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,19 +11,24 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from stalign._validate import message
+from stalign.models.checkpoint_files import (
+    CONFIG_FILE,
+    FORMAT,
+    FORMAT_VERSION,
+    SAVING,
+    WEIGHTS_FILE,
+    contents,
+    flush,
+    folder_of,
+    sha256_of,
+)
 from stalign.models.config import ModelConfig
 from stalign.models.network import STAlign, n_parameters
 from stalign.models.pretrained import packaged_state
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Collection, Sequence
-
-FORMAT = "stalign"
-FORMAT_VERSION = 1
-WEIGHTS_FILE = "weights.safetensors"
-CONFIG_FILE = "config.json"
-_SAVING = ".saving-"  # start of the name of the folder in which `save` prepares both files
-_TRIES = 5  # how often `load` starts again where another process saves at the same time
 
 
 @dataclass
@@ -121,7 +124,7 @@ def save(
     tensors = {name: _packed(name, tensor, fp16=fp16) for name, tensor in state.items()}
     folder = Path(folder).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=_SAVING) as temporary:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=SAVING) as temporary:
         weights, config = (Path(temporary) / name for name in (WEIGHTS_FILE, CONFIG_FILE))
         try:
             save_file(tensors, weights, metadata={"format": FORMAT})
@@ -184,8 +187,8 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") ->
     Nothing in the folder is changed, so that it may be read-only, or be saved to by another process at the same time:
     what is loaded is one `save` or the other.
     """
-    folder = _folder(Path(path).expanduser())
-    record, state, found = _contents(folder)
+    folder = folder_of(Path(path).expanduser())
+    record, state, found = contents(folder)
     config = ModelConfig.from_dict(record.get("config"))
     state |= packaged_state(config)
     vocabulary = tuple(record["vocabulary"])
@@ -205,18 +208,6 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") ->
         path=folder,
         sha256=found,
     )
-
-
-def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file, in hexadecimal.
-
-    Parameters
-    ----------
-    path
-        The file.
-    """
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _names(names: Sequence[str], n: int, what: str) -> tuple[str, ...]:
@@ -264,128 +255,6 @@ def _state_of(network: STAlign) -> dict[str, torch.Tensor]:
 def _name(name: str, wanted: Collection[str]) -> str:
     """Leave out of a name what a wrapper has put into it."""
     return name if name in wanted else ".".join(p for p in name.split(".") if p not in ("_orig_mod", "module"))
-
-
-def _contents(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], str]:
-    """Read a configuration, its weights and their hash, all of one `save`."""
-    path = folder / WEIGHTS_FILE
-    for last in (*[False] * (_TRIES - 1), True):
-        before = _identity(path)
-        record = _record(folder / CONFIG_FILE)
-        try:
-            found = sha256_of(path)
-            if record.get("weights", {}).get("sha256", found) != found:
-                record = _pending(folder, found) or record
-            state = _state(path, record.get("weights", {}), found)
-        except (ValueError, FileNotFoundError):
-            if last or (_identity(path) == before and _record(folder / CONFIG_FILE) == record):
-                raise
-            continue  # another process has saved in the meantime
-        if last or _identity(path) == before:
-            return record, state, found
-    raise AssertionError
-
-
-def _identity(path: Path) -> tuple[int, int, int]:
-    """Tell a file from another that is moved into its place."""
-    state = path.stat()
-    return state.st_ino, state.st_size, state.st_mtime_ns
-
-
-def _pending(folder: Path, sha256: str) -> dict[str, Any] | None:
-    """Find the configuration of these weights that a `save` has not moved into place, or not yet."""
-    for path in folder.glob(f"{_SAVING}*/{CONFIG_FILE}"):
-        try:
-            record = _record(path)
-        except (ValueError, OSError):  # half of a file, or moved away in the meantime
-            continue
-        if record.get("weights", {}).get("sha256") == sha256:
-            return record
-    return None
-
-
-def flush(path: Path) -> None:
-    """Wait until a file is on disk. It is opened for writing, as Windows flushes no other.
-
-    Parameters
-    ----------
-    path
-        The file.
-    """
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
-def _folder(path: Path) -> Path:
-    if not path.exists():
-        raise FileNotFoundError(message("Expected a checkpoint folder", found=f"nothing at {path}"))
-    folder = path.parent if path.name in (WEIGHTS_FILE, CONFIG_FILE) else path
-    if not folder.is_dir():
-        hint = "Weights of this package come as a folder; save one with `stalign.models.save`"
-        raise ValueError(
-            message(f"Expected a folder with {CONFIG_FILE} and {WEIGHTS_FILE}", found=f"the file {path}", hint=hint)
-        )
-    lacking = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / name).is_file()]
-    if lacking:
-        found = f"no {' and no '.join(lacking)} in {folder}"
-        raise ValueError(message(f"Expected a folder with {CONFIG_FILE} and {WEIGHTS_FILE}", found=found))
-    return folder
-
-
-def _record(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(
-            message(f"Expected JSON in {path}", found=str(error), hint="The file is truncated or changed")
-        ) from error
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        found = repr(record.get("format")) if isinstance(record, dict) else type(record).__name__
-        raise ValueError(
-            message(f'Expected "format": "{FORMAT}" in {path}', found=found, hint="This is no stalign checkpoint")
-        )
-    version = record.get("format_version")
-    if not isinstance(version, int) or version < 1 or version > FORMAT_VERSION:
-        expected = f"Expected format_version 1 to {FORMAT_VERSION} in {path}"
-        made = record.get("stalign_version", "unknown")
-        raise ValueError(
-            message(expected, found=version, hint=f"It was made by stalign {made}: upgrade to that version")
-        )
-    for name in ("weights", "meta"):
-        if not isinstance(record.get(name, {}), dict):
-            raise ValueError(message(f'Expected an object under "{name}" in {path}', found=repr(record[name])[:80]))
-    vocabulary, ensembl = record.get("vocabulary"), record.get("ensembl")
-    if not isinstance(vocabulary, list) or not vocabulary or not all(isinstance(name, str) for name in vocabulary):
-        raise ValueError(
-            message(f'Expected a list of gene symbols under "vocabulary" in {path}', found=repr(vocabulary)[:80])
-        )
-    if ensembl is not None and (not isinstance(ensembl, list) or len(ensembl) != len(vocabulary)):
-        raise ValueError(
-            message(f'Expected as many ids under "ensembl" as symbols in {path}', found=repr(ensembl)[:80])
-        )
-    return record
-
-
-def _state(path: Path, recorded: dict[str, Any], found: str) -> dict[str, torch.Tensor]:
-    """Read the weights of a file with the hash `found`, if it is the one that was recorded."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    size = path.stat().st_size
-    if recorded.get("bytes", size) != size:
-        expected = f"Expected {recorded['bytes']} bytes in {path}"
-        raise ValueError(
-            message(expected, found=f"{size} bytes", hint="The file is truncated or another; copy it again")
-        )
-    if recorded.get("sha256", found) != found:
-        expected = f"Expected sha256 {recorded['sha256']} of {path}"
-        raise ValueError(message(expected, found=found, hint="The file was changed or is another; copy it again"))
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(
-            message(f"Expected safetensors in {path}", found=str(error), hint="Truncated or another kind of file")
-        ) from error
 
 
 def _check_state(wanted: dict[str, torch.Tensor], state: dict[str, torch.Tensor], what: str, config: str) -> None:

@@ -9,16 +9,18 @@ from torch import Tensor, nn
 
 from stalign._validate import message, one_of
 from stalign.models.batch import Batch, Outputs, required
-from stalign.models.branches import AEGene, GeneTable, TimmEncoder
+from stalign.models.branches import AEGene, GeneTable
+from stalign.models.freezing import frozen_parts
 from stalign.models.fusion import Fusion
 from stalign.models.gene_encoders import Table, from_basis, gene_encoder, orthonormal
 from stalign.models.heads import ProjectionHead, ResidualHead
-from stalign.models.image_encoders import BackboneEncoder, image_encoder, standardise
+from stalign.models.image_encoders import image_encoder, standardise
+from stalign.models.inputs import check_genes, colours, rows_to_encode
 
 if TYPE_CHECKING:
     from typing import Self
 
-    from stalign.models.branches import GeneSpec, ImageSpec
+    from stalign.models.branches import GeneSpec
     from stalign.models.config import ModelConfig
 
 LEVELS = ("spot", "niche")
@@ -38,7 +40,12 @@ class Level(NamedTuple):
 
 
 class STAlign(nn.Module):
-    """The network.
+    """The network: B spots of S sections, V genes, s tokens of width l, embeddings of width D. In the papers::
+
+        image (B, 3, h, w)    AE-Img (spot, eq. 3), frozen encoder (niche, eq. 4)     tokens (B, s, l)
+        genes (B, V)          frozen encoder (spot, eq. 5), AE-Gene (niche, eq. 6)    tokens (B, s, l)
+        both tokens           fusion network of the level (eq. 7 to 9)                tokens (B, s, l)
+        each of the three     its head                                                embedding (B, D)
 
     Parameters
     ----------
@@ -63,7 +70,9 @@ class STAlign(nn.Module):
             raise ValueError(message("Expected at least one gene in the vocabulary", found=n_genes))
         self.config = config
         self.n_genes = n_genes
-        self.image_encoders = nn.ModuleDict({lv: image_encoder(self._image_spec(lv), config) for lv in LEVELS})
+        self.image_encoders = nn.ModuleDict(
+            {lv: image_encoder(getattr(config, f"{lv}_image"), config) for lv in LEVELS}
+        )
         self.gene_encoders = nn.ModuleDict({lv: gene_encoder(self._gene_spec(lv), config, n_genes) for lv in LEVELS})
         tables = [spec for spec in map(self._gene_spec, LEVELS) if isinstance(spec, GeneTable)]
         self.gene_table = Table(n_genes, tables[0].width) if tables else None  # shared by both levels
@@ -72,7 +81,7 @@ class STAlign(nn.Module):
         self.heads = nn.ModuleDict(
             {f"{lv}_{kind}": head(config) for lv in LEVELS for kind in ("image", "gene", "fused")}
         )
-        self._frozen = self._find_frozen()
+        self._frozen = frozen_parts(config, self.image_encoders, self.gene_encoders, self.gene_table)
         for module in self._frozen:
             module.requires_grad_(requires_grad=False)
 
@@ -89,9 +98,9 @@ class STAlign(nn.Module):
         ValueError
             If a level has neither images nor genes, or a tensor has the wrong shape.
         """
-        projected = self._projected(batch)
-        spot = self._level(batch, "spot", projected)
-        niche = self._level(batch, "niche", projected)
+        projected = self._projected(batch)  # (S, r, s * l), each section's gene basis in the space of the gene table
+        spot = self._level(batch, "spot", projected)  # (B, D) each
+        niche = self._level(batch, "niche", projected)  # (B, D) each
         return Outputs(
             spot_image=spot.image,
             spot_gene=spot.gene,
@@ -102,6 +111,65 @@ class STAlign(nn.Module):
             image_valid=batch.image_valid,
             gene_valid=batch.gene_valid,
         )
+
+    def _level(self, batch: Batch, level: str, projected: Tensor | None) -> Level:
+        image = self._image_tokens(batch, level)  # eq. 3 or 4: (B, 3, h, w) -> (B, s, l)
+        gene = self._gene_tokens(batch, level, projected)  # eq. 5 or 6: (B, r) or (B, V) -> (B, s, l)
+        if image is None and gene is None:
+            found = f"neither `{level}_image` nor `{level}_gene`"
+            raise ValueError(message(f"Expected images or genes for the {level} level of the batch", found=found))
+        fused = self.fusions[level](image, gene, batch.image_valid, batch.gene_valid)  # eq. 7 to 9: (B, s, l)
+        return Level(
+            fused=self.heads[f"{level}_fused"](fused),  # (B, s, l) -> (B, D), compared across levels by eq. 11
+            image=None if image is None else self.heads[f"{level}_image"](image),  # (B, D), with genes by eq. 10
+            gene=None if gene is None else self.heads[f"{level}_gene"](gene),  # (B, D)
+            expression=self._turned(batch, level, projected),  # (B, s * l)
+        )
+
+    def _image_tokens(self, batch: Batch, level: str) -> Tensor | None:
+        image: Tensor | None = getattr(batch, f"{level}_image")  # (B, 3, h, w), (B, d) features or (B, s, l) tokens
+        if image is None or image.ndim == 3:
+            return image
+        rows, section = rows_to_encode(batch.image_valid), batch.section  # (b,) or None, (B,)
+        if rows is not None:  # batch norm must not see what is no tissue
+            image, section = image[rows], section[rows]  # (b, 3, h, w), (b,)
+        if image.ndim == 4:
+            like = next(self.heads.parameters())  # for device and dtype
+            image = standardise(image, *colours(batch, section, self.config.input, like))  # (b, 3, h, w)
+        tokens = self.image_encoders[level](image)  # (b, s, l)
+        if rows is None:
+            return tokens
+        return tokens.new_zeros(len(batch), *tokens.shape[1:]).index_copy(0, rows, tokens)  # (b, s, l) -> (B, s, l)
+
+    def _gene_tokens(self, batch: Batch, level: str, projected: Tensor | None) -> Tensor | None:
+        genes: Tensor | None = getattr(batch, f"{level}_gene")  # (B, r) scores, (B, V) expression or (B, d) features
+        if genes is None:
+            return None
+        spec = self._gene_spec(level)
+        if batch.gene_valid is not None:
+            genes = torch.where(batch.gene_valid[:, None], genes, torch.zeros_like(genes))
+        if isinstance(spec, GeneTable | AEGene):
+            check_genes(genes, batch.basis, self.n_genes, level)
+        if isinstance(spec, GeneTable) and self.gene_table is not None:
+            genes = self.gene_table(genes, projected, batch.section)  # (B, r) or (B, V) -> (B, s * l)
+        elif isinstance(spec, AEGene) and batch.basis is not None:
+            genes = from_basis(genes, batch.basis, batch.section)  # (B, r) -> (B, V)
+        return self.gene_encoders[level](genes)  # (B, s, l)
+
+    def _projected(self, batch: Batch) -> Tensor | None:
+        basis = batch.basis  # (S, r, V), or None where expression comes as it is
+        if basis is not None and (basis.ndim != 3 or basis.shape[2] != self.n_genes):
+            raise ValueError(message(f"Expected a `basis` (S, r, {self.n_genes})", found=f"shape {tuple(basis.shape)}"))
+        return None if self.gene_table is None else self.gene_table.project(basis)  # (S, r, V) -> (S, r, s * l)
+
+    def _turned(self, batch: Batch, level: str, projected: Tensor | None) -> Tensor | None:
+        scores: Tensor | None = getattr(batch, f"{level}_gene")  # (B, r)
+        spec = self._gene_spec(level)
+        if scores is None or projected is None or not isinstance(spec, GeneTable):
+            return None
+        if self.config.input.rank > spec.width:  # a narrower space cannot hold all distances
+            return None
+        return from_basis(scores, orthonormal(projected), batch.section)  # (B, r) -> (B, s * l)
 
     def embed(self, batch: Batch, *, level: str = "niche") -> Level:
         """Return the embeddings of one level, without the cost of the other.
@@ -157,106 +225,8 @@ class STAlign(nn.Module):
             module.eval()
         return self
 
-    def _projected(self, batch: Batch) -> Tensor | None:
-        basis = batch.basis
-        if basis is not None and (basis.ndim != 3 or basis.shape[2] != self.n_genes):
-            raise ValueError(message(f"Expected a `basis` (S, r, {self.n_genes})", found=f"shape {tuple(basis.shape)}"))
-        return None if self.gene_table is None else self.gene_table.project(basis)  # (S, r, V) -> (S, r, s * l)
-
-    def _level(self, batch: Batch, level: str, projected: Tensor | None) -> Level:
-        image = self._image_tokens(batch, level)  # (B, s, l)
-        gene = self._gene_tokens(batch, level, projected)  # (B, s, l)
-        if image is None and gene is None:
-            found = f"neither `{level}_image` nor `{level}_gene`"
-            raise ValueError(message(f"Expected images or genes for the {level} level of the batch", found=found))
-        fused = self.fusions[level](image, gene, batch.image_valid, batch.gene_valid)  # (B, s, l)
-        return Level(
-            fused=self.heads[f"{level}_fused"](fused),  # (B, D)
-            image=None if image is None else self.heads[f"{level}_image"](image),
-            gene=None if gene is None else self.heads[f"{level}_gene"](gene),
-            expression=self._turned(batch, level, projected),
-        )
-
-    def _turned(self, batch: Batch, level: str, projected: Tensor | None) -> Tensor | None:
-        scores: Tensor | None = getattr(batch, f"{level}_gene")
-        spec = self._gene_spec(level)
-        if scores is None or projected is None or not isinstance(spec, GeneTable):
-            return None
-        if self.config.input.rank > spec.width:  # a narrower space cannot hold all distances
-            return None
-        return from_basis(scores, orthonormal(projected), batch.section)  # (B, r) -> (B, s * l)
-
-    def _image_tokens(self, batch: Batch, level: str) -> Tensor | None:
-        image: Tensor | None = getattr(batch, f"{level}_image")
-        if image is None or image.ndim == 3:  # tokens, made before
-            return image
-        rows = _some(batch.image_valid)
-        section = batch.section
-        if rows is not None:  # batch norm must not see what is no tissue
-            image, section = image[rows], section[rows]
-        if image.ndim == 4:
-            image = standardise(image, *self._colours(batch, section))
-        tokens = self.image_encoders[level](image)
-        if rows is None:
-            return tokens
-        return tokens.new_zeros(len(batch), *tokens.shape[1:]).index_copy(0, rows, tokens)
-
-    def _colours(self, batch: Batch, section: Tensor) -> tuple[Tensor, Tensor]:
-        like = next(self.heads.parameters())  # for device and dtype
-        if self.config.input.stain == "imagenet":
-            spec = self.config.input
-            return like.new_tensor(spec.mean)[None], like.new_tensor(spec.std)[None]  # (1, 3)
-        reason = "standardises the patches of each section"
-        mean = required(batch.image_mean, "image_mean", reason=reason)
-        std = required(batch.image_std, "image_std", reason=reason)
-        return mean[section].to(like.dtype), std[section].to(like.dtype)  # (S, 3) -> (B, 3)
-
-    def _gene_tokens(self, batch: Batch, level: str, projected: Tensor | None) -> Tensor | None:
-        genes: Tensor | None = getattr(batch, f"{level}_gene")
-        if genes is None:
-            return None
-        spec = self._gene_spec(level)
-        if batch.gene_valid is not None:
-            genes = torch.where(batch.gene_valid[:, None], genes, torch.zeros_like(genes))
-        if isinstance(spec, GeneTable | AEGene):
-            self._check_genes(genes, batch.basis, level)
-        if isinstance(spec, GeneTable) and self.gene_table is not None:
-            genes = self.gene_table(genes, projected, batch.section)  # (B, r) or (B, V) -> (B, s * l)
-        elif isinstance(spec, AEGene) and batch.basis is not None:
-            genes = from_basis(genes, batch.basis, batch.section)  # (B, r) -> (B, V)
-        return self.gene_encoders[level](genes)
-
-    def _check_genes(self, genes: Tensor, basis: Tensor | None, level: str) -> None:
-        width = self.n_genes if basis is None else basis.shape[1]
-        if genes.ndim != 2 or genes.shape[1] != width:
-            raise ValueError(message(f"Expected `{level}_gene` (B, {width})", found=f"shape {tuple(genes.shape)}"))
-
-    def _image_spec(self, level: str) -> ImageSpec:
-        return self.config.spot_image if level == "spot" else self.config.niche_image
-
     def _gene_spec(self, level: str) -> GeneSpec:
         return self.config.spot_gene if level == "spot" else self.config.niche_gene
-
-    def _backbone(self, level: str) -> nn.Module | None:
-        encoder = self.image_encoders[level]
-        return encoder.backbone if isinstance(encoder, BackboneEncoder) else None
-
-    def _find_frozen(self) -> list[nn.Module]:
-        frozen: list[nn.Module] = []
-        for level in LEVELS:
-            spec, backbone = self._image_spec(level), self._backbone(level)
-            if backbone is not None and (not self.config.adaptive or (isinstance(spec, TimmEncoder) and spec.frozen)):
-                frozen.append(backbone)
-            if not self.config.adaptive and isinstance(self._gene_spec(level), GeneTable | AEGene):
-                frozen.append(self.gene_encoders[level])
-        if not self.config.adaptive and self.gene_table is not None:
-            frozen.append(self.gene_table)
-        return frozen
-
-
-def _some(valid: Tensor | None) -> Tensor | None:
-    """Return the rows to encode; None for all, also where none is valid, so that every rank builds the same graph."""
-    return None if valid is None or valid.all() or not valid.any() else valid.nonzero().squeeze(1)
 
 
 def n_parameters(network: nn.Module) -> int:

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 from stalign._validate import message
-from stalign.models.checkpoint import CONFIG_FILE, Checkpoint, load
+from stalign.models.checkpoint import Checkpoint, load
+from stalign.models.checkpoint_files import CONFIG_FILE
 from stalign.models.config import MINI, SMALL, InputSpec
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from stalign._validate import message
-from stalign.models.checkpoint import CONFIG_FILE, save
+from stalign.models.checkpoint import save
+from stalign.models.checkpoint_files import CONFIG_FILE
 from stalign.train._history import history
 from stalign.train.callbacks import found
 from stalign.train.loop import first_process, train

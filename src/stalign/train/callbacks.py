@@ -14,7 +14,7 @@ import torch
 
 from stalign._settings import logger
 from stalign._validate import message
-from stalign.models.checkpoint import flush
+from stalign.models.checkpoint_files import flush
 
 if TYPE_CHECKING:
     from pathlib import Path

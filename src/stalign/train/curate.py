@@ -8,31 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from stalign._settings import logger
 from stalign._validate import message
 from stalign.io.tables import read_table
-from stalign.train.config import SectionSpec
-from stalign.train.files import write_text
+from stalign.train.manifest import check_out, write_manifest
 from stalign.train.patterns import as_patterns, matches, warn_unfit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-
-COLUMNS = (
-    "slide",
-    "format",
-    "root",
-    "species",
-    "technology",
-    "tissue",
-    "donor",
-    "study",
-    "title",
-    "spots",
-    "image",
-    "kept",
-    "why",
-)
 
 
 def curate_stimage(
@@ -87,7 +69,7 @@ def curate_stimage(
     >>> table = st.train.curate_stimage("path/to/STimage-1K4M", "manifest.csv", exclude=["*Maynard*"])  # doctest: +SKIP
     """
     root = Path(root).expanduser()
-    _check_out(out)
+    check_out(out)
     table = _table(root / "meta", "meta_all_gene*.csv", ("slide", "species", "tech"))
     rows = []
     for row in table.to_dict("records"):
@@ -114,7 +96,7 @@ def curate_stimage(
         entry["image"] = "image" not in missing
         missing = [what for what in missing if images or what != "image"]
         rows.append(_judge(entry, species, technology, min_spots, exclude, missing))
-    return _manifest(_once(rows, exclude, ("technology", "slide")), root, out)
+    return write_manifest(_once(rows, exclude, ("technology", "slide")), root, out)
 
 
 def curate_hest(
@@ -159,7 +141,7 @@ def curate_hest(
     >>> table = st.train.curate_hest("path/to/hest", "manifest.csv", exclude=["MISC*"])  # doctest: +SKIP
     """
     root = Path(root).expanduser()
-    _check_out(out)
+    check_out(out)
     table = _table(root, "HEST_v*.csv", ("id", "species", "st_technology"))
     rows = []
     for row in table.to_dict("records"):
@@ -178,47 +160,7 @@ def curate_hest(
         }
         missing = [] if (root / "st" / f"{sample}.h5ad").is_file() else ["counts"]
         rows.append(_judge(entry, species, technology, min_spots, exclude, missing))
-    return _manifest(_once(rows, exclude, ("slide",)), root, out)
-
-
-def kept_slides(manifest: str | Path) -> list[SectionSpec]:
-    """Read a manifest back.
-
-    Parameters
-    ----------
-    manifest
-        CSV that a curator wrote.
-
-    Returns
-    -------
-    How each kept slide is read.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is no manifest.
-    """
-    path = Path(manifest).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(message("Expected a manifest", found=f"no file {str(path)!r}"))
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    needed = {"slide", "format", "root", "kept"}
-    if not needed <= set(table.columns):
-        raise ValueError(message(f"Expected a manifest in {str(path)!r}", found=f"columns {', '.join(table)}"))
-    kept = table[table["kept"].str.casefold() == "true"]
-    return [
-        SectionSpec(
-            path=str(row["root"]),
-            format=row["format"],
-            slide=str(row["slide"]),
-            donor=str(row.get("donor") or "") or None,
-            study=str(row.get("study") or "") or None,
-            image=str(row.get("image")).casefold() != "false",
-        )
-        for row in table.loc[kept.index].to_dict("records")
-    ]
+    return write_manifest(_once(rows, exclude, ("slide",)), root, out)
 
 
 def _table(folder: Path, pattern: str, columns: Iterable[str]) -> pd.DataFrame:
@@ -286,24 +228,6 @@ def _once(rows: list[dict[str, Any]], exclude: Sequence[str], key: Sequence[str]
             elif i and not banned:
                 row.update(kept=False, why="listed more than once")
     return rows
-
-
-def _manifest(rows: list[dict[str, Any]], root: Path, out: str | Path | None) -> pd.DataFrame:
-    table = pd.DataFrame(rows)
-    table["root"] = str(root.resolve())
-    table["spots"] = table["spots"].astype("Int64")
-    table = table[list(COLUMNS)]
-    kept = table["kept"]
-    logger.info("Kept %d of %d slides, %d spots.", kept.sum(), len(table), int(table.loc[kept, "spots"].sum()))
-    if out is not None:
-        write_text(Path(out).expanduser(), table.to_csv(index=False))
-    return table
-
-
-def _check_out(out: str | Path | None) -> None:
-    if out is not None and Path(out).expanduser().is_dir():
-        expected = "Expected `out` to be a file to write the manifest to"
-        raise ValueError(message(expected, found=f"the folder {str(out)!r}", hint="Add a file name to it"))
 
 
 def _text(value: Any) -> str | None:

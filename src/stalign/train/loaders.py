@@ -59,11 +59,10 @@ class SpotData(StepData):
 
     def validating(self, rank: int, world: int) -> tuple[SpotDataset, StepSampler]:
         """Return the batches of the validation spots, not augmented: every spot, and once."""
-        if self.validation is None:
-            raise AttributeError
+        split = self.validation or ([], [])
         config = replace(self.config, sampler=replace(self.config.sampler, spots_per_section=0, repeat_images=1))
-        sampler = make_sampler(self.validation, config, rank=rank, world=world)
-        return SpotDataset(self.validation[0], **self._options()), sampler
+        sampler = make_sampler(split, config, rank=rank, world=world)
+        return SpotDataset(split[0], **self._options()), sampler
 
     def _options(self) -> dict[str, Any]:
         mask = self.config.sampler.mask_shared_niches

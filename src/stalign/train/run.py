@@ -14,15 +14,15 @@ from stalign.models.branches import Features, TimmEncoder
 from stalign.models.config import BRANCHES
 from stalign.models.network import STAlign
 from stalign.models.pretrained import start_from_pretrained
+from stalign.train.cache import hash_of
 from stalign.train.callbacks import DIVERGED
 from stalign.train.clusters import with_clusters
 from stalign.train.config import resolve
 from stalign.train.frozen import frozen_branches, with_features
 from stalign.train.loaders import SpotData, make_sampler
-from stalign.train.model import model_config
 from stalign.train.module import AlignModule
+from stalign.train.network_config import model_config
 from stalign.train.placement import place
-from stalign.train.shelf import hash_of
 from stalign.train.slides import as_slides
 from stalign.train.store import open_store
 from stalign.train.trainer import Run
@@ -197,7 +197,7 @@ def _check_features(store: SectionStore, shape: ModelConfig) -> None:
 
 
 def _named(config: TrainConfig) -> list[Any]:
-    from stalign.train.curate import kept_slides
+    from stalign.train.manifest import kept_slides
 
     manifest = config.data.manifest
     more = kept_slides(resolve(config.data.root, manifest)) if manifest else []

@@ -10,12 +10,13 @@ import pandas as pd
 
 from stalign._settings import logger
 from stalign._validate import message
+from stalign.train.cache import SectionCache
 from stalign.train.config import resolve
 from stalign.train.content import content_of
-from stalign.train.opening import ADVICE, Opener
 from stalign.train.patterns import excluded, matches, names_of
-from stalign.train.reading import Survey, report_row, use_once, warn_unfit_exclude, weights_of
-from stalign.train.shelf import Shelf
+from stalign.train.readers import weights_of
+from stalign.train.slide_reader import ADVICE, SlideReader
+from stalign.train.survey import Survey, report_row, use_once, warn_unfit_exclude
 from stalign.train.vocabulary import GeneCensus, choose, read_gene_file
 
 if TYPE_CHECKING:
@@ -155,8 +156,8 @@ def open_store(
         If no section is left; the message says why for each.
     """
     _find_encoders(slides, config)
-    shelf = Shelf(folder) if config.store == "disk" and folder is not None else None
-    opener = Opener(config, spec, seed, shelf, advice=advice)
+    cache = SectionCache(folder) if config.store == "disk" and folder is not None else None
+    source = SlideReader(config, spec, seed, cache, advice=advice)
     extra = read_gene_file(resolve(config.root, config.vocabulary)) if config.vocabulary and vocabulary is None else []
     by_ensembl = {ensembl: symbol for symbol, ensembl in extra if ensembl}
     report: list[dict[str, Any]] = []
@@ -164,7 +165,7 @@ def open_store(
     reasons = [excluded(slide, config.exclude) for slide in slides]
     barred = {i: why for i, why in enumerate(reasons) if why}
     wanted = [slide for i, slide in enumerate(slides) if i not in barred]
-    in_turn = iter(opener.each(wanted, "Reading slides", lambda slide: opener.survey(slide, by_ensembl)))
+    in_turn = iter(source.each(wanted, "Reading slides", lambda slide: source.survey(slide, by_ensembl)))
     surveys = [why or next(in_turn) for why in reasons]
     warn_unfit_exclude(slides, surveys, config.exclude)
     use_once(slides, surveys, barred)
@@ -177,11 +178,11 @@ def open_store(
     usable = [(slide, found) for slide, found in zip(slides, surveys, strict=True) if isinstance(found, Survey)]
     usable = [(slide, found) for slide, found in usable if found.sections]
     surveyed = {id(slide): found for slide, found in usable}
-    opener.opened = {key: one for key, one in opener.opened.items() if key in surveyed}
-    readers = opener.each(
+    source.opened = {key: one for key, one in source.opened.items() if key in surveyed}
+    readers = source.each(
         [slide for slide, _ in usable],
         "Reading sections",
-        lambda slide: opener.readers(slide, surveyed[id(slide)], vocabulary),
+        lambda slide: source.readers(slide, surveyed[id(slide)], vocabulary),
     )
     sections: dict[str, StoredSection] = {}
     for (slide, found), made in zip(usable, readers, strict=True):

@@ -34,7 +34,7 @@ def model_config(config: TrainConfig) -> ModelConfig:
     Examples
     --------
     >>> from stalign.train import TrainConfig
-    >>> from stalign.train.model import model_config
+    >>> from stalign.train.network_config import model_config
     >>> config = TrainConfig(model={"base": "stalign-mini", "dropout": 0.2}, loss={"temperature": 0.5})
     >>> shape = model_config(config)
     >>> shape.dropout, shape.loss.temperature

@@ -24,7 +24,7 @@ from stalign.core.gaussian import GaussianMean
 from stalign.data.expression import Expression
 from stalign.data.images import SectionImage
 from stalign.data.spots import SpotReader
-from stalign.models.checkpoint import flush
+from stalign.models.checkpoint_files import flush
 from stalign.train.config import resolve
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class NotKeptError(OSError):
 
 
 @dataclass(frozen=True)
-class Shelf:
+class SectionCache:
     """A folder with one folder of arrays for each thing that took long to make.
 
     Every process of a run may write to it: a folder is written under a temporary name and moved into place, and

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from stalign._settings import logger, progress
 from stalign._validate import message
-from stalign.train.reading import Survey, features_of, read, survey
-from stalign.train.shelf import NotKeptError, Shelf, hash_of, key_of
+from stalign.train.cache import NotKeptError, SectionCache, hash_of, key_of
+from stalign.train.readers import features_of, read
 from stalign.train.slides import open_slide
+from stalign.train.survey import Survey, survey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +32,7 @@ ADVICE = 'Mend it, list it under `exclude`, or set `data.on_error = "skip"`'
 _MACHINE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC}  # what the machine lacks, whatever the slide
 
 
-class Opener:
+class SlideReader:
     """Opens slides once in memory, or twice where what is made of them is kept on disk in between.
 
     Parameters
@@ -42,22 +43,22 @@ class Opener:
         What the network reads.
     seed
         Seed of the subsample that a section's gene basis is fitted to.
-    shelf
+    cache
         Where what is made of slides is kept; None for memory.
     advice
         What the user can do about a slide that cannot be read.
     """
 
     def __init__(
-        self, config: DataConfig, spec: InputSpec, seed: int, shelf: Shelf | None, *, advice: str = ADVICE
+        self, config: DataConfig, spec: InputSpec, seed: int, cache: SectionCache | None, *, advice: str = ADVICE
     ) -> None:
-        self.config, self.spec, self.seed, self.shelf, self.advice = config, spec, seed, shelf, advice
+        self.config, self.spec, self.seed, self.cache, self.advice = config, spec, seed, cache, advice
         self.opened: dict[int, Opened] = {}
 
     def each(self, slides: Sequence[Slide], what: str, make: Callable[[Slide], T]) -> list[T | str]:
         """Make something of each slide, or say why it cannot be read.
 
-        Processes that share a shelf start at different slides, so that each finds what the others have made.
+        Processes that share a cache start at different slides, so that each finds what the others have made.
 
         Parameters
         ----------
@@ -79,7 +80,7 @@ class Opener:
             through, with its name in a note.
         """
         first = 0
-        if self.shelf is not None:
+        if self.cache is not None:
             rank, world = (int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
             first = len(slides) * rank // world
         made: dict[int, T | str] = {}
@@ -117,14 +118,14 @@ class Opener:
         """
         names = hash_of(sorted(by_ensembl.items()))
         key = self._key(slide, {"exclude": self.config.exclude, "least": self.config.min_spots, "names": names})
-        if key is not None and self.shelf is not None:
-            kept = self.shelf.get(f"survey-{key}", self.spec)
+        if key is not None and self.cache is not None:
+            kept = self.cache.get(f"survey-{key}", self.spec)
             if kept is not None:
                 return Survey(**{name: list(value) for name, value in kept.items()})
         one = self._open(slide)
         found = survey(one, self.config, by_ensembl)
-        if key is not None and self.shelf is not None:
-            self.shelf.put(f"survey-{key}", {f.name: getattr(found, f.name) for f in fields(found)})
+        if key is not None and self.cache is not None:
+            self.cache.put(f"survey-{key}", {f.name: getattr(found, f.name) for f in fields(found)})
             self.opened.pop(id(slide))
         return found
 
@@ -151,15 +152,15 @@ class Opener:
         out = []
         for name in found.sections:
             key = None if base is None else f"section-{base}-{hash_of(name)}"
-            reader = None if key is None or self.shelf is None else self.shelf.get(key, self.spec)
+            reader = None if key is None or self.cache is None else self.cache.get(key, self.spec)
             if reader is None:
                 if one is None:
                     one = self._open(slide)
                     features = features_of(one, self.config, self.spec)
                 reader = read(one, name, self.spec, vocabulary, features, self.seed)
-                if key is not None and self.shelf is not None:
-                    self.shelf.put(key, reader)
-                    reader = self.shelf.get(key, self.spec) or reader
+                if key is not None and self.cache is not None:
+                    self.cache.put(key, reader)
+                    reader = self.cache.get(key, self.spec) or reader
             out.append(reader)
         self.opened.pop(id(slide), None)
         return out
@@ -170,7 +171,7 @@ class Opener:
         return self.opened[id(slide)]
 
     def _key(self, slide: Slide, more: dict[str, Any]) -> str | None:
-        if self.shelf is None or not slide.path.exists():
+        if self.cache is None or not slide.path.exists():
             return None
         niche = {"n_neighbors": self.spec.n_neighbors, "include_self": self.spec.include_self}
         encoders = {"encoders": self.config.encoders, "weights": self.config.encoder_weights}

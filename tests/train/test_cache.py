@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from stalign.models.config import MINI
-from stalign.train import fit, history, opening
+from stalign.train import fit, history, slide_reader
+from stalign.train.cache import SectionCache
 from stalign.train.config import DataConfig, SectionSpec
-from stalign.train.shelf import Shelf
 from stalign.train.slides import as_slides
 from stalign.train.store import open_store
 
@@ -41,7 +41,7 @@ def test_sections_on_disk_are_those_in_memory(on_disk, tmp_path, monkeypatch):
     def fails(*_):
         raise AssertionError
 
-    monkeypatch.setattr(opening, "open_slide", fails)
+    monkeypatch.setattr(slide_reader, "open_slide", fails)
     again = open_store(on_disk, DISK, MINI.input, folder=tmp_path / "store")  # reads no slide
     for store in (first, again):
         assert store.vocabulary == memory.vocabulary and store.fingerprint() == memory.fingerprint()
@@ -77,20 +77,20 @@ def test_what_has_changed_is_made_anew(on_disk, toy2, tmp_path):
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES, errno.EIO])
 def test_what_cannot_be_read_is_left_alone(tmp_path, monkeypatch, number):
-    shelf = Shelf(tmp_path / "store")
-    shelf.put("a", {"x": np.arange(3)})
+    cache = SectionCache(tmp_path / "store")
+    cache.put("a", {"x": np.arange(3)})
     with monkeypatch.context() as patch:
 
         def fails(*_, **__):
             raise OSError(number, os.strerror(number))
 
         patch.setattr(np, "load", fails)
-        assert shelf.get("a", MINI.input) is None
-        shelf.put("a", {"x": np.arange(4)})
-    assert shelf.get("a", MINI.input)["x"].tolist() == [0, 1, 2]
-    assert [path.name for path in shelf.folder.iterdir()] == ["a"]
-    next(shelf.folder.glob("a/*.npy")).write_bytes(b"half")
-    assert shelf.get("a", MINI.input) is None and not list(shelf.folder.iterdir())
+        assert cache.get("a", MINI.input) is None
+        cache.put("a", {"x": np.arange(4)})
+    assert cache.get("a", MINI.input)["x"].tolist() == [0, 1, 2]
+    assert [path.name for path in cache.folder.iterdir()] == ["a"]
+    next(cache.folder.glob("a/*.npy")).write_bytes(b"half")
+    assert cache.get("a", MINI.input) is None and not list(cache.folder.iterdir())
 
 
 def test_another_image_beside_the_same_table_is_read(toy2, tmp_path):

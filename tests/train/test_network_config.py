@@ -9,8 +9,8 @@ from stalign.models.checkpoint import load
 from stalign.models.config import MINI, ST_ALIGN, ConvEncoder, Features
 from stalign.train import fit, history
 from stalign.train.config import DataConfig, SectionSpec, TrainConfig
-from stalign.train.model import model_config
 from stalign.train.module import parameter_groups
+from stalign.train.network_config import model_config
 
 
 def test_base_and_what_replaces_it():
