@@ -113,3 +113,13 @@ def test_long_labels_of_patches_do_not_touch(toy):
     axes[0].figure.canvas.draw()
     boxes = [ax.title.get_window_extent() for ax in axes]
     assert all(left.x1 <= right.x0 for left, right in zip(boxes[:-1], boxes[1:], strict=True))
+
+
+def test_labels_with_spaces_around_them_keep_their_colours(toy):
+    spaced = toy.obs["domain"].cat.rename_categories(lambda name: f" {name} ")
+    toy.obs["spaced"] = spaced
+    toy.uns["spaced_colors"] = ["#102030", "#405060", "#708090", "#a0b0c0", "#d0e0f0"][: len(spaced.cat.categories)]
+    legend = domains(toy, "spaced", show=False).get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == list(toy.obs["domain"].cat.categories)
+    by_name = dict.fromkeys(spaced.cat.categories, "#ff0000")
+    assert domains(toy, "spaced", palette=by_name, show=False).get_legend() is not None

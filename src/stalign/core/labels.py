@@ -43,18 +43,18 @@ def as_labels(values: ArrayLike, *, ignore: Collection[Any] = NO_LABEL) -> NDArr
     """
     left_out = {as_text(value) for value in ignore}
     values = np.asarray(values, dtype=object)
-    texts = [None if text is None else text.strip() for text in map(as_text, values)]
+    texts = [as_text(value) for value in values]
     found = np.empty(len(texts), dtype=object)
     found[:] = [None if text in left_out else text for text in texts]
     return found
 
 
 def as_text(value: Any) -> str | None:
-    """Write one label as text; None where it is missing."""
+    """Write one label as text without spaces around it; None where it is missing."""
     if isinstance(value, str):
-        return str(value)
+        return value.strip()
     if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
+        return value.decode("utf-8", "replace").strip()
     if isinstance(value, float | np.floating) and float(value).is_integer():
         return str(int(value))
     text = str(value)

@@ -130,7 +130,7 @@ def read_labels(table: AnnData, key: str, *, palette: Palette = None) -> Labels:
     present = {name for name in text if name is not None}
     ordered = False
     if isinstance(column.dtype, pd.CategoricalDtype):
-        categories = [as_text(category) or "" for category in column.cat.categories]
+        categories = [name or "" for name in as_labels(column.cat.categories, ignore=())]
         ordered = bool(column.cat.ordered)
     else:
         categories = sorted({name for name in as_labels(column, ignore=()) if name is not None}, key=_natural)

@@ -250,7 +250,7 @@ def _with_squares(
     if len(regions) > 1:
         raise ValueError(message("Expected a table of one section", found=f"{len(regions)}", available=regions))
     if regions[0] not in data.shapes:
-        hint = "Read the section with `stalign.io.read_visium_hd`, or without `annotate_table_by_labels=True`"
+        hint = "Read the section with `stalign.io.read_visium_hd`, whose tables annotate squares"
         expected, found = "Expected a table that annotates squares", f"{regions[0]!r}, which is no element of shapes"
         raise ValueError(message(expected, found=found, available=data.shapes, hint=hint))
     region = _renamed(regions[0], name)
