@@ -177,6 +177,12 @@ class ModelConfig:
         """Width of the flattened tokens, s * l."""
         return self.n_tokens * self.token_dim
 
+    @property
+    def backbones(self) -> dict[str, TimmEncoder]:
+        """Networks of timm, by the name of the module of the network that holds each."""
+        specs = {level: getattr(self, f"{level}_image") for level in ("spot", "niche")}
+        return {f"image_encoders.{lv}.backbone": spec for lv, spec in specs.items() if isinstance(spec, TimmEncoder)}
+
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as plain dictionaries and lists, ready for JSON."""
         return plain(self)
