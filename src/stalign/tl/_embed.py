@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stalign._constants import VISIUM_SPOT_UM, Keys
 from stalign._settings import logger, seed_of
+from stalign._threads import few_threads
 from stalign._validate import message, positive, warn, whole
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from stalign.models.config import InputSpec
 
 
+@few_threads
 def embed(
     data: AnnData | SpatialData,
     weights: str | Path | Checkpoint = "stalign-mini",

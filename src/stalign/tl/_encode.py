@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stalign._settings import logger
+from stalign._threads import few_threads
 from stalign._validate import message, one_of, positive, warn, whole
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 LEVELS = ("spot", "niche", "native")
 
 
+@few_threads
 def encode(
     data: AnnData | SpatialData,
     encoder: str | Card,
