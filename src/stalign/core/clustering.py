@@ -199,4 +199,6 @@ def rand_indices(labels: np.ndarray) -> np.ndarray:
     alone = np.diag(pairs)  # pairs of spots with one label
     chance = np.outer(alone, alone) / (n * (n - 1) / 2)
     most = (alone[:, None] + alone) / 2
-    return np.divide(pairs - chance, most - chance, out=np.ones((m, m)), where=most != chance)
+    out = np.ones((m, m))
+    np.divide(pairs - chance, most - chance, out=out, where=most != chance)
+    return out

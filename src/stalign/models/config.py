@@ -27,6 +27,7 @@ class InputSpec:
     niche_um: Annotated[Float, key("side of the window of the niche of such a spot", "µm", _OURS, gt=0)] = (
         NICHE_WINDOW_UM
     )
+    fixed_windows: Annotated[Bool, key("windows have these sides around spots of any size", "", _OURS)] = False
     n_neighbors: Annotated[Int, key("in a niche beside the spot itself", "spots", _BOTH, gt=0)] = N_NEIGHBORS
     include_self: Annotated[
         Bool, key("niche counts include the spot's (workshop eq. 2; arXiv: neighbours only)", "", "workshop")
