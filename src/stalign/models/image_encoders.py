@@ -34,14 +34,35 @@ def image_encoder(spec: ImageSpec, config: ModelConfig) -> BackboneEncoder:
     config
         The network that it is part of.
     """
-    if isinstance(spec, Features):
-        backbone, n_features = None, spec.dim
-    elif isinstance(spec, TimmEncoder):
-        backbone, n_features = _timm(spec), spec.features
-    else:
-        backbone, n_features = _resnet(spec), spec.features or _pooled(spec)
+    n_features = features_of(spec)
     tokens = Tokens(n_features, n_tokens=config.n_tokens, token_dim=config.token_dim, kind=spec.tokens)
-    return BackboneEncoder(backbone, tokens, n_features=n_features)
+    return BackboneEncoder(backbone(spec), tokens, n_features=n_features)
+
+
+def backbone(spec: ImageSpec) -> nn.Module | None:
+    """Build the network from patches (B, 3, h, w) to features (B, d), or None where only features come.
+
+    Parameters
+    ----------
+    spec
+        The encoder.
+    """
+    if isinstance(spec, Features):
+        return None
+    return _timm(spec) if isinstance(spec, TimmEncoder) else _resnet(spec)
+
+
+def features_of(spec: ImageSpec) -> int:
+    """Tell the width of the features of an encoder.
+
+    Parameters
+    ----------
+    spec
+        The encoder.
+    """
+    if isinstance(spec, Features):
+        return spec.dim
+    return spec.features if isinstance(spec, TimmEncoder) else spec.features or _pooled(spec)
 
 
 class BackboneEncoder(nn.Module):
