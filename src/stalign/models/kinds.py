@@ -5,16 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from stalign._validate import one_of
-from stalign.models.config import ModelConfig
+from stalign.models.config import CONFIGS, ModelConfig
+from stalign.models.hibio import HiBioST
+from stalign.models.hibio_config import HIBIO_CONFIGS, HiBioConfig
 from stalign.models.network import STAlign
 from stalign.models.schema import build
 
 if TYPE_CHECKING:
-    Network = STAlign
-    NetworkConfig = ModelConfig
+    Network = STAlign | HiBioST
+    NetworkConfig = ModelConfig | HiBioConfig
 
-NETWORKS: dict[str, tuple[type[NetworkConfig], type[Network]]] = {"st-align": (ModelConfig, STAlign)}
+NETWORKS: dict[str, tuple[Any, Any]] = {"st-align": (ModelConfig, STAlign), "hibio": (HiBioConfig, HiBioST)}
 """Configuration and network of each kind. A network has `config` and `n_genes`, and is made of the two."""
+BASES: dict[str, NetworkConfig] = {**CONFIGS, **HIBIO_CONFIGS}
+"""Configurations that training starts from, by name."""
 
 
 def config_of(values: Any) -> NetworkConfig:
@@ -36,7 +40,8 @@ def config_of(values: Any) -> NetworkConfig:
     """
     kind = values.get("kind", "st-align") if isinstance(values, dict) else "st-align"
     one_of(kind, NETWORKS, name="config.kind")
-    return build(NETWORKS[kind][0], values, where="config")
+    found: NetworkConfig = build(NETWORKS[kind][0], values, where="config")
+    return found
 
 
 def network_of(config: NetworkConfig, n_genes: int) -> Network:
@@ -49,4 +54,5 @@ def network_of(config: NetworkConfig, n_genes: int) -> Network:
     n_genes
         V, size of the gene vocabulary.
     """
-    return NETWORKS[config.kind][1](config, n_genes)
+    made: Network = NETWORKS[config.kind][1](config, n_genes)
+    return made
