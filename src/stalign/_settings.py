@@ -42,6 +42,9 @@ class Settings:
         Torch device, or None for CUDA where there is one and the CPU elsewhere. Apple's MPS is used only if asked for.
     offline
         Whether the network is off limits; `HF_HUB_OFFLINE` does the same for the hub.
+    n_jobs
+        Threads to compute with; None for one where spots are few, in linear algebra and clustering, and for those that
+        the libraries choose elsewhere.
     seed
         Seed of functions whose `random_state` is None.
     show_progress
@@ -61,6 +64,7 @@ class Settings:
     image_root: Path | None = None
     device: str | None = None
     offline: bool = False
+    n_jobs: int | None = None
     seed: int = 0
     show_progress: bool = True
     verbosity: str = "info"
@@ -75,6 +79,8 @@ class Settings:
                 msg = f"Expected `verbosity` to be one of {', '.join(_LEVELS)}. Found: {value!r}."
                 raise ValueError(msg)
             logger.setLevel(_LEVELS[value])
+        if name == "n_jobs" and value is not None:
+            whole(value, name="n_jobs")
         if name == "cache_dir" or (name == "image_root" and value is not None):
             value = Path(value)
         super().__setattr__(name, value)

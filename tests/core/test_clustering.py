@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from scipy import sparse
 from sklearn.metrics import adjusted_rand_score
+from sklearn.mixture import GaussianMixture
 
-from stalign.core.clustering import GMM, KMeans, Leiden, _choose
+from stalign.core.clustering import GMM, KMeans, Leiden, _choose, rand_indices
 from stalign.core.domain_model import DomainModel, Projection, principal_axes
 from stalign.core.leiden import nearest_graph, search
 from stalign.core.mixture import Mixture
@@ -251,3 +252,37 @@ def test_many_rows_are_projected_piece_by_piece(monkeypatch):
     np.testing.assert_allclose(pieces.components, expected.components, atol=1e-9)
     np.testing.assert_allclose(pieces(features), expected(features), atol=1e-9)
     assert expected(features[:0]).shape == (0, 3)
+
+
+def test_a_tied_mixture_is_that_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    shape = rng.normal(size=(4, 4))
+    truth = rng.integers(3, size=900)
+    features = 100 + (rng.normal(size=(900, 4)) + 2 * np.eye(4)[truth]) @ shape
+    start = np.where(rng.random(900) < 0.3, rng.integers(3, size=900), truth)
+    means = np.stack([features[start == k].mean(axis=0) for k in range(3)])
+    within = np.cov((features - means[start]).T, bias=True) + 1e-6 * np.eye(4)
+    theirs = GaussianMixture(
+        3,
+        covariance_type="tied",
+        weights_init=np.bincount(start) / 900,
+        means_init=means,
+        precisions_init=np.linalg.inv(within),
+        reg_covar=1e-6,
+        tol=1e-9,
+        max_iter=1000,
+    ).fit(features)
+    ours, bound = Mixture.tied(features, start, least=1e-6, tol=1e-9, max_iter=1000)
+    assert bound == pytest.approx(theirs.lower_bound_, abs=1e-6)
+    np.testing.assert_allclose(ours.weights, theirs.weights_, atol=1e-4)
+    np.testing.assert_allclose(ours.means, theirs.means_, atol=1e-3)
+    np.testing.assert_allclose(ours.precisions, theirs.precisions_cholesky_, atol=1e-3)
+    assert (ours.predict(features) == theirs.predict(features)).all()
+
+
+def test_rand_indices_are_those_of_scikit_learn():
+    rng = np.random.default_rng(1)
+    labels = np.stack([rng.integers(k, size=200) for k in (2, 5, 5, 3)] + [np.zeros(200, dtype=int)])
+    labels[2, 150:] = labels[1, 150:]
+    wanted = [[adjusted_rand_score(first, second) for second in labels] for first in labels]
+    np.testing.assert_allclose(rand_indices(labels), wanted, atol=1e-12)

@@ -48,6 +48,13 @@ def test_a_batch_holds_the_patches_of_the_windows(slide):
         np.testing.assert_array_equal(patches.numpy(), expected.transpose(0, 3, 1, 2))
 
 
+def test_windows_of_fixed_sides_are_those_of_spots_of_any_size(slide):
+    reader = open_section(slide, replace(SPEC, fixed_windows=True, spot_um=112.0, niche_um=224.0))
+    side = np.diff(reader.windows[0][:, [0, 2]]) * reader.image.mpp
+    np.testing.assert_allclose(side, 112, rtol=1e-3)
+    np.testing.assert_allclose(np.diff(reader.windows[1][:, [0, 2]]) * reader.image.mpp, 224, rtol=1e-3)
+
+
 def test_a_batch_holds_the_scores_of_spots_and_the_means_of_niches(slide):
     reader = open_section(slide)
     rows = np.array([7, 2, 50])

@@ -287,7 +287,7 @@ def test_a_network_that_is_not_that_of_its_configuration_is_not_saved(network, t
     del network.heads["spot_gene"]
     with pytest.raises(ValueError, match=r"weights of the network to fit the configuration.*missing \(heads.spot_gene"):
         save(tmp_path / "net", network, vocabulary=GENES)
-    with pytest.raises(TypeError, match="Expected an `STAlign` network.*Found: Linear"):
+    with pytest.raises(TypeError, match="Expected an `STAlign` or `HiBioST` network.*Found: Linear"):
         save(tmp_path / "net", torch.nn.Linear(2, 2), vocabulary=GENES)
     assert not (tmp_path / "net").exists()
 

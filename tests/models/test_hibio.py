@@ -9,6 +9,7 @@ from stalign.models.gene_tokens import EOT, PAD, SOT, UNK, GeneTokens
 from stalign.models.hibio import HiBioST, SentenceBatch
 from stalign.models.hibio_config import HIBIO_CONFIGS, HIBIO_MINI, HIBIO_ST, HiBioConfig, SentenceSpec, TextTower
 from stalign.models.network import n_parameters
+from stalign.models.pretrained import start_from_pretrained
 
 GENES = tuple(f"G{i}" for i in range(20))
 TEXT = TextTower(width=16, layers=2, heads=2, context=12)
@@ -33,7 +34,7 @@ def sentences(n=5, length=8, seed=0):
 @pytest.fixture
 def network():
     torch.manual_seed(0)
-    return HiBioST(SMALL, n_tokens=len(GeneTokens(GENES))).eval()
+    return HiBioST(SMALL, n_genes=len(GENES)).eval()
 
 
 def test_tokens_of_a_sentence():
@@ -117,9 +118,9 @@ def test_the_scale_starts_at_the_temperature_and_is_bounded(network):
 
 
 def test_a_frozen_tower_with_packaged_weights_stays_as_it_is():
-    network = HiBioST(HIBIO_MINI, n_tokens=10)
+    network = HiBioST(HIBIO_MINI, n_genes=10)
     before = network.image_tower.conv_stem.weight.clone()
-    assert network.start_from_pretrained()
+    start_from_pretrained(network)
     assert not torch.equal(network.image_tower.conv_stem.weight, before)
     assert not network.train().image_tower.training
     assert not any(p.requires_grad for p in network.image_tower.parameters())
@@ -129,10 +130,10 @@ def test_a_frozen_tower_with_packaged_weights_stays_as_it_is():
 def test_sizes_of_the_configurations():
     assert list(HIBIO_CONFIGS) == ["hibio-st", "hibio-mini"]
     with torch.device("meta"):
-        paper = n_parameters(HiBioST(HIBIO_ST, n_tokens=26_000))
+        paper = n_parameters(HiBioST(HIBIO_ST, n_genes=26_000))
         wide = replace(HIBIO_ST.text, width=768)
-        wider = n_parameters(HiBioST(replace(HIBIO_ST, text=wide), n_tokens=26_000))
-        mini = n_parameters(HiBioST(HIBIO_MINI, n_tokens=4_004))
+        wider = n_parameters(HiBioST(replace(HIBIO_ST, text=wide), n_genes=26_000))
+        mini = n_parameters(HiBioST(HIBIO_MINI, n_genes=4_000))
     assert 130e6 < paper < 145e6
     assert 185e6 < wider < 199e6  # 192 M in the paper
     assert mini < 4.5e6

@@ -52,7 +52,7 @@ def test_an_image_branch_starts_from_pretrained_weights(small_weights):
     config = small_weights().network.config
     spec = lite0(frozen=False, rate=0.1)
     network = STAlign(replace(config, niche_image=spec), 20)
-    assert start_from_pretrained(network) == ["niche_image"]
+    start_from_pretrained(network)
     state = lite0_state()
     for name, tensor in network.image_encoders["niche"].backbone.state_dict().items():
         torch.testing.assert_close(tensor, state[name])

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import sparse
 
 from stalign._validate import message, one_of
 from stalign.core.leiden import FitPredict, Leiden
 from stalign.core.mixture import Mixture
-
-if TYPE_CHECKING:
-    from scipy import sparse
-    from sklearn.mixture import GaussianMixture
 
 __all__ = ["GMM", "KMeans", "Leiden"]
 
@@ -172,45 +167,38 @@ class GMM(FitPredict):
         least = 1e-6 * float(features.var(axis=0).mean()) or 1e-6
         seeds = np.random.SeedSequence(seed).generate_state(self.n_init)
         starts = [self._start(features, seed=int(start), least=least) for start in seeds]
-        labels = [start.predict(features) for start in starts]
-        best = _choose(labels, [start.lower_bound_ for start in starts], by=self.choose)
-        model = starts[best]
-        mixture = Mixture("tied", model.weights_, model.means_, model.precisions_cholesky_)
-        return mixture.predict(features), mixture
+        labels = [mixture.predict(features) for mixture, _ in starts]
+        best = _choose(labels, [bound for _, bound in starts], by=self.choose)
+        return labels[best], starts[best][0]
 
-    def _start(self, features: np.ndarray, *, seed: int, least: float) -> GaussianMixture:
+    def _start(self, features: np.ndarray, *, seed: int, least: float) -> tuple[Mixture, float]:
+        """Fit a mixture from a k-means of its own."""
         from sklearn.cluster import KMeans as SklearnKMeans
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.mixture import GaussianMixture
 
         found = SklearnKMeans(self.n_domains, n_init=3, random_state=seed).fit(features)
-        rest = features - found.cluster_centers_[found.labels_]
-        within = rest.T @ rest / len(features) + least * np.eye(features.shape[1])
-        model = GaussianMixture(
-            self.n_domains,
-            covariance_type="tied",
-            weights_init=np.bincount(found.labels_, minlength=self.n_domains) / len(features),
-            means_init=found.cluster_centers_,
-            precisions_init=np.linalg.inv(within),
-            init_params="random_from_data",  # cheap, as all that it would start from is given
-            reg_covar=least,
-            max_iter=300,
-            random_state=seed,
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # other starts stand by
-            return model.fit(features)
+        return Mixture.tied(features, found.labels_, least=least)
 
 
 def _choose(labels: list[np.ndarray], bounds: list[float], *, by: str) -> int:
     """Pick a start by its likelihood, or by its agreement with the others."""
-    from sklearn.metrics import adjusted_rand_score
-
     order = [int(start) for start in np.argsort(bounds)[::-1]]
     if by == "likelihood":
         return order[0]
-    agreement = np.eye(len(order))
-    for i, first in enumerate(order):
-        for j, second in enumerate(order[:i]):
-            agreement[i, j] = agreement[j, i] = adjusted_rand_score(labels[first], labels[second])
-    return order[int(np.round(agreement.sum(axis=1), 9).argmax())]  # of equals the likeliest
+    agreement = rand_indices(np.stack([labels[start] for start in order])).sum(axis=1)
+    return order[int(np.round(agreement, 9).argmax())]  # of equals the likeliest
+
+
+def rand_indices(labels: np.ndarray) -> np.ndarray:
+    """Adjusted Rand index of each pair of labellings (m, n) of int from 0, (m, m)."""
+    m, n = labels.shape
+    k = int(labels.max()) + 1
+    cells = (np.arange(m)[:, None] * k + labels).T.ravel()  # (n * m,), which label of which labelling a spot has
+    member = sparse.csr_matrix((np.ones(n * m), cells, np.arange(0, n * m + 1, m)), shape=(n, m * k))
+    shared = np.asarray((member.T @ member).todense()).reshape(m, k, m, k)  # (m, k, m, k) spots
+    pairs = (shared * (shared - 1) / 2).sum(axis=(1, 3))  # (m, m)
+    alone = np.diag(pairs)  # pairs of spots with one label
+    chance = np.outer(alone, alone) / (n * (n - 1) / 2)
+    most = (alone[:, None] + alone) / 2
+    out = np.ones((m, m))
+    np.divide(pairs - chance, most - chance, out=out, where=most != chance)
+    return out

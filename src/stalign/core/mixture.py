@@ -80,6 +80,56 @@ class Mixture:
         factor = np.linalg.inv(np.linalg.cholesky(within)).T
         return cls("tied", counts / counts.sum(), means, factor)
 
+    @classmethod
+    def tied(
+        cls, features: np.ndarray, labels: np.ndarray, *, least: float, tol: float = 1e-3, max_iter: int = 300
+    ) -> tuple[Mixture, float]:
+        """Fit Gaussians that share one covariance by EM, as scikit-learn's `GaussianMixture` does.
+
+        With one covariance, only what is linear in a spot tells components apart, and the total scatter is the same in
+        each step: a step costs n * k * d, a dozen times less than with the general rule.
+
+        Parameters
+        ----------
+        features
+            Features, (n, d), finite.
+        labels
+            Components to start from, (n,) int from 0, none empty.
+        least
+            What is added to each variance.
+        tol
+            Gain of the mean log-likelihood at which EM ends.
+        max_iter
+            Steps at most.
+
+        Returns
+        -------
+        The mixture and its mean log-likelihood.
+        """
+        from scipy.linalg import cholesky, solve_triangular
+        from scipy.special import logsumexp
+
+        centre = features.mean(axis=0)
+        x = features - centre  # (n, d)
+        n, d = x.shape
+        total = x.T @ x / n + least * np.eye(d)  # (d, d)
+        shares = np.eye(int(labels.max()) + 1)[labels]  # (n, k)
+        bound = -np.inf
+        for _ in range(max_iter):
+            sizes = shares.sum(axis=0) + 10 * np.finfo(float).eps  # (k,)
+            means = shares.T @ x / sizes[:, None]  # (k, d)
+            within = total - (means.T * (sizes / n)) @ means  # (d, d)
+            factor = solve_triangular(cholesky(within, lower=True), np.eye(d), lower=True).T  # (d, d)
+            slopes = means @ factor @ factor.T  # (k, d)
+            scores = x @ slopes.T + (np.log(sizes / n) - 0.5 * (slopes * means).sum(axis=1))  # (n, k)
+            norms = logsumexp(scores, axis=1)  # (n,)
+            shares = np.exp(scores - norms[:, None])
+            spread = 0.5 * np.sum((total - least * np.eye(d)) * (factor @ factor.T))
+            before, bound = bound, norms.mean() - spread + np.log(np.diag(factor)).sum() - 0.5 * d * np.log(2 * np.pi)
+            if abs(bound - before) < tol:
+                break
+        return cls("tied", sizes / sizes.sum(), means + centre, factor), float(bound)
+
     def take(self, order: np.ndarray) -> Mixture:
         """Reorder or drop components.
 

@@ -238,7 +238,7 @@ class Section:
         return {}
 
     def window_um(
-        self, level: str, *, spot_um: float = VISIUM_SPOT_UM, niche_um: float = NICHE_WINDOW_UM
+        self, level: str, *, spot_um: float = VISIUM_SPOT_UM, niche_um: float = NICHE_WINDOW_UM, fixed: bool = False
     ) -> float | None:
         """Tell how wide the image around a spot is that a network should see.
 
@@ -248,11 +248,13 @@ class Section:
             `spot` or `niche`.
         spot_um, niche_um
             Sides of the windows of spots and niches that the network was trained on, in µm.
+        fixed
+            Whether it was trained on windows of these sides around spots of any size.
 
         Returns
         -------
-        What was given, now or to an earlier `pp.patches`; else the trained size, for bins and cells smaller than
-        `spot_um`; else None, for windows as wide as the spot, or as the niche's spots reach.
+        What was given, now or to an earlier `pp.patches`; else the trained size, where it is fixed, or for bins and
+        cells smaller than `spot_um`; else None, for windows as wide as the spot, or as the niche's spots reach.
 
         Raises
         ------
@@ -263,7 +265,7 @@ class Section:
         if given is not None:
             return given
         small = self.smaller_than(spot_um) and np.isfinite(self.spot_diameter_um)
-        return {"spot": spot_um, "niche": niche_um}[level] if small else None
+        return {"spot": spot_um, "niche": niche_um}[level] if small or fixed else None
 
     def smaller_than(self, spot_um: float) -> bool:
         """Tell whether spots are bins or cells smaller than the spots that a network was trained on.

@@ -320,7 +320,10 @@ def read_section(
     }
     windows = coarse = None
     if image and section.image is not None and _fine_enough(section, spec):
-        width = [section.window_um(level, spot_um=spec.spot_um, niche_um=spec.niche_um) for level in _LEVELS]
+        width = [
+            section.window_um(level, spot_um=spec.spot_um, niche_um=spec.niche_um, fixed=spec.fixed_windows)
+            for level in _LEVELS
+        ]
         spots, niches = (section.windows(level, niche, width_um=um) for level, um in zip(_LEVELS, width, strict=True))
         windows = (spots.astype(np.float64), niches.astype(np.float64))
         valid &= np.isfinite(windows[0]).all(axis=1) & np.isfinite(windows[1]).all(axis=1)

@@ -22,13 +22,15 @@ from stalign.models.checkpoint_files import (
     folder_of,
     sha256_of,
 )
-from stalign.models.config import ModelConfig
-from stalign.models.network import STAlign, n_parameters
+from stalign.models.kinds import NETWORKS, config_of, network_of
+from stalign.models.network import n_parameters
 from stalign.models.pretrained import packaged_state
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Collection, Sequence
+
+    from stalign.models.kinds import Network, NetworkConfig
 
 
 @dataclass
@@ -51,7 +53,7 @@ class Checkpoint:
         Hash of the weights file, or "".
     """
 
-    network: STAlign
+    network: Network
     vocabulary: tuple[str, ...]
     ensembl: tuple[str, ...] = ()
     meta: dict[str, Any] = field(default_factory=dict)
@@ -59,14 +61,14 @@ class Checkpoint:
     sha256: str = ""
 
     @property
-    def config(self) -> ModelConfig:
+    def config(self) -> NetworkConfig:
         """The network's configuration."""
         return self.network.config
 
 
 def save(
     folder: str | os.PathLike[str],
-    network: STAlign,
+    network: Network,
     *,
     vocabulary: Sequence[str],
     ensembl: Sequence[str] | None = None,
@@ -105,7 +107,7 @@ def save(
         If the vocabulary does not fit the network, the names or shapes of its weights do not fit its configuration, or
         a weight is not finite or too large for half precision.
     TypeError
-        If `network` is no `STAlign`.
+        If `network` is of no kind that this package knows.
     OSError
         If the folder cannot be written to, as on a full disk.
     """
@@ -189,16 +191,16 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") ->
     """
     folder = folder_of(Path(path).expanduser())
     record, state, found = contents(folder)
-    config = ModelConfig.from_dict(record.get("config"))
+    config = config_of(record.get("config"))
     state |= packaged_state(config)
     vocabulary = tuple(record["vocabulary"])
     with torch.device("meta"):  # builds no weights, draws no random numbers
-        network = STAlign(config, len(vocabulary))
+        network = network_of(config, len(vocabulary))
     _check_state(network.state_dict(), state, f"the weights in {folder / WEIGHTS_FILE}", "configuration beside them")
     state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     if any(buffer.is_meta and name not in state for name, buffer in network.named_buffers()):
         with torch.random.fork_rng(devices=[]):  # some image models of timm keep tables that are not in their state
-            network = STAlign(config, len(vocabulary))
+            network = network_of(config, len(vocabulary))
     network.load_state_dict(state, strict=True, assign=True)
     return Checkpoint(
         network=network.to(device).eval(),
@@ -230,23 +232,25 @@ def _packed(name: str, tensor: torch.Tensor, *, fp16: bool) -> torch.Tensor:
     return packed
 
 
-def _unwrapped(network: torch.nn.Module) -> STAlign:
+def _unwrapped(network: torch.nn.Module) -> Network:
     """Return the network that `torch.compile` or a parallel wrapper holds."""
     inner: Any = network
-    while not isinstance(inner, STAlign):
+    kinds = tuple(made for _, made in NETWORKS.values())
+    while not isinstance(inner, kinds):
         parts = dict(inner.named_children()) if isinstance(inner, torch.nn.Module) else {}
         inside = parts.get("_orig_mod", parts.get("module"))
         if inside is None:
-            expected = "Expected an `STAlign` network, or one that is compiled or wrapped"
+            names = " or ".join(f"`{kind.__name__}`" for kind in kinds)
+            expected = f"Expected an {names} network, or one that is compiled or wrapped"
             raise TypeError(message(expected, found=type(network).__name__))
         inner = inside
     return inner
 
 
-def _state_of(network: STAlign) -> dict[str, torch.Tensor]:
+def _state_of(network: Network) -> dict[str, torch.Tensor]:
     """Return the weights of a network by the names that its configuration gives them, whatever wraps its parts."""
     with torch.device("meta"):
-        wanted = STAlign(network.config, network.n_genes).state_dict()
+        wanted = network_of(network.config, network.n_genes).state_dict()
     state = {_name(name, wanted): tensor for name, tensor in network.state_dict().items()}
     _check_state(wanted, state, "the weights of the network", "configuration")
     return state

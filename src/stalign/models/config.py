@@ -27,6 +27,7 @@ class InputSpec:
     niche_um: Annotated[Float, key("side of the window of the niche of such a spot", "µm", _OURS, gt=0)] = (
         NICHE_WINDOW_UM
     )
+    fixed_windows: Annotated[Bool, key("windows have these sides around spots of any size", "", _OURS)] = False
     n_neighbors: Annotated[Int, key("in a niche beside the spot itself", "spots", _BOTH, gt=0)] = N_NEIGHBORS
     include_self: Annotated[
         Bool, key("niche counts include the spot's (workshop eq. 2; arXiv: neighbours only)", "", "workshop")
@@ -176,6 +177,12 @@ class ModelConfig:
     def flat(self) -> int:
         """Width of the flattened tokens, s * l."""
         return self.n_tokens * self.token_dim
+
+    @property
+    def backbones(self) -> dict[str, TimmEncoder]:
+        """Networks of timm, by the name of the module of the network that holds each."""
+        specs = {level: getattr(self, f"{level}_image") for level in ("spot", "niche")}
+        return {f"image_encoders.{lv}.backbone": spec for lv, spec in specs.items() if isinstance(spec, TimmEncoder)}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as plain dictionaries and lists, ready for JSON."""

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from stalign._validate import message
 from stalign.models.batch import required
 from stalign.models.branches import TimmEncoder
+from stalign.models.gene_tokens import SPECIAL
 from stalign.models.image_encoders import backbone, features_of, standardise
-from stalign.models.pretrained import load_backbone
 from stalign.models.sentence_encoder import SentenceEncoder
 
 if TYPE_CHECKING:
@@ -141,23 +141,24 @@ class HiBioST(nn.Module):
     ----------
     config
         Its shape: `HIBIO_ST`, `HIBIO_MINI`, or a variant of them.
-    n_tokens
-        N, `len` of its `GeneTokens`.
+    n_genes
+        V, size of the gene vocabulary; its N tokens are these, those of organs and diseases, and four special ones.
 
     Examples
     --------
     >>> import torch
     >>> from stalign.models.hibio import HiBioST, SentenceBatch
     >>> from stalign.models.hibio_config import HIBIO_MINI
-    >>> network = HiBioST(HIBIO_MINI, n_tokens=100).eval()
+    >>> network = HiBioST(HIBIO_MINI, n_genes=100).eval()
     >>> network(SentenceBatch(image=torch.zeros(2, 3, 64, 64, dtype=torch.uint8))).image.shape
     torch.Size([2, 128])
     """
 
-    def __init__(self, config: HiBioConfig, n_tokens: int) -> None:
+    def __init__(self, config: HiBioConfig, n_genes: int) -> None:
         super().__init__()
         self.config = config
-        self.n_tokens = n_tokens
+        self.n_genes = n_genes
+        n_tokens = len(SPECIAL) + len(config.words) + n_genes
         self.n_features = features_of(config.image)
         dim, width = config.dim, config.text.width
         self.image_tower = backbone(config.image)  # None where features come
@@ -171,6 +172,7 @@ class HiBioST(nn.Module):
         self.logit_scale = nn.Parameter(start, requires_grad=config.loss.learn_temperature)
         for projection, n_in in ((self.image_projection, self.n_features), (self.text_projection, width)):
             nn.init.normal_(projection.weight, std=n_in**-0.5)
+        self.register_buffer("idf", torch.zeros(n_genes))  # of the training corpus (eq. 3)
         self.register_buffer("mean", torch.tensor([config.input.mean]), persistent=False)
         self.register_buffer("std", torch.tensor([config.input.std]), persistent=False)
         self._frozen = isinstance(config.image, TimmEncoder) and config.image.frozen
@@ -268,26 +270,6 @@ class HiBioST(nn.Module):
     def scale(self) -> Tensor:
         """Return the factor of cosines, the inverse of the temperature, at most 100."""
         return self.logit_scale.clamp(max=LARGEST_SCALE).exp()
-
-    def start_from_pretrained(self) -> bool:
-        """Put pretrained weights into the image tower, if the configuration names some.
-
-        Returns
-        -------
-        Whether it did.
-
-        Raises
-        ------
-        FileNotFoundError
-            If there are no such weights.
-        ValueError
-            If they do not fit.
-        """
-        spec = self.config.image
-        if self.image_tower is None or not isinstance(spec, TimmEncoder) or not spec.weights:
-            return False
-        load_backbone(self.image_tower, spec)
-        return True
 
     def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002
         """Switch to training; a frozen image tower stays as it is, its batch norm included.

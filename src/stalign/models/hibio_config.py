@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from stalign._validate import message
 from stalign.models.branches import ImageSpec, TimmEncoder
+from stalign.models.config import InputSpec
 from stalign.models.schema import Bool, Float, Int, build, configuration, key, plain
 
 Colour = tuple[Float, Float, Float]
@@ -141,6 +142,7 @@ class HiBioConfig:
     pathways: Annotated[PathwayLoss, key("gene sets and their term")] = field(default_factory=PathwayLoss)
     regions: Annotated[RegionLoss, key("regions and their term")] = field(default_factory=RegionLoss)
     loss: Annotated[HiBioLossConfig, key("weights of the terms")] = field(default_factory=HiBioLossConfig)
+    words: Annotated[tuple[str, ...], key("tokens of organs and diseases; training writes them", "", _OURS)] = ()
     kind: Annotated[Literal["hibio"], key("which network it is", "", _OURS)] = "hibio"
 
     def __post_init__(self) -> None:
@@ -148,6 +150,31 @@ class HiBioConfig:
         if self.text.context < needed:
             expected = f"Expected `text.context` to hold {self.sentence.length} genes with what stands around them"
             raise ValueError(message(expected, found=self.text.context, hint=f"Take {needed} or more"))
+
+    @property
+    def backbones(self) -> dict[str, TimmEncoder]:
+        """Networks of timm, by the name of the module of the network that holds each."""
+        return {"image_tower": self.image} if isinstance(self.image, TimmEncoder) else {}
+
+    @property
+    def reading(self) -> InputSpec:
+        """What makes patches and counts of a section ready: windows of one size, and raw counts."""
+        given = self.input
+        return InputSpec(
+            spot_px=given.px,
+            niche_px=given.px,
+            spot_um=given.um,
+            niche_um=given.um,
+            fixed_windows=True,
+            max_mpp=given.max_mpp,
+            stain="imagenet",
+            mean=given.mean,
+            std=given.std,
+            gene_target_sum=0.0,
+            log1p=False,
+            rank=0,
+            centre="none",
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as plain dictionaries and lists, ready for JSON."""

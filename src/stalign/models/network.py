@@ -30,13 +30,13 @@ class Level(NamedTuple):
     """The embeddings of one level, (B, D) each; None where the modality is absent from the batch.
 
     `expression` is the expression itself, turned into the space of the gene table: distances between the spots of a
-    section are those of their scores, whatever was learned.
+    section are those of their scores, whatever was learned. `embed` alone returns it.
     """
 
     fused: Tensor
     image: Tensor | None
     gene: Tensor | None
-    expression: Tensor | None
+    expression: Tensor | None = None
 
 
 class STAlign(nn.Module):
@@ -123,7 +123,6 @@ class STAlign(nn.Module):
             fused=self.heads[f"{level}_fused"](fused),  # (B, s, l) -> (B, D), compared across levels by eq. 11
             image=None if image is None else self.heads[f"{level}_image"](image),  # (B, D), with genes by eq. 10
             gene=None if gene is None else self.heads[f"{level}_gene"](gene),  # (B, D)
-            expression=self._turned(batch, level, projected),  # (B, s * l)
         )
 
     def _image_tokens(self, batch: Batch, level: str) -> Tensor | None:
@@ -188,7 +187,7 @@ class STAlign(nn.Module):
         """
         one_of(level, LEVELS, name="level")
         projected = self._projected(batch)
-        return self._level(batch, level, projected)
+        return self._level(batch, level, projected)._replace(expression=self._turned(batch, level, projected))
 
     def image_tokens(self, batch: Batch, *, level: str = "niche") -> Tensor:
         """Return what the image encoder of a level makes of its patches, which a batch takes in their place.

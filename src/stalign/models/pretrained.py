@@ -13,13 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from stalign._validate import message
-from stalign.models.branches import TimmEncoder
-from stalign.models.config import BRANCHES
 from stalign.models.stages import Stages
 
 if TYPE_CHECKING:
-    from stalign.models.config import ModelConfig
-    from stalign.models.network import STAlign
+    from stalign.models.branches import TimmEncoder
+    from stalign.models.kinds import Network, NetworkConfig
 
 LITE0 = "efficientnet-lite0"
 LITE0_NETWORK = "tf_efficientnet_lite0"  # timm's name
@@ -113,17 +111,13 @@ def lite0_name(name: str) -> str:
     return f"blocks.{stage}.{block}.{names[inner[2]]}.{inner[3]}"
 
 
-def start_from_pretrained(network: STAlign) -> list[str]:
-    """Put pretrained weights into the image branches whose configuration names some.
+def start_from_pretrained(network: Network) -> None:
+    """Put pretrained weights into the backbones whose configuration names some.
 
     Parameters
     ----------
     network
         A new network; it is changed.
-
-    Returns
-    -------
-    The branches that were filled.
 
     Raises
     ------
@@ -132,17 +126,13 @@ def start_from_pretrained(network: STAlign) -> list[str]:
     ValueError
         If they do not fit.
     """
-    filled = []
-    for branch in BRANCHES:
-        spec = getattr(network.config, branch)
-        if isinstance(spec, TimmEncoder) and spec.weights:
-            load_backbone(network.image_encoders[branch.removesuffix("_image")].backbone, spec)  # type: ignore[arg-type]
-            filled.append(branch)
-    return filled
+    for place, spec in network.config.backbones.items():
+        if spec.weights:
+            load_backbone(network.get_submodule(place), spec)
 
 
-def packaged_state(config: ModelConfig) -> dict[str, Tensor]:
-    """Read the weights of branches that stay at those of EfficientNet-Lite0, which checkpoints need not hold.
+def packaged_state(config: NetworkConfig) -> dict[str, Tensor]:
+    """Read the weights of backbones that stay at those of EfficientNet-Lite0, which checkpoints need not hold.
 
     Parameters
     ----------
@@ -151,7 +141,7 @@ def packaged_state(config: ModelConfig) -> dict[str, Tensor]:
 
     Returns
     -------
-    Tensors by the network's names; none for a network without such a branch.
+    Tensors by the network's names; none for a network without such a backbone.
 
     Raises
     ------
@@ -160,12 +150,11 @@ def packaged_state(config: ModelConfig) -> dict[str, Tensor]:
     ValueError
         If its file is not the published one.
     """
-    specs = {branch: getattr(config, branch) for branch in BRANCHES}
-    kept = {b: s for b, s in specs.items() if isinstance(s, TimmEncoder) and s.frozen and s.weights == LITE0}
+    kept = {place: spec for place, spec in config.backbones.items() if spec.frozen and spec.weights == LITE0}
     state = lite0_state() if kept else {}
     return {
-        f"image_encoders.{branch.removesuffix('_image')}.backbone.{name}": tensor
-        for branch, spec in kept.items()
+        f"{place}.{name}": tensor
+        for place, spec in kept.items()
         for name, tensor in state.items()
         if (_stage(name) <= max(spec.stages) if spec.stages else not name.startswith(_HEADS))
     }

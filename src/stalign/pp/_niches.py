@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from stalign._constants import N_NEIGHBORS, Keys
 from stalign._settings import logger
+from stalign._several import each
 from stalign._validate import warn
 from stalign.core.niches import Niche
 from stalign.data import check_writable, niche_slots, open_sections, table_of, write
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@each
 def niches(
     data: AnnData | SpatialData,
     n_neighbors: int = N_NEIGHBORS,
@@ -33,7 +35,7 @@ def niches(
     Parameters
     ----------
     data
-        AnnData, or SpatialData with a table.
+        AnnData, or SpatialData with a table, or a list of several.
     n_neighbors
         Number of neighbours. A section with fewer spots uses all of them, and a lone spot is its own niche.
     include_self
@@ -51,7 +53,7 @@ def niches(
 
     Returns
     -------
-    None, or the changed copy.
+    None, or the changed copy, or a list of copies.
 
     Reads
     -----

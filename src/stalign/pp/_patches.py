@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from stalign._constants import Keys
 from stalign._settings import logger
+from stalign._several import each
 from stalign._validate import message, warn
 from stalign.data import check_writable, merged, niche_of, niche_slots, open_sections, table_of, window_slots, write
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@each
 def patches(
     data: AnnData | SpatialData,
     *,
@@ -39,7 +41,7 @@ def patches(
     Parameters
     ----------
     data
-        AnnData, or SpatialData with a table and images.
+        AnnData, or SpatialData with a table and images, or a list of several.
     spot_diameter
         Diameter of a spot, or of a cell, in µm; by default that of the technology (55 for Visium, 100 for the older
         arrays, the bin size for Visium HD).
@@ -62,7 +64,7 @@ def patches(
 
     Returns
     -------
-    None, or the changed copy.
+    None, or the changed copy, or a list of copies.
 
     Reads
     -----

@@ -11,6 +11,7 @@ import numpy as np
 
 from stalign._constants import Keys
 from stalign._settings import logger, settings
+from stalign._threads import few_threads
 from stalign._validate import message, one_of
 from stalign.core.annotation import fit_annotation
 from stalign.core.annotation_model import AnnotationModel
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 NAMED = ("lda", "logistic")
 
 
+@few_threads
 def annotate(
     data: AnnData | SpatialData,
     truth: str = "layer",

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stalign._constants import Keys
+from stalign._threads import few_threads
 from stalign._validate import message
 from stalign.core.annotation_model import AnnotationModel
 from stalign.data import table_of
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@few_threads
 def annotation_model(
     source: AnnotationModel | AnnData | SpatialData | str | Path,
     *,

@@ -10,6 +10,7 @@ import pandas as pd
 
 from stalign._constants import Keys
 from stalign._settings import logger, seed_of
+from stalign._threads import few_threads
 from stalign._validate import message
 from stalign.core.domain_model import DomainModel
 from stalign.core.refine import majority_vote, ring_graph
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 N_COMPONENTS = 15
 
 
+@few_threads
 def domains(
     data: AnnData | SpatialData | Sequence[AnnData | SpatialData],
     clusterer: Clusterer | int | str | None = None,
@@ -165,6 +167,7 @@ def domains(
     return changed[0] if not several else changed if copy else None
 
 
+@few_threads
 def domain_model(
     source: DomainModel | AnnData | SpatialData | str | Path, *, key: str | None = None, table_key: str | None = None
 ) -> DomainModel:

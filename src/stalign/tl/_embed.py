@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from stalign._constants import VISIUM_SPOT_UM, Keys
 from stalign._settings import logger, seed_of
+from stalign._several import each
+from stalign._threads import few_threads
 from stalign._validate import message, positive, warn, whole
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from stalign.models.config import InputSpec
 
 
+@few_threads
+@each
 def embed(
     data: AnnData | SpatialData,
     weights: str | Path | Checkpoint = "stalign-mini",
@@ -51,8 +55,8 @@ def embed(
     Parameters
     ----------
     data
-        One or more sections, with raw counts, coordinates and an H&E image. A section without an image is embedded
-        from its genes, a section without counts from its image.
+        One or more sections, with raw counts, coordinates and an H&E image, in one object or a list of several. A
+        section without an image is embedded from its genes, a section without counts from its image.
     weights
         Name of packaged weights, folder of a checkpoint, or weights that were loaded or fine-tuned.
     image, genes
@@ -101,7 +105,7 @@ def embed(
 
     Returns
     -------
-    None, or the changed copy.
+    None, or the changed copy, or a list of copies.
 
     Reads
     -----

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stalign._settings import progress
+from stalign._threads import threads_for
 from stalign._validate import message
 from stalign.tl._batch import embed_batch, encode_places
 from stalign.tl._cluster import cluster, on_workers
@@ -60,13 +61,14 @@ class Embedding:
         batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
         client = cluster()
         done = self._here(reader, batches) if client is None else on_workers(client, self.network, reader, batches)
-        for some, found in done:
-            where = rows[some]
-            self.valid[where] = True
-            for key, values in found.items():
-                if key not in self._arrays:
-                    self._arrays[key] = np.full((len(self.valid), values.shape[1]), np.nan, np.float32)
-                self._arrays[key][where] = values
+        with threads_for(len(order), images=reader.windows is not None):
+            for some, found in done:
+                where = rows[some]
+                self.valid[where] = True
+                for key, values in found.items():
+                    if key not in self._arrays:
+                        self._arrays[key] = np.full((len(self.valid), values.shape[1]), np.nan, np.float32)
+                    self._arrays[key][where] = values
 
     def _tokens(self, reader: SpotReader, coarse: CoarseImage) -> NDArray[np.float32]:
         """Image tokens of the places of a section, (m, s, l)."""

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stalign._settings import logger
+from stalign._several import each
+from stalign._threads import few_threads
 from stalign._validate import message, one_of, positive, warn, whole
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 LEVELS = ("spot", "niche", "native")
 
 
+@few_threads
+@each
 def encode(
     data: AnnData | SpatialData,
     encoder: str | Card,
@@ -51,7 +55,7 @@ def encode(
     Parameters
     ----------
     data
-        AnnData, or SpatialData with a table.
+        AnnData, or SpatialData with a table, or a list of several.
     encoder
         Name of an encoder, see `stalign.encoders.list()`, or its card with other options, such as
         `stalign.encoders.get("virchow2", pool="cls")`.
@@ -96,7 +100,7 @@ def encode(
 
     Returns
     -------
-    None, or the changed copy.
+    None, or the changed copy, or a list of copies.
 
     Reads
     -----

@@ -10,6 +10,7 @@ from scipy import sparse
 
 from stalign._constants import Keys
 from stalign._settings import logger
+from stalign._threads import few_threads
 from stalign._validate import message, whole
 from stalign.core.scores import per_gene
 from stalign.data import read_counts, table_of
@@ -27,6 +28,7 @@ N_GENES = 300
 _PENALTIES = tuple(float(value) for value in 10.0 ** np.arange(-2, 6))
 
 
+@few_threads
 def few_shot(
     data: AnnData | SpatialData,
     ratios: float | Sequence[float] = (0.1, 0.25, 0.5),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stalign._settings import logger, seed_of
+from stalign._threads import few_threads
 from stalign._validate import message, one_of, warn
 from stalign.core.standardise import STANDARDS
 from stalign.data import label_columns, open_sections, table_of
@@ -33,6 +34,7 @@ _WITHIN = (
 )
 
 
+@few_threads
 def predict_genes(
     query: AnnData | SpatialData,
     reference: AnnData | SpatialData | Sequence[AnnData | SpatialData] | None = None,

@@ -8,6 +8,7 @@ import numpy as np
 
 from stalign._constants import Keys
 from stalign._settings import logger
+from stalign._threads import few_threads
 from stalign._validate import message, one_of
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@few_threads
 def probe(
     data: AnnData | SpatialData,
     truth: str,

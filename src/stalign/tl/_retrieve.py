@@ -9,6 +9,7 @@ import pandas as pd
 
 from stalign._constants import Keys
 from stalign._settings import logger
+from stalign._threads import few_threads
 from stalign._validate import message, one_of, whole
 from stalign.data.table import table_of
 from stalign.tl._domains import features_of
@@ -27,6 +28,7 @@ ROUNDING = 1e-6  # of a cosine in float32: products of equal rows differ by it, 
 CHUNK = 16_000_000  # similarities in memory at once, 64 MB
 
 
+@few_threads
 def retrieve(
     query: AnnData | SpatialData,
     reference: AnnData | SpatialData | None = None,

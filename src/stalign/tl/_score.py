@@ -9,6 +9,7 @@ import pandas as pd
 
 from stalign._constants import Keys
 from stalign._settings import logger, seed_of
+from stalign._threads import few_threads
 from stalign._validate import message
 from stalign.core.labels import NO_LABEL, as_labels
 from stalign.core.scores import agreement, classification, compactness
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 OVERALL = "all"
 
 
+@few_threads
 def score(
     data: AnnData | SpatialData,
     truth: str = "layer",

@@ -10,6 +10,7 @@ import pandas as pd
 
 from stalign._constants import Keys
 from stalign._settings import logger, settings
+from stalign._threads import few_threads
 from stalign._validate import message, whole
 from stalign.core.annotation import fit_annotation
 from stalign.core.annotation_features import fit_bases, view_features, views_of
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from stalign.core.annotation_features import SectionData
 
 
+@few_threads
 def suggest(
     data: AnnData | SpatialData,
     n: int = 20,

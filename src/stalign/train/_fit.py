@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from stalign._validate import message
 from stalign.models.checkpoint import save
@@ -121,7 +120,7 @@ def export(run: SectionRun, folder: Path, *, metrics: dict[str, float]) -> Path:
         "training_data": sections,
         "recipe": _public(config),
         "steps": run.steps,
-        "temperature": float(torch.as_tensor(run.module.loss.temperature).detach()),
+        **run.module.values(),
         "metrics": metrics,
     }
     vocabulary = run.store.vocabulary

@@ -6,20 +6,21 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from stalign._validate import one_of
-from stalign.models.config import CONFIGS, ModelConfig
+from stalign.models.kinds import BASES
 from stalign.models.schema import update
 
 if TYPE_CHECKING:
+    from stalign.models.kinds import NetworkConfig
     from stalign.train.config import TrainConfig
 
 
-def model_config(config: TrainConfig) -> ModelConfig:
+def model_config(config: TrainConfig) -> NetworkConfig:
     """Build the network's configuration.
 
     Parameters
     ----------
     config
-        The run; `model.base` names the size to start from (`stalign-mini` where it is left out), other keys of `model`
+        The run; `model.base` names the network to start from (`stalign-mini` where it is left out), other keys of `model`
         and all of `loss` replace what it says. A branch with a `kind` is replaced as a whole.
 
     Returns
@@ -42,6 +43,6 @@ def model_config(config: TrainConfig) -> ModelConfig:
     """
     values: dict[str, Any] = dict(config.model)
     base = values.pop("base", "stalign-mini")
-    one_of(base, CONFIGS, name="model.base")
-    shape = update(CONFIGS[base], values, where="model")
+    one_of(base, BASES, name="model.base")
+    shape = update(BASES[base], values, where="model")
     return replace(shape, name=config.name, loss=update(shape.loss, config.loss, where="loss"))

@@ -12,7 +12,7 @@ import torch
 from stalign._validate import message, one_of
 from stalign.models.branches import Features, TimmEncoder
 from stalign.models.config import BRANCHES
-from stalign.models.network import STAlign
+from stalign.models.kinds import network_of
 from stalign.models.pretrained import start_from_pretrained
 from stalign.train.cache import hash_of
 from stalign.train.callbacks import DIVERGED
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from stalign.models.config import LossConfig, ModelConfig
+    from stalign.models.network import STAlign
     from stalign.train.config import TrainConfig
     from stalign.train.loaders import Split
     from stalign.train.placement import Placement
@@ -90,7 +91,7 @@ def assemble(slides: Iterable[Any] | None, config: TrainConfig) -> SectionRun:
     if clusters:
         store.sections = [with_clusters(s, seed=config.seed) for s in store.sections]
     torch.manual_seed(config.seed)
-    network = STAlign(shape, len(store.vocabulary.symbols))
+    network = network_of(shape, len(store.vocabulary.symbols))
     start_from_pretrained(network)
     content = store.fingerprint()
     frozen = frozen_branches(network)

@@ -1,0 +1,66 @@
+"""How many threads a call computes with."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from stalign._settings import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+P = ParamSpec("P")
+R = TypeVar("R")
+_FEW_SPOTS = 20_000  # their matrices are so small that a second thread waits longer than it computes
+_FEW_IMAGES = 500  # likewise for networks that read the image of each spot
+
+
+@contextmanager
+def threads_for(n_spots: int, *, images: bool = False) -> Iterator[None]:
+    """Compute on as many threads as pay: `settings.n_jobs`, or one where spots are few.
+
+    Parameters
+    ----------
+    n_spots
+        Spots that are computed with.
+    images
+        Whether torch reads their images; then fewer spots pay a second thread of torch.
+    """
+    import sklearn  # noqa: F401 (brings an OpenMP of its own, which has to be there to be limited)
+    from threadpoolctl import ThreadpoolController
+
+    number = settings.n_jobs or 1
+    torch: Any = sys.modules.get("torch")
+    with ExitStack() as stack:
+        if settings.n_jobs or n_spots < _FEW_SPOTS:
+            for library in ThreadpoolController().lib_controllers:
+                if "torch" not in library.filepath:
+                    stack.callback(library.set_num_threads, library.num_threads)
+                    library.set_num_threads(number)
+        if torch is not None and (settings.n_jobs or n_spots < (_FEW_IMAGES if images else _FEW_SPOTS)):
+            stack.callback(torch.set_num_threads, torch.get_num_threads())
+            torch.set_num_threads(number)
+        yield
+
+
+def few_threads(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a call whose first argument holds spots compute on as many threads as pay; see `threads_for`."""
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        given = args[0] if args else kwargs.get("data")
+        with threads_for(_n_spots(given), images=True):
+            return function(*args, **kwargs)
+
+    return run
+
+
+def _n_spots(data: Any) -> int:
+    """Count the spots of an AnnData, a SpatialData, or a list of some; 0 for what is neither."""
+    if isinstance(data, list | tuple):
+        return sum(_n_spots(one) for one in data)
+    tables = getattr(data, "tables", None)
+    return sum(_n_spots(table) for table in tables.values()) if tables else int(getattr(data, "n_obs", 0))

@@ -1,0 +1,84 @@
+"""Threads: few for few spots, those of the settings where they are named, and the caller's afterwards."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import sklearn  # noqa: F401 (its OpenMP is limited as well)
+import torch
+from threadpoolctl import ThreadpoolController, threadpool_limits
+
+import stalign
+from stalign._threads import few_threads, threads_for
+
+
+def numbers():
+    """Threads of torch and of each library."""
+    return torch.get_num_threads(), [one.num_threads for one in ThreadpoolController().lib_controllers]
+
+
+@pytest.fixture(autouse=True)
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    with threadpool_limits(2):
+        yield
+    torch.set_num_threads(before)
+
+
+def test_few_spots_are_computed_with_on_one_thread():
+    before = numbers()
+    with threads_for(300):
+        assert numbers() == (1, [1] * len(before[1]))
+    assert numbers() == before
+
+
+def test_images_keep_the_threads_of_torch_earlier_than_linear_algebra():
+    with threads_for(3000, images=True):
+        assert torch.get_num_threads() == 2
+        ours = [one for one in ThreadpoolController().lib_controllers if "torch" not in one.filepath]
+        assert {one.num_threads for one in ours} == {1}
+
+
+def test_many_spots_keep_all_threads():
+    before = numbers()
+    with threads_for(500_000):
+        assert numbers() == before
+
+
+def test_the_setting_holds_for_any_number_of_spots():
+    with stalign.settings.override(n_jobs=2), threads_for(10):
+        assert torch.get_num_threads() == 2
+    with stalign.settings.override(n_jobs=1), threads_for(500_000, images=True):
+        assert torch.get_num_threads() == 1
+    with pytest.raises(ValueError, match="n_jobs"):
+        stalign.settings.n_jobs = 0
+
+
+def test_threads_are_the_callers_again_after_a_call_and_after_an_error(toy):
+    seen = []
+
+    @few_threads
+    def call(data, *, fails=False):
+        seen.append(torch.get_num_threads())
+        if fails:
+            raise ValueError
+        return len(data)
+
+    before = numbers()
+    assert call([toy[:20], toy[20:40]]) == 2
+    with pytest.raises(ValueError):
+        call(data=toy[:20], fails=True)
+    assert seen == [1, 1]
+    assert numbers() == before
+
+
+def test_one_thread_and_two_find_the_same_domains(toy):
+    found = []
+    for n_jobs in (1, 2):
+        with stalign.settings.override(n_jobs=n_jobs):
+            made = stalign.tl.embed(toy, copy=True)
+            stalign.tl.domains(made, 4)
+            found.append(made)
+    np.testing.assert_allclose(found[0].obsm["X_stalign"], found[1].obsm["X_stalign"], rtol=1e-4, atol=1e-4)
+    assert (found[0].obs["stalign_domain"] == found[1].obs["stalign_domain"]).all()
