@@ -16,6 +16,7 @@ class Keys:
     EMBED_FUSED: Final = "X_stalign_fused"
     EMBED_IMAGE: Final = "X_stalign_image"
     EMBED_GENE: Final = "X_stalign_gene"
+    PATHWAYS: Final = "pathway_overlap"  # (n_obs, sets) CSR float32; also its record in uns
     # obsp
     NICHE_GRAPH: Final = "niche_connectivities"  # (n_obs, n_obs) CSR, rows sum to 1
     # obs
@@ -24,6 +25,7 @@ class Keys:
     N_BINS: Final = "bins_summed"  # int, smaller bins that were summed into a bin
     HAS_COUNTS: Final = "bin_has_counts"  # bool, whether a bin has counts of its own
     ANNOTATION: Final = "stalign_annotation"  # categorical; also the prefix of its other slots, and its record in uns
+    REGION: Final = "stalign_region"  # categorical; also its record in uns
     # uns
     UNS: Final = "stalign"  # {"patches": ..., "embed": ..., "domains": ...}
     UNS_NICHES: Final = "niches"

@@ -32,7 +32,7 @@ SPEC = PathwayLoss()
 @pytest.fixture
 def network():
     torch.manual_seed(0)
-    return HiBioST(SMALL, len(GeneTokens(GENES))).double()
+    return HiBioST(SMALL, len(GENES)).double()
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
-"""Readers of Space Ranger folders, STimage-1K4M, HEST, h5ad files with images, slides without spots and annotations."""
+"""Readers of Space Ranger, STimage-1K4M, HEST, h5ad files with images, slides without spots, annotations, gene sets."""
 
 from __future__ import annotations
 
+from stalign.data.gene_sets import read_gmt
 from stalign.io._annotations import read_annotations, write_annotations
 from stalign.io._h5ad import read_h5ad
 from stalign.io._hest import read_hest
@@ -12,6 +13,7 @@ from stalign.io._visium_hd import read_visium_hd
 
 __all__ = [
     "read_annotations",
+    "read_gmt",
     "read_h5ad",
     "read_hest",
     "read_slide",

@@ -36,7 +36,7 @@ class HiBioLoss(nn.Module):
     >>> from stalign.models.hibio import HiBioST, SentenceBatch
     >>> from stalign.models.hibio_config import HIBIO_MINI
     >>> from stalign.models.hibio_losses import HiBioLoss
-    >>> network, loss = HiBioST(HIBIO_MINI, n_tokens=9), HiBioLoss(HIBIO_MINI)
+    >>> network, loss = HiBioST(HIBIO_MINI, n_genes=5), HiBioLoss(HIBIO_MINI)
     >>> tokens = torch.tensor([[1, 4, 2], [1, 5, 2]])
     >>> batch = SentenceBatch(torch.rand(2, 424), tokens, tokens > 0)
     >>> sorted(loss(network, batch, network(batch)))

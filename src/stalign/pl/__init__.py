@@ -9,6 +9,7 @@ from stalign.pl._few_shot import few_shot
 from stalign.pl._genes import genes
 from stalign.pl._niches import niches
 from stalign.pl._patches import patches
+from stalign.pl._regions import regions
 from stalign.pl._report import report
 from stalign.pl._scores import scores
 from stalign.pl._slide import slide
@@ -22,6 +23,7 @@ __all__ = [
     "genes",
     "niches",
     "patches",
+    "regions",
     "report",
     "scores",
     "slide",

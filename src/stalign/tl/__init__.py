@@ -17,10 +17,13 @@ if TYPE_CHECKING:
     from stalign.tl._encode import encode
     from stalign.tl._few_shot import few_shot
     from stalign.tl._image_features import ImageFeatures
+    from stalign.tl._pathways import pathways
     from stalign.tl._predict_genes import predict_genes
     from stalign.tl._probe import probe
+    from stalign.tl._regions import regions
     from stalign.tl._retrieve import retrieve
     from stalign.tl._score import score
+    from stalign.tl._sentences import sentences
     from stalign.tl._splits import Folds
     from stalign.tl._suggest import suggest
 
@@ -40,10 +43,13 @@ _WHERE = {
     "embed": "stalign.tl._embed",
     "encode": "stalign.tl._encode",
     "few_shot": "stalign.tl._few_shot",
+    "pathways": "stalign.tl._pathways",
     "predict_genes": "stalign.tl._predict_genes",
     "probe": "stalign.tl._probe",
+    "regions": "stalign.tl._regions",
     "retrieve": "stalign.tl._retrieve",
     "score": "stalign.tl._score",
+    "sentences": "stalign.tl._sentences",
     "suggest": "stalign.tl._suggest",
 }
 __all__ = [
@@ -62,10 +68,13 @@ __all__ = [
     "embed",
     "encode",
     "few_shot",
+    "pathways",
     "predict_genes",
     "probe",
+    "regions",
     "retrieve",
     "score",
+    "sentences",
     "suggest",
 ]
 
