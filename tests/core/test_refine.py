@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from stalign.core.refine import majority_vote, ring_graph
+from stalign.core.refine import majority_vote, neighbour_vote, ring_graph
 
 
 def hexagonal(rows=8, columns=9, pitch=100.0):
@@ -93,3 +93,21 @@ def test_vote_checks_and_leaves_its_input_alone():
     graph = sparse.csr_matrix(np.ones((2, 2)))
     majority_vote(labels, graph)
     np.testing.assert_array_equal(graph.toarray(), 1)
+
+
+def test_the_nearest_vote_without_the_spot_itself():
+    square = np.stack(np.meshgrid(np.arange(5.0), np.arange(5.0)), axis=-1).reshape(-1, 2)
+    labels = np.zeros(25, dtype=int)
+    labels[12] = 1
+    assert neighbour_vote(labels, square, 4).tolist() == [0] * 25
+    line = np.stack([np.arange(6.0), np.zeros(6)], axis=1)
+    assert neighbour_vote(np.array([0, 0, 2, 1, 1, 1]), line, 2).tolist() == [0, 0, 2, 1, 1, 1]  # a tie keeps its own
+    turned = neighbour_vote(np.array([1, 1, 1, 2, 0, 0]), line[::-1], 2)
+    assert turned.tolist() == [1, 1, 1, 2, 0, 0]
+
+
+def test_spots_without_label_or_place_neither_vote_nor_change():
+    line = np.stack([np.arange(5.0), np.zeros(5)], axis=1)
+    line[1] = np.nan
+    assert neighbour_vote(np.array([0, 1, 0, -1, 1]), line, 2).tolist() == [0, 1, 0, -1, 0]
+    assert neighbour_vote(np.array([3, -1]), line[[0, 2]]).tolist() == [3, -1]

@@ -87,3 +87,31 @@ def test_a_section_embedded_from_genes_alone_says_what_is_missing(embedded):
     for call in (retrieve, partial(predict_genes, use_rep="X_stalign_image")):
         with pytest.raises(KeyError, match="embedded from genes alone.*needs an image"):
             call(embedded)
+
+
+def test_matches_within_sections_and_the_mean_of_their_recall(embedded):
+    embedded.obs["section"] = np.where(np.arange(embedded.n_obs) < 300, "a", "b")
+    found = retrieve(embedded, n=2, library_key="section")
+    section = embedded.obs["section"]
+    assert (section[found["query"]].to_numpy() == section[found["match"]].to_numpy()).all()
+    alone = [retrieve(embedded[section == name].copy(), n=2) for name in ("a", "b")]
+    assert found["match"].tolist() == [*alone[0]["match"], *alone[1]["match"]]
+    for name in ("1%", "5%", "10%"):
+        for figure in ("recall", "chance"):
+            mean = np.mean([part.attrs[figure][name] for part in alone])
+            assert found.attrs[figure][name] == pytest.approx(mean)
+    assert (found.attrs["pool"], alone[0].attrs["pool"]) == ("section", "all")
+    with pytest.raises(ValueError, match="`library_key` or `reference`"):
+        retrieve(embedded, embedded, library_key="section")
+    with pytest.raises(KeyError, match="slide"):
+        retrieve(embedded, library_key="slide")
+
+
+def test_random_vectors_are_found_by_chance(embedded):
+    rng = np.random.default_rng(0)
+    for key in ("a", "b"):
+        embedded.obsm[key] = rng.normal(size=(embedded.n_obs, 8)).astype(np.float32)
+    found = retrieve(embedded, n=1, use_rep=("a", "b"))
+    assert found.attrs["chance"] == {"1%": 10 / 920, "5%": 46 / 920, "10%": 92 / 920}
+    for name, chance in found.attrs["chance"].items():
+        assert found.attrs["recall"][name] == pytest.approx(chance, abs=4 * np.sqrt(chance / 920))

@@ -50,6 +50,8 @@ class KMeans(FitPredict):
         How many domains.
     n_init
         How many starts; the one with the smallest sum of squares is kept.
+    max_iter
+        Steps of a start at most.
     random_state
         Seed; None takes that of the caller, 0 if there is none.
 
@@ -64,6 +66,7 @@ class KMeans(FitPredict):
 
     n_domains: int
     n_init: int = 10
+    max_iter: int = 300
     random_state: int | None = None
     kind: str = field(default="kmeans", init=False)
 
@@ -94,7 +97,8 @@ class KMeans(FitPredict):
 
         features = _check_features(features, self.n_domains)
         seed = random_state if self.random_state is None else self.random_state
-        model = SklearnKMeans(self.n_domains, n_init=self.n_init, random_state=seed).fit(features)
+        options = {"n_init": self.n_init, "max_iter": self.max_iter, "random_state": seed}
+        model = SklearnKMeans(self.n_domains, **options).fit(features)
         return model.labels_.astype(np.intp), Mixture.nearest(model.cluster_centers_)
 
 

@@ -7,6 +7,7 @@ from scipy import sparse
 from scipy.spatial import cKDTree
 
 from stalign._validate import message
+from stalign.core.niches import nearest
 
 RING = 1.3  # times the pitch: between the first ring and the second of a hexagonal (1.73) and a square grid (1.41)
 
@@ -90,4 +91,40 @@ def majority_vote(labels: np.ndarray, graph: sparse.csr_matrix, *, passes: int =
         current = np.where(own == votes.max(axis=1), current, votes.argmax(axis=1))
     refined = labels.copy()
     refined[rows] = current
+    return refined
+
+
+def neighbour_vote(labels: np.ndarray, coords: np.ndarray, k: int = 5) -> np.ndarray:
+    """Give each spot the label that most of its nearest spots hold, without a vote of its own, in one pass (HiBio-ST).
+
+    Parameters
+    ----------
+    labels
+        The label of each spot of one section, (n,) int; -1 is no label, neither votes nor changes.
+    coords
+        Their centres, (n, 2); a row with NaN neither votes nor changes.
+    k
+        How many spots vote, the nearest with labels.
+
+    Returns
+    -------
+    The new labels, (n,) intp. Where two labels have most votes, a spot keeps its own.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from stalign.core.refine import neighbour_vote
+    >>> line = np.array([[0.0, 0], [1, 0], [2, 0], [3, 0]])
+    >>> neighbour_vote(np.array([0, 1, 0, 0]), line, 2).tolist()
+    [0, 0, 0, 0]
+    """
+    refined = np.asarray(labels).astype(np.intp)
+    rows = np.flatnonzero((refined >= 0) & np.isfinite(np.asarray(coords)).all(axis=1))
+    if len(rows) < 2:
+        return refined
+    current, voters = refined[rows], nearest(np.asarray(coords)[rows], k)
+    votes = np.zeros((len(rows), current.max() + 1), dtype=np.intp)
+    np.add.at(votes, (np.repeat(np.arange(len(rows)), voters.shape[1]), current[voters].ravel()), 1)
+    sole = (votes == votes.max(axis=1, keepdims=True)).sum(axis=1) == 1
+    refined[rows] = np.where(sole, votes.argmax(axis=1), current)
     return refined

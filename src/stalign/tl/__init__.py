@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from stalign.tl._sentences import sentences
     from stalign.tl._splits import Folds
     from stalign.tl._suggest import suggest
+    from stalign.tl._zero_shot import zero_shot
 
 _WHERE = {
     "AnnotationModel": "stalign.core.annotation_model",
@@ -51,6 +52,7 @@ _WHERE = {
     "score": "stalign.tl._score",
     "sentences": "stalign.tl._sentences",
     "suggest": "stalign.tl._suggest",
+    "zero_shot": "stalign.tl._zero_shot",
 }
 __all__ = [
     "GMM",
@@ -76,6 +78,7 @@ __all__ = [
     "score",
     "sentences",
     "suggest",
+    "zero_shot",
 ]
 
 

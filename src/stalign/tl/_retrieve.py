@@ -11,7 +11,7 @@ from stalign._constants import Keys
 from stalign._settings import logger
 from stalign._threads import few_threads
 from stalign._validate import message, one_of, whole
-from stalign.data.table import table_of
+from stalign.data.table import library_column, table_of
 from stalign.tl._domains import features_of
 from stalign.tl._modality import check_modality
 
@@ -36,6 +36,7 @@ def retrieve(
     direction: str = "image_to_gene",
     n: int = 10,
     use_rep: tuple[str, str] | None = None,
+    library_key: str | None = None,
     table_key: str | None = None,
 ) -> pd.DataFrame:
     """Find the expression profiles that match an image best, or the images that match a profile.
@@ -55,15 +56,20 @@ def retrieve(
         Matches of each spot, fewer where there are fewer candidates.
     use_rep
         The obsm keys of the asking and the answering side, of equal width, instead of those that `tl.embed` writes.
+    library_key
+        obs column of sections: each spot is matched within its own, as HiBio-ST does. None matches all with all.
     table_key
         Table of SpatialData objects.
 
     Returns
     -------
-    A row per match: query (name in obs), rank from 1, match (name in obs of the reference) and similarity. In `attrs`:
-    direction, n_query, n_reference and, where `reference` is None, recall: the share of spots whose own partner is
-    among the best 1, 5 and 10 per cent of all candidates (rounded up to whole candidates), such as ``{"1%": 0.04}``;
-    chance is 1, 5 and 10 per cent, also where all candidates are equally similar.
+    A row per match: query (name in obs), rank from 1, match (name in obs of the reference) and similarity; section by
+    section where `library_key` is given. In `attrs`: direction, n_query, n_reference and, where `reference` is None,
+
+    - recall, the share of spots whose own partner is among the best 1, 5 and 10 per cent of the candidates (rounded up
+      to whole candidates), such as ``{"1%": 0.04}``, the mean over sections with `library_key`;
+    - chance, what recall is where embeddings say nothing: these cut-offs over the number of candidates;
+    - pool, `all` or `section`: what the candidates are.
 
     Reads
     -----
@@ -72,9 +78,10 @@ def retrieve(
     Raises
     ------
     KeyError
-        If an embedding is missing.
+        If an embedding or the column of sections is missing.
     ValueError
-        If the direction is unknown, widths differ, `n` is below 1, or one side has no usable spot.
+        If the direction is unknown, `library_key` comes with a `reference`, widths differ, `n` is below 1, or one side
+        has no usable spot.
 
     Notes
     -----
@@ -101,24 +108,46 @@ def retrieve(
         raise ValueError(
             message("Expected embeddings of one width", found=found, hint="Use one set of weights for both")
         )
-    n = min(n, len(columns))
-    partner = None
-    if reference is None:
-        partner = np.full(asking.n_obs, -1)
-        partner[columns] = np.arange(len(columns))
-        partner = partner[rows]
-    best, similarity, rank = _search(left, right, n, partner)
-    result = pd.DataFrame(
-        {
-            "query": np.repeat(asking.obs_names.to_numpy()[rows], n),
-            "rank": np.tile(np.arange(1, n + 1), len(rows)),
-            "match": answering.obs_names.to_numpy()[columns[best.ravel()]],
-            "similarity": similarity.ravel(),
-        }
-    )
+    if library_key is not None and reference is not None:
+        hint = "Leave one of them out"
+        raise ValueError(message("Expected `library_key` or `reference`", found="both", hint=hint))
+    pools = [np.arange(asking.n_obs)]
+    if library_key is not None:
+        names, codes = library_column(asking, library_key)
+        pools = [np.flatnonzero(codes == index) for index in range(len(names))]
+    parts, recalls, chances = [], [], []
+    for pool in pools:
+        ask = np.flatnonzero(np.isin(rows, pool)) if library_key is not None else np.arange(len(rows))
+        answer = np.flatnonzero(np.isin(columns, pool)) if library_key is not None else np.arange(len(columns))
+        if len(ask) == 0 or len(answer) == 0:
+            continue
+        partner = None
+        if reference is None:
+            partner = np.full(asking.n_obs, -1)
+            partner[columns[answer]] = np.arange(len(answer))
+            partner = partner[rows[ask]]
+        best, similarity, rank = _search(left[ask], right[answer], min(n, len(answer)), partner)
+        parts.append(
+            pd.DataFrame(
+                {
+                    "query": np.repeat(asking.obs_names.to_numpy()[rows[ask]], best.shape[1]),
+                    "rank": np.tile(np.arange(1, best.shape[1] + 1), len(ask)),
+                    "match": answering.obs_names.to_numpy()[columns[answer[best.ravel()]]],
+                    "similarity": similarity.ravel(),
+                }
+            )
+        )
+        if partner is not None and (partner >= 0).any():
+            recalls.append(_recall(rank[partner >= 0], len(answer)))
+            chances.append({name: size / len(answer) for name, size in _cut(len(answer)).items()})
+    if not parts:
+        expected = "Expected a section with embeddings of both sides"
+        raise ValueError(message(expected, found=f"NaN in obsm[{asks!r}] or obsm[{answers!r}] of each"))
+    result = pd.concat(parts, ignore_index=True)
     result.attrs = {"direction": direction, "n_query": len(rows), "n_reference": len(columns)}
-    if partner is not None:
-        result.attrs["recall"] = _recall(rank[partner >= 0], len(columns))
+    if reference is None:
+        result.attrs |= {"recall": _mean(recalls), "chance": _mean(chances)}
+        result.attrs["pool"] = "all" if library_key is None else "section"
     logger.info("Matched %d spots with %d (%s).", len(rows), len(columns), direction)
     return result
 
@@ -161,7 +190,16 @@ def _search(
     return best, similarity, rank
 
 
+def _cut(n_candidates: int) -> dict[str, int]:
+    """How many of the candidates count as the best, by share."""
+    return {f"{share:.0%}": int(np.ceil(share * n_candidates - 1e-9)) for share in RECALL}
+
+
 def _recall(rank: np.ndarray, n_candidates: int) -> dict[str, float]:
     """Share of spots with fewer better candidates than the cut-off allows."""
-    cut = {f"{share:.0%}": int(np.ceil(share * n_candidates - 1e-9)) for share in RECALL}
-    return {name: float((rank < size).mean()) if len(rank) else float("nan") for name, size in cut.items()}
+    return {name: float((rank < size).mean()) for name, size in _cut(n_candidates).items()}
+
+
+def _mean(parts: list[dict[str, float]]) -> dict[str, float]:
+    """Mean over sections; NaN where there are none."""
+    return {name: float(np.mean([part[name] for part in parts])) if parts else float("nan") for name in _cut(1)}

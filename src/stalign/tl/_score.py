@@ -100,8 +100,8 @@ def score(
     key = Keys.DOMAIN if key is None else key
     seed = seed_of(random_state)
     parts = _libraries(data, table, library_key=library_key, table_key=table_key)
-    labels = _column(table, truth, name="truth", ignore=ignore, hint="Pass the obs column of labels as `truth=`")
-    found = _column(table, key, name="key", ignore=NO_LABEL, hint="Run `stalign.tl.domains` first, or pass `key=`")
+    labels = labels_of(table, truth, name="truth", ignore=ignore, hint="Pass the obs column of labels as `truth=`")
+    found = labels_of(table, key, name="key", ignore=NO_LABEL, hint="Run `stalign.tl.domains` first, or pass `key=`")
     features = None if use_rep is None else features_of(table, use_rep)
     if len(parts) > 1:
         parts = [*parts, (OVERALL, np.arange(table.n_obs))]
@@ -128,8 +128,22 @@ def _libraries(
     return [(one.name, one.rows) for one in open_sections(data, library_key=library_key, table_key=table_key)]
 
 
-def _column(table: AnnData, column: str, *, name: str, ignore: Collection[str], hint: str) -> np.ndarray:
-    """Read labels as text, (n_obs,) object, with None where there is none."""
+def labels_of(table: AnnData, column: str, *, name: str, ignore: Collection[str], hint: str) -> np.ndarray:
+    """Read labels of a column of obs as text, (n_obs,) object, with None where there is none.
+
+    Parameters
+    ----------
+    table
+        The table.
+    column
+        The column.
+    name
+        The parameter that named it, for messages.
+    ignore
+        Labels that mean that there is none.
+    hint
+        What to do where there is no such column.
+    """
     if column not in table.obs:
         expected = f"Expected `{name}` to name a column of obs"
         raise KeyError(message(expected, found=repr(column), available=label_columns(table), hint=hint))
