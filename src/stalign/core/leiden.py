@@ -108,7 +108,7 @@ class Leiden(FitPredict):
             raise ValueError(message(f"Expected a graph of {n} by {n} spots", found=str(graph.shape)))
         seed = random_state if self.random_state is None else self.random_state
         if self.n_domains is None:
-            labels = partition(_to_igraph(graph), self.resolution, seed=seed)
+            labels = partition(to_igraph(graph), self.resolution, seed=seed)
         else:
             labels, _ = search(graph, self.n_domains, seed=seed)
         return labels, Mixture.discriminant(features, labels)
@@ -155,7 +155,7 @@ def search(graph: sparse.csr_matrix, n_domains: int, *, seed: int = 0) -> tuple[
     Labels, (n,) intp, and the resolution. Where the number cannot be had, those of the nearest number that came up, the
     smaller of two, with a warning in the log.
     """
-    network = _to_igraph(graph)
+    network = to_igraph(graph)
     low, high = LOWEST, HIGHEST
     tried: dict[int, tuple[np.ndarray, float]] = {}
     resolution = 1.0
@@ -204,7 +204,8 @@ def partition(network: igraph.Graph, resolution: float, *, seed: int = 0) -> np.
     return rank[labels]
 
 
-def _to_igraph(graph: sparse.csr_matrix) -> igraph.Graph:
+def to_igraph(graph: sparse.csr_matrix) -> igraph.Graph:
+    """Make what `partition` cuts of weighted neighbours, CSR (n, n), symmetric."""
     import igraph
 
     upper = sparse.triu(graph, k=1).tocoo()
