@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from scipy import sparse
 from torch.utils.data import Dataset
 
+from stalign.core.pathways import draw as pathway_draws
 from stalign.models.hibio import SentenceBatch
 from stalign.train.augment import Draw, draw
 from stalign.train.dataset import NO_AUGMENTATION
@@ -20,10 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-    from scipy import sparse
 
     from stalign.models.gene_tokens import GeneTokens
-    from stalign.models.hibio_config import HiBioConfig, PathwayLoss
+    from stalign.models.hibio_config import HiBioConfig
     from stalign.train.config import TrainConfig
     from stalign.train.loaders import Split
     from stalign.train.options import AugmentConfig
@@ -154,11 +155,13 @@ class SentenceDataset(Dataset[SentenceStep]):
         genes = np.concatenate([section.genes[rows] for section, rows in pieces])
         words = [section.words for section, rows in pieces for _ in rows]
         tokens, mask = self.tokens.encode(genes, words, context=self.shape.text.context)
-        rng = np.random.default_rng([self.seed, plan.step, plan.first])
-        overlaps = [(section.overlap, rows) for section, rows in pieces if section.overlap is not None]
+        positives = [section.overlap[rows] for section, rows in pieces if section.overlap is not None]
         pathways = overlap = None
-        if len(overlaps) == len(pieces):
-            pathways, overlap = _candidates(overlaps, self.shape.pathways, rng)
+        if positives:
+            rng = np.random.default_rng([self.seed, plan.step])
+            rng.random((plan.first, positives[0].shape[1]), dtype=np.float32)  # those of the processes before
+            found = pathway_draws(sparse.vstack(positives, format="csr"), self.shape.pathways.n_negatives, rng)
+            pathways, overlap = map(torch.from_numpy, found)
         batch = SentenceBatch(
             image=image,
             tokens=tokens,
@@ -297,27 +300,3 @@ def images_of(stored: StoredSection, rows: NDArray[np.intp], px: int) -> torch.T
     if features is not None:
         return torch.from_numpy(features[rows])
     return torch.from_numpy(stored.reader.patches(rows, level=0, size=px)).permute(0, 3, 1, 2)
-
-
-def _candidates(
-    overlaps: Sequence[tuple[sparse.csr_matrix, NDArray[np.intp]]], spec: PathwayLoss, rng: np.random.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pathways of each spot, (B, J) int64 filled up with -1: all that it overlaps with and drawn others; and weights."""
-    from scipy import sparse
-
-    overlap = sparse.vstack([matrix[rows] for matrix, rows in overlaps], format="csr")
-    n, n_sets = overlap.shape
-    n_others = min(spec.n_negatives, n_sets)
-    keys = rng.random((n, n_sets), dtype=np.float32)
-    sizes = np.diff(overlap.indptr)
-    spots = np.repeat(np.arange(n), sizes)
-    keys[spots, overlap.indices] = np.inf
-    others = np.argpartition(keys, n_others - 1, axis=1)[:, :n_others]
-    others = np.where(np.isfinite(np.take_along_axis(keys, others, axis=1)), others, -1)
-    width = int(sizes.max(initial=0))
-    ids = np.full((n, width + n_others), -1, dtype=np.int64)
-    weights = np.zeros(ids.shape, dtype=np.float32)
-    places = np.arange(overlap.nnz) - np.repeat(overlap.indptr[:-1], sizes)
-    ids[spots, places], weights[spots, places] = overlap.indices, overlap.data
-    ids[:, width:] = others
-    return torch.from_numpy(ids), torch.from_numpy(weights)
