@@ -17,10 +17,10 @@ from threadpoolctl import threadpool_info
 import stalign as st
 from stalign.models.checkpoint import load
 from stalign.train import fit, history
+from stalign.train.assemble import assemble
 from stalign.train.callbacks import found, latest
 from stalign.train.config import AugmentConfig, DataConfig, SectionSpec
 from stalign.train.module import AlignModule
-from stalign.train.run import assemble
 from stalign.train.slides import Slide
 
 LOSSES = ["loss/cross", "loss/niche", "loss/spot", "loss/total"]

@@ -26,7 +26,7 @@ from stalign.train.config import SectionSpec, TrainConfig
 from stalign.models.schema import build
 from stalign.train.dataset import SpotDataset
 from stalign.train.loaders import make_sampler
-from stalign.train.run import assemble
+from stalign.train.assemble import assemble
 from stalign.train.slides import Slide
 
 torch.set_num_threads(1)

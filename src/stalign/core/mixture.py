@@ -112,20 +112,28 @@ class Mixture:
         centre = features.mean(axis=0)
         x = features - centre  # (n, d)
         n, d = x.shape
-        total = x.T @ x / n + least * np.eye(d)  # (d, d)
-        shares = np.eye(int(labels.max()) + 1)[labels]  # (n, k)
+        total = x.T @ x / n  # (d, d)
+        constant = 0.5 * d * np.log(2 * np.pi)
+
+        def fitted(shares: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            """Sizes (k,), means (k, d), and the factor (d, d) of the inverse covariance."""
+            sizes = shares.sum(axis=0) + 10 * np.finfo(float).eps
+            means = shares.T @ x / sizes[:, None]
+            within = total - (means.T * (sizes / n)) @ means + least * np.eye(d)
+            return sizes, means, solve_triangular(cholesky(within, lower=True), np.eye(d), lower=True).T
+
+        sizes, means, factor = fitted(np.eye(int(labels.max()) + 1)[labels])
         bound = -np.inf
         for _ in range(max_iter):
-            sizes = shares.sum(axis=0) + 10 * np.finfo(float).eps  # (k,)
-            means = shares.T @ x / sizes[:, None]  # (k, d)
-            within = total - (means.T * (sizes / n)) @ means  # (d, d)
-            factor = solve_triangular(cholesky(within, lower=True), np.eye(d), lower=True).T  # (d, d)
-            slopes = means @ factor @ factor.T  # (k, d)
+            inverse = factor @ factor.T  # (d, d)
+            slopes = means @ inverse  # (k, d)
             scores = x @ slopes.T + (np.log(sizes / n) - 0.5 * (slopes * means).sum(axis=1))  # (n, k)
             norms = logsumexp(scores, axis=1)  # (n,)
-            shares = np.exp(scores - norms[:, None])
-            spread = 0.5 * np.sum((total - least * np.eye(d)) * (factor @ factor.T))
-            before, bound = bound, norms.mean() - spread + np.log(np.diag(factor)).sum() - 0.5 * d * np.log(2 * np.pi)
+            before, bound = (
+                bound,
+                norms.mean() - 0.5 * np.sum(total * inverse) + np.log(np.diag(factor)).sum() - constant,
+            )
+            sizes, means, factor = fitted(np.exp(scores - norms[:, None]))
             if abs(bound - before) < tol:
                 break
         return cls("tied", sizes / sizes.sum(), means + centre, factor), float(bound)

@@ -43,9 +43,6 @@ class SentenceSpec:
     metadata: Annotated[
         Literal["none", "prefix"], key('`"prefix"`: organ and disease stand before the genes', "", _PAPER)
     ] = "none"
-    max_genes: Annotated[
-        Int, key("the vocabulary holds the genes that most spots have; 0 for all", "genes", _OURS, ge=0)
-    ] = 0
 
 
 @configuration
@@ -211,8 +208,8 @@ HIBIO_MINI = HiBioConfig(
     text=TextTower(width=128, layers=2, heads=4, context=94),
     dim=128,
     head_hidden=128,
-    input=PatchSpec(px=64),
-    sentence=SentenceSpec(length=64, max_genes=4000),
+    input=PatchSpec(px=128),
+    sentence=SentenceSpec(length=64),
     pathways=PathwayLoss(overlap=0.1, target_temperature=0.1),
 )
 HIBIO_CONFIGS = {config.name: config for config in (HIBIO_ST, HIBIO_MINI)}

@@ -11,9 +11,9 @@ from stalign._validate import message
 from stalign.models.checkpoint import save
 from stalign.models.checkpoint_files import CONFIG_FILE
 from stalign.train._history import history
+from stalign.train.assemble import assemble
 from stalign.train.callbacks import found
 from stalign.train.loop import first_process, train
-from stalign.train.run import assemble
 from stalign.train.trainer import check_folder
 
 if TYPE_CHECKING:

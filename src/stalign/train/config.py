@@ -28,6 +28,8 @@ class SectionSpec:
     slide: Annotated[Optional, key("name of the slide in a collection, an STimage-1K4M or HEST copy")] = None
     donor: Annotated[Optional, key("who the slide is from, for `exclude` and `validation`")] = None
     study: Annotated[Optional, key("likewise")] = None
+    organ: Annotated[Optional, key('stands before the genes of a sentence (HiBio-ST, `metadata = "prefix"`)')] = None
+    disease: Annotated[Optional, key("likewise")] = None
     donor_key: Annotated[Optional, key("obs column of the donor, for tables of several")] = None
     library_key: Annotated[Optional, key("obs column that tells sections apart; none for a single section")] = None
     table_key: Annotated[Optional, key("table of a SpatialData store, where there are several")] = None
@@ -85,6 +87,9 @@ class DataConfig:
     ] = 20_000
     vocabulary: Annotated[
         Optional, key("file of further genes, one a line or in the first column of a CSV or TSV", "path", _OURS)
+    ] = None
+    pathways: Annotated[
+        Optional, key("gene sets of HiBio-ST's pathway term, GMT or GMT.gz; none ship", "path", _OURS)
     ] = None
     encoders: Annotated[
         dict[str, str],

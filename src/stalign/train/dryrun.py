@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from stalign.models.network import n_parameters
+from stalign.train.assemble import assemble
 from stalign.train.callbacks import Timing
 from stalign.train.loaders import make_sampler
-from stalign.train.run import assemble
 from stalign.train.trainer import make_trainer, own_randomness
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ def model_config(config: TrainConfig) -> NetworkConfig:
     Parameters
     ----------
     config
-        The run; `model.base` names the network to start from (`stalign-mini` where it is left out), other keys of `model`
-        and all of `loss` replace what it says. A branch with a `kind` is replaced as a whole.
+        The run; `model.base` names the network to start from (`stalign-mini` where it is left out), other keys of
+        `model` and all of `loss` replace what it says. A branch with a `kind` is replaced as a whole.
 
     Returns
     -------

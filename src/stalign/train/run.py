@@ -12,7 +12,7 @@ import torch
 from stalign._validate import message, one_of
 from stalign.models.branches import Features, TimmEncoder
 from stalign.models.config import BRANCHES
-from stalign.models.kinds import network_of
+from stalign.models.network import STAlign
 from stalign.models.pretrained import start_from_pretrained
 from stalign.train.cache import hash_of
 from stalign.train.callbacks import DIVERGED
@@ -21,7 +21,6 @@ from stalign.train.config import resolve
 from stalign.train.frozen import frozen_branches, with_features
 from stalign.train.loaders import SpotData, make_sampler
 from stalign.train.module import AlignModule
-from stalign.train.network_config import model_config
 from stalign.train.placement import place
 from stalign.train.slides import as_slides
 from stalign.train.store import open_store
@@ -32,16 +31,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from stalign.models.config import LossConfig, ModelConfig
-    from stalign.models.network import STAlign
     from stalign.train.config import TrainConfig
     from stalign.train.loaders import Split
     from stalign.train.placement import Placement
+    from stalign.train.slides import Slide
     from stalign.train.store import SectionStore
 
 
 @dataclass
 class SectionRun(Run):
-    """A run of ST-Align over sections.
+    """A run over sections.
 
     Parameters
     ----------
@@ -51,14 +50,12 @@ class SectionRun(Run):
         The sections.
     """
 
-    module: AlignModule
-    data: SpotData
     config: TrainConfig
     store: SectionStore
 
 
-def assemble(slides: Iterable[Any] | None, config: TrainConfig) -> SectionRun:
-    """Open the sections and build the network of a run.
+def assemble(slides: Iterable[Any] | None, config: TrainConfig, shape: ModelConfig) -> SectionRun:
+    """Open the sections and build the network of a run of ST-Align.
 
     Parameters
     ----------
@@ -66,6 +63,8 @@ def assemble(slides: Iterable[Any] | None, config: TrainConfig) -> SectionRun:
         The sections, or None for those that the configuration names.
     config
         The run.
+    shape
+        The network's configuration.
 
     Returns
     -------
@@ -78,10 +77,9 @@ def assemble(slides: Iterable[Any] | None, config: TrainConfig) -> SectionRun:
     RuntimeError
         If a section cannot be read.
     """
-    shape = model_config(config)
     placement = place(config.run)  # Lightning says now what it does not know, not after all sections have been read
     data = config.data
-    given = as_slides(_named(config) if slides is None else slides, root=data.root, features=data.features)
+    given = slides_of(slides, config)
     for branches in (data.encoders, data.features, *(slide.spec.features for slide in given)):
         for branch in branches:
             one_of(branch, BRANCHES, name="branch")
@@ -91,7 +89,7 @@ def assemble(slides: Iterable[Any] | None, config: TrainConfig) -> SectionRun:
     if clusters:
         store.sections = [with_clusters(s, seed=config.seed) for s in store.sections]
     torch.manual_seed(config.seed)
-    network = network_of(shape, len(store.vocabulary.symbols))
+    network = STAlign(shape, len(store.vocabulary.symbols))
     start_from_pretrained(network)
     content = store.fingerprint()
     frozen = frozen_branches(network)
@@ -149,9 +147,6 @@ def wire(
     world = placement.world_size
     per_epoch = make_sampler(train, config, world=world).steps_per_epoch
     steps = config.run.steps or max(1, round(config.run.epochs * per_epoch))
-    # What a run has to have in common with the one it goes on from: all but how and where it runs.
-    kept = {k: v for k, v in config.to_dict().items() if k not in {"run", "out", "card"}}
-    kept["data"] = {k: v for k, v in kept["data"].items() if k not in {"root", "workers", "store", "encoder_weights"}}
     module = AlignModule(
         network,
         config.optim,
@@ -160,20 +155,11 @@ def wire(
         batch_size=config.sampler.batch_size * world,
         loss=loss,
         seed=config.seed,
-        fingerprint={
-            "config": kept,
-            "sections": store.fingerprint() if content is None else content,
-            "vocabulary": hash_of([store.vocabulary.symbols, store.vocabulary.ensembl]),
-            "steps": steps,
-            "processes": world,
-        },
+        fingerprint={**fingerprint_of(config, store, content), "steps": steps, "processes": world},
         advice=advice,
     )
     data = SpotData(config, train, validation, steps=steps, clusters=clusters)
-    records = {
-        "manifest.csv": store.manifest().to_csv(index=False),
-        "config.json": json.dumps(config.to_dict(), indent=1) + "\n",
-    }
+    records = records_of(config, store)
     return SectionRun(module, data, config.run, placement, per_epoch, config, store, records=records)
 
 
@@ -197,9 +183,57 @@ def _check_features(store: SectionStore, shape: ModelConfig) -> None:
                 raise ValueError(message(f"Expected {expected} {where}", found=f"width {given.shape[1]}", hint=hint))
 
 
-def _named(config: TrainConfig) -> list[Any]:
+def slides_of(slides: Iterable[Any] | None, config: TrainConfig) -> list[Slide]:
+    """List the slides of a run.
+
+    Parameters
+    ----------
+    slides
+        As for `fit`; None for those that the configuration names.
+    config
+        The run.
+    """
     from stalign.train.manifest import kept_slides
 
-    manifest = config.data.manifest
-    more = kept_slides(resolve(config.data.root, manifest)) if manifest else []
-    return [*config.data.sections, *more]
+    data = config.data
+    if slides is None:
+        more = kept_slides(resolve(data.root, data.manifest)) if data.manifest else []
+        slides = [*data.sections, *more]
+    return as_slides(slides, root=data.root, features=data.features)
+
+
+def fingerprint_of(config: TrainConfig, store: SectionStore, content: list[list[Any]] | None = None) -> dict[str, Any]:
+    """Tell what a run has to have in common with the one that it goes on from: all but how and where it runs.
+
+    Parameters
+    ----------
+    config
+        The run.
+    store
+        Its sections.
+    content
+        What they hold, `store.fingerprint()`; None for what the store holds now.
+    """
+    kept = {k: v for k, v in config.to_dict().items() if k not in {"run", "out", "card"}}
+    kept["data"] = {k: v for k, v in kept["data"].items() if k not in {"root", "workers", "store", "encoder_weights"}}
+    return {
+        "config": kept,
+        "sections": store.fingerprint() if content is None else content,
+        "vocabulary": hash_of([store.vocabulary.symbols, store.vocabulary.ensembl]),
+    }
+
+
+def records_of(config: TrainConfig, store: SectionStore) -> dict[str, str]:
+    """Return the texts that say what a run is, by file name.
+
+    Parameters
+    ----------
+    config
+        The run.
+    store
+        Its sections.
+    """
+    return {
+        "manifest.csv": store.manifest().to_csv(index=False),
+        "config.json": json.dumps(config.to_dict(), indent=1) + "\n",
+    }
