@@ -61,7 +61,7 @@ REGISTRY: dict[str, Weights] = {
     "stalign-small": Weights(
         name="stalign-small",
         folder="weights/stalign-small",
-        sha256="f430316f3b22ef77bde1ccbaf81d587c2630590cc9eb71b8e9aa2e70f2acf0f7",
+        sha256="a90bcf2414b31bfa375ed29ea8bbd75e6cbbbd3b82c18ad3ff2bc0f86f082018",
         licence="BSD-3-Clause",
         input=SMALL.input,
         description="Image branches from EfficientNet-Lite0; trained on no cortex. Not better than the default.",
