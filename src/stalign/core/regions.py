@@ -93,7 +93,7 @@ def regions(
 
 
 def fused_graph(
-    coords: NDArray[np.float64], units: NDArray[np.float32], k: int, alpha: float, beta: float, *, seed: int = 0
+    coords: NDArray[np.floating], units: NDArray[np.float32], k: int, alpha: float, beta: float, *, seed: int = 0
 ) -> sparse.csr_matrix:
     """Join each spot with its k nearest in the fused distance D (eq. 8).
 
@@ -141,7 +141,7 @@ class _Fused:
     """The distance, whose ranges are those of the pairs of a section."""
 
     def __init__(
-        self, coords: NDArray[np.float64], units: NDArray[np.float32], alpha: float, beta: float, seed: int
+        self, coords: NDArray[np.floating], units: NDArray[np.float32], alpha: float, beta: float, seed: int
     ) -> None:
         self.coords, self.units = coords, units
         n = len(coords)
@@ -180,7 +180,7 @@ def _scaled(weight: float, limits: NDArray[np.float64]) -> tuple[float, float]:
     return (weight / width if width > 1e-6 * max(abs(limits[1]), 1e-6) else 0.0), float(limits[0])
 
 
-def _first(distances: NDArray[np.float64], k: int) -> NDArray[np.intp]:
+def _first(distances: NDArray[np.floating], k: int) -> NDArray[np.intp]:
     """Places of the k smallest of each row."""
     return np.argpartition(distances, k - 1, axis=1)[:, :k]
 
@@ -195,7 +195,7 @@ def _candidates(rows: NDArray[np.intp], tree: cKDTree, units: NDArray[np.float32
     return np.where(again | (both == rows[:, None]), -1, both)
 
 
-def _euclidean(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+def _euclidean(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.hypot(a[:, None, 0] - b[:, 0], a[:, None, 1] - b[:, 1])
 
 
@@ -203,4 +203,5 @@ def _unit(values: NDArray[np.floating]) -> NDArray[np.float32]:
     """Scale rows to unit length; rows with NaN become zeros."""
     values = np.asarray(values, dtype=np.float32)
     values = np.where(np.isfinite(values).all(axis=1)[:, None], values, np.float32(0))
-    return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), np.float32(1e-12))
+    length = np.linalg.norm(values, axis=1, keepdims=True)
+    return np.asarray(values / np.maximum(length, 1e-12), dtype=np.float32)

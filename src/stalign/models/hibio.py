@@ -154,6 +154,10 @@ class HiBioST(nn.Module):
     torch.Size([2, 128])
     """
 
+    idf: Tensor
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, config: HiBioConfig, n_genes: int) -> None:
         super().__init__()
         self.config = config

@@ -43,6 +43,9 @@ class HiBioLoss(nn.Module):
     ['pathway', 'region', 'spot', 'total']
     """
 
+    genes: Tensor | None
+    starts: Tensor | None
+
     def __init__(self, config: HiBioConfig, pathways: tuple[Tensor, Tensor] | None = None) -> None:
         super().__init__()
         self.config = config

@@ -151,7 +151,7 @@ def read_sentences(
         idf = _own_frequencies(sections, vocabulary, keys)
     else:
         vocabulary = Vocabulary(checkpoint.vocabulary, checkpoint.ensembl)
-        idf = checkpoint.network.idf.detach().cpu().float().numpy()  # type: ignore[union-attr, operator]
+        idf = checkpoint.network.idf.detach().cpu().float().numpy()  # type: ignore[operator]
     genes = np.full((table.n_obs, int(options["length"])), -1, dtype=np.int32)
     for section in sections:
         genes[section.rows] = section_sentences(section, vocabulary, keys, idf, **options)  # type: ignore[arg-type]
