@@ -42,8 +42,8 @@ def test_the_log_says_when_frequencies_are_those_of_the_data(adata, checkpoint, 
 
 
 def test_weights_bring_their_frequencies_to_new_data(adata, checkpoint):
-    whole = stalign.tl.sentences(adata, checkpoint)
-    part = stalign.tl.sentences(adata[:20].copy(), checkpoint)
+    whole = stalign.tl.sentences(adata, checkpoint, mode="tfidf")
+    part = stalign.tl.sentences(adata[:20].copy(), checkpoint, mode="tfidf")
     assert whole["sentence"].iloc[:20].tolist() == part["sentence"].tolist()
     assert whole.attrs["length"] == 64 and whole.attrs["idf"] == "hibio-mini"
     first = set(adata.var_names[:5])

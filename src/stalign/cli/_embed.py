@@ -56,11 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Embed the sections; one that fails is named, and the others go on."""
-    from stalign.models.weights import load_weights
+    from stalign.models.weights import load_weights, of_kind
 
     sections = [found for path in arguments.sections for found in sections_at(path)]
     outputs = outputs_of(sections, arguments.out, alone=arguments.sections == sections[:1])
-    weights = load_weights(arguments.weights)
+    weights = of_kind(load_weights(arguments.weights), "st-align")
     failed = 0
     for number, (section, out) in enumerate(zip(sections, outputs, strict=True), start=1):
         try:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Collection, Sequence
 
-    from stalign.models.kinds import Network, NetworkConfig
+    from stalign.models.kinds import Network
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Checkpoint:
         Hash of the weights file, or "".
     """
 
-    network: Network
+    network: Any  # of one of NETWORKS, which the kind of its configuration tells
     vocabulary: tuple[str, ...]
     ensembl: tuple[str, ...] = ()
     meta: dict[str, Any] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class Checkpoint:
     sha256: str = ""
 
     @property
-    def config(self) -> NetworkConfig:
+    def config(self) -> Any:
         """The network's configuration."""
         return self.network.config
 

@@ -14,6 +14,7 @@ from stalign._validate import message
 from stalign.models.checkpoint import Checkpoint, load
 from stalign.models.checkpoint_files import CONFIG_FILE
 from stalign.models.config import MINI, SMALL, InputSpec
+from stalign.models.hibio_config import HIBIO_MINI, PatchSpec
 
 
 @dataclass(frozen=True)
@@ -34,14 +35,17 @@ class Weights:
         What the network reads.
     description
         One sentence.
+    kind
+        Kind of the network, `st-align` or `hibio`.
     """
 
     name: str
     folder: str
     sha256: str
     licence: str
-    input: InputSpec
+    input: InputSpec | PatchSpec
     description: str
+    kind: str = "st-align"
 
     @property
     def path(self) -> Path:
@@ -66,6 +70,21 @@ REGISTRY: dict[str, Weights] = {
         input=SMALL.input,
         description="Image branches from EfficientNet-Lite0; trained on no cortex. Not better than the default.",
     ),
+    "hibio-mini": Weights(
+        name="hibio-mini",
+        folder="weights/hibio-mini",
+        sha256="",
+        licence="BSD-3-Clause",
+        input=HIBIO_MINI.input,
+        description="HiBio-ST: images and gene sentences in one space, small, for `tl.encode` and `tl.retrieve`.",
+        kind="hibio",
+    ),
+}
+
+_NETWORKS = {"st-align": "ST-Align", "hibio": "HiBio-ST"}
+_READERS = {
+    "st-align": "`stalign.tl.embed` and `stalign.train.finetune`",
+    "hibio": "`stalign.tl.sentences`, `stalign.tl.pathways` and `stalign.tl.encode`",
 }
 
 
@@ -109,6 +128,33 @@ def load_weights(weights: str | os.PathLike[str] | Checkpoint, *, device: str | 
         hint = "The path of a checkpoint folder works too"
         raise ValueError(message("Expected the name of weights", found=repr(weights), available=REGISTRY, hint=hint))
     return load(path, device=device)
+
+
+def of_kind(checkpoint: Checkpoint, kind: str) -> Checkpoint:
+    """See that weights are of one kind of network.
+
+    Parameters
+    ----------
+    checkpoint
+        The weights.
+    kind
+        `st-align` or `hibio`.
+
+    Returns
+    -------
+    The weights.
+
+    Raises
+    ------
+    ValueError
+        If they are of another.
+    """
+    config = checkpoint.config
+    if config.kind != kind:
+        expected = f"Expected weights of {_NETWORKS[kind]}"
+        found = f"{config.name!r}, which are of {_NETWORKS[config.kind]}"
+        raise ValueError(message(expected, found=found, hint=f"Those are read by {_READERS[config.kind]}"))
+    return checkpoint
 
 
 def _packaged(entry: Weights, *, device: str | torch.device) -> Checkpoint:

@@ -192,7 +192,7 @@ def embed(
     )  # fmt: skip
     from stalign.data.spots import niche_for, read_section
     from stalign.encoders.runtime import pick_device
-    from stalign.models.weights import load_weights
+    from stalign.models.weights import load_weights, of_kind
     from stalign.tl._embedding import Embedding
     from stalign.tl._modality import check_features, described, facts_of, features_by_branch
 
@@ -204,7 +204,7 @@ def embed(
     if table.n_obs == 0:
         raise ValueError(message("Expected at least one spot", found="an empty table"))
     check_writable(table, Keys.UNS, Keys.UNS_NICHES)
-    checkpoint = load_weights(weights, device=pick_device(device))
+    checkpoint = of_kind(load_weights(weights, device=pick_device(device)), "st-align")
     spec = _with_sigma(checkpoint.config.input, niche_sigma)
     check_features(checkpoint.config, features or {}, image=image, genes=genes)
     arrays = features_by_branch(table, features or {})

@@ -31,8 +31,9 @@ def encode(
     data: AnnData | SpatialData,
     encoder: str | Card,
     *,
-    level: str | float = "spot",
+    level: str | float | None = None,
     weights: str | Path | None = None,
+    modality: str | None = None,
     layer: str | None = None,
     total_counts: str | None = None,
     gene_key: str | None = None,
@@ -58,14 +59,17 @@ def encode(
         AnnData, or SpatialData with a table, or a list of several.
     encoder
         Name of an encoder, see `stalign.encoders.list()`, or its card with other options, such as
-        `stalign.encoders.get("virchow2", pool="cls")`.
+        `stalign.encoders.get("virchow2", pool="cls")`; or `hibio-mini`, or `hibio` for weights of HiBio-ST of your own.
     level
         `spot`: the spot's own patch, one spot diameter wide, or its own counts; `niche`: the patch that covers the spot
         and its neighbours, or the mean of their counts; `native`: a patch as wide as those that the encoder was
         trained on, around the spot, for image encoders; or a number, for a patch that many µm wide around the spot.
+        None is `spot`, and for HiBio-ST what its weights were trained on.
     weights
         File or folder with the encoder's weights; None for the published ones, from the hub's cache or the hub;
         `random` for random ones, which are good for checks of shape and speed only.
+    modality
+        Of HiBio-ST, whose images and gene sentences share one space: `image` or `gene`; None for images.
     layer
         Layer of the raw counts; None for `.X`.
     total_counts
@@ -150,7 +154,16 @@ def encode(
     from stalign.tl._encode_images import encode_images, wanted_mpp
     from stalign.tl._encoding import Encoding
 
-    card = get(encoder)
+    towers = None
+    if isinstance(encoder, str) and encoder.startswith("hibio"):
+        from stalign.encoders.hibio import hibio_card  # brings torch, which other encoders do without
+
+        towers = hibio_card(encoder, weights, modality)
+    if towers is None and modality is not None:
+        found = f"{modality!r} for {encoder if isinstance(encoder, str) else encoder.name!r}"
+        raise ValueError(message("Expected `modality` for weights of HiBio-ST only", found=found, hint="Leave it out"))
+    card, weights, trained = towers or (get(encoder), weights, "spot")
+    level = trained if level is None else level
     if isinstance(level, str):
         one_of(level, LEVELS, name="level", hint="Or pass the width of the patches in µm")
     else:

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from stalign._settings import logger
-from stalign._validate import message
 from stalign.core.genes import clean
 from stalign.core.sentences import DocumentFrequencies
 from stalign.data import CountKeys, Vocabulary, gene_ids, open_sections, table_of
@@ -139,10 +138,12 @@ def read_sentences(
     library_key, table_key
         See `sentences`.
     """
+    from stalign.models.weights import load_weights, of_kind
+
     options: dict[str, str | float] = {"length": LENGTH, "mode": "tfidf", "min_count": 1, "level": "spot"}
-    checkpoint = None if weights is None else hibio_weights(weights)
+    checkpoint = None if weights is None else of_kind(load_weights(weights), "hibio")
     if checkpoint is not None:
-        options |= {name: getattr(checkpoint.config.sentence, name) for name in options}  # type: ignore[union-attr]
+        options |= {name: getattr(checkpoint.config.sentence, name) for name in options}
     options |= {name: value for name, value in asked.items() if value is not None}
     table = table_of(data, table_key)
     sections = open_sections(data, table_key=table_key, library_key=library_key, image=False)
@@ -151,36 +152,13 @@ def read_sentences(
         idf = _own_frequencies(sections, vocabulary, keys)
     else:
         vocabulary = Vocabulary(checkpoint.vocabulary, checkpoint.ensembl)
-        idf = checkpoint.network.idf.detach().cpu().float().numpy()  # type: ignore[operator]
+        idf = checkpoint.network.idf.detach().cpu().float().numpy()
     genes = np.full((table.n_obs, int(options["length"])), -1, dtype=np.int32)
     for section in sections:
         genes[section.rows] = section_sentences(section, vocabulary, keys, idf, **options)  # type: ignore[arg-type]
     empty = int((genes < 0).all(axis=1).sum())
     logger.info("Made sentences of %d spots%s.", len(genes), f"; {empty} have no genes" if empty else "")
     return Read(genes, vocabulary, {"idf": "data" if checkpoint is None else checkpoint.config.name, **options})
-
-
-def hibio_weights(weights: str | os.PathLike[str] | Checkpoint) -> Checkpoint:
-    """Load weights, if they are of HiBio-ST.
-
-    Parameters
-    ----------
-    weights
-        A name, the path of a folder, or a checkpoint.
-
-    Raises
-    ------
-    ValueError
-        If they are of another network.
-    """
-    from stalign.models.weights import load_weights
-
-    checkpoint = load_weights(weights)
-    if checkpoint.config.kind != "hibio":
-        found = f"{checkpoint.config.name!r}, of kind {checkpoint.config.kind!r}"
-        hint = 'Train some with `[model] kind = "hibio"`; those of ST-Align are for `tl.embed`'
-        raise ValueError(message("Expected weights of HiBio-ST", found=found, hint=hint))
-    return checkpoint
 
 
 def _own_frequencies(sections: Sequence[Section], vocabulary: Vocabulary, keys: CountKeys) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ from stalign._settings import logger, seed_of, settings
 from stalign._validate import message, one_of
 from stalign.data import Vocabulary, table_of
 from stalign.models.checkpoint import Checkpoint, load, save
-from stalign.models.weights import load_weights
+from stalign.models.weights import load_weights, of_kind
 from stalign.train.callbacks import MONITOR, Best, Timing
 from stalign.train.config import DataConfig, SectionSpec, TrainConfig
 from stalign.train.frozen import with_features
@@ -176,7 +176,7 @@ def finetune(
     except ValueError as error:
         expected, found = "Expected `settings.device` to be a device of this machine", repr(settings.device)
         raise ValueError(message(expected, found=found)) from error
-    before = load_weights(weights)
+    before = of_kind(load_weights(weights), "st-align")
     spec = SectionSpec(
         "data",
         library_key=library_key,

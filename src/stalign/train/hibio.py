@@ -136,7 +136,7 @@ def assemble(slides: Iterable[Any] | None, config: TrainConfig, shape: HiBioConf
     return SectionRun(module, data, config.run, placement, per_epoch, config, store, records=records)
 
 
-def _gene_sets(config: TrainConfig, shape: HiBioConfig) -> dict[str, list[str]] | None:
+def _gene_sets(config: TrainConfig, shape: HiBioConfig) -> dict[str, tuple[str, ...]] | None:
     """Read the sets of the pathway term; None where the term is off."""
     if not shape.loss.pathway:
         return None

@@ -44,5 +44,6 @@ def model_config(config: TrainConfig) -> NetworkConfig:
     values: dict[str, Any] = dict(config.model)
     base = values.pop("base", "stalign-mini")
     one_of(base, BASES, name="model.base")
-    shape = update(BASES[base], values, where="model")
-    return replace(shape, name=config.name, loss=update(shape.loss, config.loss, where="loss"))
+    shape: Any = update(BASES[base], values, where="model")
+    found: NetworkConfig = replace(shape, name=config.name, loss=update(shape.loss, config.loss, where="loss"))
+    return found

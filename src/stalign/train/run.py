@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from stalign.models.config import LossConfig, ModelConfig
     from stalign.train.config import TrainConfig
+    from stalign.train.hibio_data import SentenceData
+    from stalign.train.hibio_module import HiBioModule
     from stalign.train.loaders import Split
     from stalign.train.placement import Placement
     from stalign.train.slides import Slide
@@ -50,6 +52,8 @@ class SectionRun(Run):
         The sections.
     """
 
+    module: AlignModule | HiBioModule
+    data: SpotData | SentenceData
     config: TrainConfig
     store: SectionStore
 
