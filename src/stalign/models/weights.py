@@ -73,7 +73,7 @@ REGISTRY: dict[str, Weights] = {
     "hibio-mini": Weights(
         name="hibio-mini",
         folder="weights/hibio-mini",
-        sha256="",
+        sha256="1ac89f43fe9add139282dc54a229e90badf496329b9e2fe8796378ac3f7b153b",
         licence="BSD-3-Clause",
         input=HIBIO_MINI.input,
         description="HiBio-ST: images and gene sentences in one space, small, for `tl.encode` and `tl.retrieve`.",

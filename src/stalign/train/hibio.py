@@ -31,13 +31,14 @@ from stalign.train.store import open_store
 from stalign.train.validation import split
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from stalign.models.hibio_config import HiBioConfig
     from stalign.train.config import SectionSpec, TrainConfig
-    from stalign.train.store import StoredSection
+    from stalign.train.placement import Placement
+    from stalign.train.store import SectionStore, StoredSection
 
 UNKNOWN = "?"  # organ or disease of a slide that nothing is said of
 _CHUNK = 512  # spots whose images are encoded at one time
@@ -69,12 +70,51 @@ def assemble(slides: Iterable[Any] | None, config: TrainConfig, shape: HiBioConf
     RuntimeError
         If a section cannot be read.
     """
-    placement = place(config.run)
+    placement = place(config.run)  # Lightning says now what it does not know, not after all sections have been read
     given = slides_of(slides, config)
     sets = _gene_sets(config, shape)
     store = open_store(given, config.data, shape.reading, seed=config.seed, folder=Path(config.out) / "store")
-    content = store.fingerprint()
     words = {slide.name: _words(slide.spec) for slide in given} if shape.sentence.metadata == "prefix" else {}
+    return wire(config, shape, store, placement, sets=sets, words=words)
+
+
+def wire(
+    config: TrainConfig,
+    shape: HiBioConfig,
+    store: SectionStore,
+    placement: Placement,
+    *,
+    sets: Mapping[str, Sequence[str]] | None = None,
+    words: Mapping[str, tuple[str, ...]] | None = None,
+) -> SectionRun:
+    """Put sections and a network together to a run.
+
+    Parameters
+    ----------
+    config
+        The run.
+    shape
+        The network's configuration.
+    store
+        The sections; features that they have already stand for their patches.
+    placement
+        Where it takes place.
+    sets
+        Genes of each pathway, by name; None without a pathway term.
+    words
+        Tokens of organ and disease, by slide.
+
+    Returns
+    -------
+    The run.
+
+    Raises
+    ------
+    ValueError
+        See `assemble`.
+    """
+    words = words or {}
+    content = store.fingerprint()
     shape = replace(shape, words=tuple(sorted({word for pair in words.values() for word in pair if word != UNKNOWN})))
     symbols = store.vocabulary.symbols
     torch.manual_seed(config.seed)
@@ -100,7 +140,7 @@ def assemble(slides: Iterable[Any] | None, config: TrainConfig, shape: HiBioConf
         raise ValueError(message("Expected at least one section with image and counts", found=found))
     left = len(store.sections) - len(sections)
     logger.info("%d sections with image and counts; %d others count for document frequencies.", len(sections), left)
-    store.sections = [section.stored for section in sections]
+    store = replace(store, sections=[section.stored for section in sections])
     train, validation = split(store, config.data.validation)
     tokens = GeneTokens(symbols, shape.words)
     per_epoch = make_sampler(train, config, world=placement.world_size).steps_per_epoch
@@ -125,9 +165,7 @@ def assemble(slides: Iterable[Any] | None, config: TrainConfig, shape: HiBioConf
         seed=config.seed,
         fingerprint={
             **fingerprint_of(config, store, content),
-            "pathways": None
-            if sets is None
-            else hash_of(sorted((name, sorted(genes)) for name, genes in sets.items())),
+            "pathways": None if sets is None else hash_of(sorted((name, list(genes)) for name, genes in sets.items())),
             "steps": steps,
             "processes": placement.world_size,
         },
