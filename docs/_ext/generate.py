@@ -100,13 +100,15 @@ def _access(row: pd.Series) -> str:
 
 
 def weights_table() -> str:
-    """Tabulate the ST-Align weights that have a name."""
+    """Tabulate the weights that have a name."""
     from stalign.models import REGISTRY
 
     rows = []
     for entry in REGISTRY.values():
         spec = entry.input
-        reads = f"spots at {spec.spot_px} px and niches at {spec.niche_px} px, images up to {spec.max_mpp:g} µm per px"
+        patches = f"spots at {spec.spot_px} px and niches at {spec.niche_px} px" if entry.kind == "st-align" else ""
+        patches = patches or f"windows of {spec.um:g} µm at {spec.px} px and gene sentences"
+        reads = f"{patches}, images up to {spec.max_mpp:g} µm per px"
         rows.append(
             {"name": f"`{entry.name}`", "reads": reads, "licence": entry.licence, "what it is": entry.description}
         )
