@@ -172,3 +172,17 @@ def test_says_what_is_wrong(toy2, weights):
         finetune(toy2, weights, out=weights / "config.json")
     with pytest.raises(RuntimeError, match="library_key"):
         finetune(toy2, weights)
+
+
+def test_a_section_that_is_given_twice_is_refused(toy2, weights):
+    one = toy2[toy2.obs["library"] == "toy_1"].copy()
+    for tables in ([one, one], [one, one[::2].copy()]):
+        with pytest.raises(ValueError, match=r"each section once in `data`. Found: toy_1 of table 0 and toy_1 \(2\) of"):
+            finetune(tables, weights, modality="gene", epochs=1)
+
+
+def test_arguments_of_another_type(toy2, weights):
+    with pytest.raises(TypeError, match=r"Expected `orthologs` to be a mapping .*Found: str"):
+        finetune(toy2, weights, orthologs="mouse.tsv")
+    with pytest.raises(ValueError, match=r"`held_out` between 0 and 0.5. Found: 'toy_1'"):
+        finetune(toy2, weights, held_out="toy_1")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import hashlib
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,7 @@ from stalign.models.checkpoint import Checkpoint, load, save
 from stalign.models.weights import load_weights
 from stalign.train.callbacks import MONITOR, Best, Timing
 from stalign.train.config import DataConfig, SectionSpec, TrainConfig
+from stalign.train.duplicates import alike
 from stalign.train.frozen import with_features
 from stalign.train.held_out import hold_out
 from stalign.train.options import AugmentConfig, OptimConfig, RunConfig, SamplerConfig
@@ -30,7 +33,7 @@ from stalign.train.store import open_store
 from stalign.train.trainer import check_folder, interruptible, make_trainer, own_randomness
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from anndata import AnnData
     from spatialdata import SpatialData
@@ -121,7 +124,8 @@ def finetune(
     ------
     ValueError
         If `modality` is unknown, `held_out` is not between 0 and 0.5, another number is out of range, no section has
-        enough spots, or one is too small to hold out a part of it; or `settings.device` is no device of this machine.
+        enough spots, one is too small to hold out a part of it, or two are the same; or `settings.device` is no device
+        of this machine.
     RuntimeError
         If a section cannot be read.
     TypeError
@@ -150,8 +154,11 @@ def finetune(
     >>> st.tl.embed(adata, weights=mine)
     """
     one_of(modality, ("both", "gene", "image"), name="modality")
-    if not 0 < held_out < 0.5:
-        raise ValueError(message("Expected `held_out` between 0 and 0.5", found=held_out))
+    if orthologs is not None and not isinstance(orthologs, Mapping):
+        expected = "Expected `orthologs` to be a mapping from symbols of the other species to human ones"
+        raise TypeError(message(expected, found=type(orthologs).__name__))
+    if not isinstance(held_out, Real) or not 0 < float(held_out) < 0.5:
+        raise ValueError(message("Expected `held_out` between 0 and 0.5", found=repr(held_out)))
     seed = seed_of(random_state)
     epochs, batch_size, lr = float(epochs), int(batch_size), float(lr)
     seconds = np.inf if max_seconds is None else float(max_seconds)
@@ -209,12 +216,14 @@ def finetune(
     with own_randomness():
         vocabulary = Vocabulary(before.vocabulary, before.ensembl)
         store = open_store(slides, config.data, before.config.input, vocabulary=vocabulary, seed=seed, advice=_MEND)
+        content = store.fingerprint()
+        _check_once(store.sections, [parts for *_, parts in content])
         network = copy.deepcopy(before.network)
         if not train_images:
             branches = ("spot_image", "niche_image")
             store.sections = [with_features(s, network, branches) for s in store.sections]
         train, validation, parts = _hold_out(store.sections, held_out, seed)
-        more: dict[str, Any] = {"placement": placement, "loss": loss, "advice": _DIVERGED}
+        more: dict[str, Any] = {"placement": placement, "loss": loss, "content": content, "advice": _DIVERGED}
         run = wire(config, store, network.train(), train, validation, **more)
         best = _train(run, patience=patience, max_seconds=seconds)
     record = {
@@ -261,6 +270,13 @@ def _train(run: Run, *, patience: int, max_seconds: float) -> Best:
             )
     run.module.load_state_dict(best.state)
     return best
+
+
+def _check_once(sections: Sequence[StoredSection], content: Sequence[dict[str, str]]) -> None:
+    """See that no section is there twice: what is held out of one would be trained on in the other."""
+    for i, j, what in alike(sections, content):
+        found = f"{sections[i].label} and {sections[j].label} hold the same {what}"
+        raise ValueError(message("Expected each section once in `data`", found=found, hint="Leave one of them out"))
 
 
 def _hold_out(sections: Sequence[StoredSection], share: float, seed: int) -> tuple[Split, Split, list[dict[str, Any]]]:

@@ -95,7 +95,7 @@ def assemble(slides: Iterable[Any] | None, config: TrainConfig) -> SectionRun:
     content = store.fingerprint()
     frozen = frozen_branches(network)
     store.sections = [with_features(section, network, frozen) for section in store.sections]
-    train, validation = split(store, data.validation)
+    train, validation = split(store, data.validation, content)
     more: dict[str, Any] = {"placement": placement, "clusters": clusters, "content": content}
     return wire(config, store, network.train(), train, validation, **more)
 
