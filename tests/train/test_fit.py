@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_info
 
 import stalign as st
 from stalign.models.checkpoint import load
-from stalign.train import fit, history
+from stalign.train import fit, history, load_config
 from stalign.train.callbacks import found, latest
 from stalign.train.config import AugmentConfig, DataConfig, SectionSpec
 from stalign.train.module import AlignModule
@@ -233,6 +233,24 @@ def test_out_in_the_home_of_the_user(slides, tiny, tmp_path, monkeypatch):
     assert weights == tmp_path / "home" / "run" / "weights" and load("~/run/weights").path == weights
     assert len(found(tmp_path / "home" / "run" / "checkpoints")) == 1 and len(history("~/run")) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
+def test_the_record_of_a_run_is_a_configuration(toy2, tiny, tmp_path, monkeypatch):
+    (tmp_path / "my slides").mkdir()
+    toy2.write_h5ad(tmp_path / "my slides" / "größe.h5ad")
+    monkeypatch.chdir(tmp_path)
+    section = SectionSpec("größe.h5ad", library_key="library")
+    config = tiny(out="a run", data=DataConfig(root="my slides", min_spots=20, sections=(section,)), run={"steps": 2})
+    fit(None, config)
+    monkeypatch.chdir(tmp_path / "my slides")
+    again = load_config(tmp_path / "a run" / "config.json", ["run.keep=3"])
+    assert again.out == str(tmp_path / "a run") and again.data.root == str(tmp_path / "my slides")
+    same = replace(config, out=again.out, data=replace(config.data, root=again.data.root))
+    assert replace(again, run=config.run) == same and again.run.keep == 3
+    load(fit(None, again, resume=True))
+    with pytest.raises(ValueError, match=r"config.json' to be JSON. Found: "):
+        (tmp_path / "config.json").write_text("{")
+        load_config(tmp_path / "config.json")
 
 
 def test_an_export_that_was_cut_short_is_made_up_for(slides, tiny, tmp_path):

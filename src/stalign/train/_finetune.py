@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -23,7 +22,7 @@ from stalign.models.weights import load_weights
 from stalign.train.callbacks import MONITOR, Best, Timing
 from stalign.train.config import DataConfig, SectionSpec, TrainConfig
 from stalign.train.duplicates import alike
-from stalign.train.frozen import with_features
+from stalign.train.frozen import weights_hash, with_features
 from stalign.train.held_out import hold_out
 from stalign.train.options import AugmentConfig, OptimConfig, RunConfig, SamplerConfig
 from stalign.train.placement import place
@@ -245,7 +244,7 @@ def finetune(
     if out is not None:
         ensembl = before.ensembl or None
         return load(save(out, network, vocabulary=before.vocabulary, ensembl=ensembl, meta=meta, fp16=False))
-    return Checkpoint(network, before.vocabulary, before.ensembl, meta, sha256=_hash(network))
+    return Checkpoint(network, before.vocabulary, before.ensembl, meta, sha256=weights_hash(network))
 
 
 def _train(run: Run, *, patience: int, max_seconds: float) -> Best:
@@ -307,11 +306,3 @@ def _device() -> dict[str, Any]:
     device = torch.device(settings.device)
     accelerator = "gpu" if device.type == "cuda" else device.type
     return {"accelerator": accelerator, "devices": 1 if device.index is None else f"{device.index},"}
-
-
-def _hash(network: torch.nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in network.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from numpy.typing import NDArray
+    from torch import nn
 
     from stalign.models.batch import Batch
     from stalign.models.network import STAlign
@@ -38,6 +40,25 @@ def frozen_branches(network: STAlign) -> list[str]:
     """
     specs = {"spot_image": network.config.spot_image, "niche_image": network.config.niche_image}
     return [branch for branch, spec in specs.items() if isinstance(spec, TimmEncoder) and spec.frozen]
+
+
+def weights_hash(network: nn.Module) -> str:
+    """Hash the weights of a network.
+
+    Parameters
+    ----------
+    network
+        The network.
+
+    Returns
+    -------
+    Sixty-four hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def with_features(stored: StoredSection, network: STAlign, branches: Iterable[str]) -> StoredSection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,6 +15,7 @@ from stalign._validate import message
 from stalign.train._history import columns
 from stalign.train.callbacks import Checkpoints, EndsAtOnce, Timing, latest
 from stalign.train.files import write_text
+from stalign.train.lock import locked
 from stalign.train.trainer import Run, interruptible, make_trainer, own_randomness, own_threads
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ def train(assemble: Callable[[], R], out: Path, *, resume: bool = False) -> R:
     ValueError
         If the checkpoint to resume is of another run.
     RuntimeError
-        If no checkpoint is sound.
+        If no checkpoint is sound, or another process trains in `out`.
     FloatingPointError
         If the loss is not finite any more; the last checkpoint is from before.
     OSError
@@ -62,6 +64,11 @@ def train(assemble: Callable[[], R], out: Path, *, resume: bool = False) -> R:
     KeyboardInterrupt
         After Ctrl-C; `resume` goes on from the last checkpoint.
     """
+    with locked(out) if first_process() else nullcontext():
+        return _train(assemble, out, resume=resume)
+
+
+def _train(assemble: Callable[[], R], out: Path, *, resume: bool) -> R:
     folder = out / "checkpoints"
     last = _last(folder) if resume else None
     with own_threads(_threads(last)), own_randomness(), interruptible():
