@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import time
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ from stalign.models.network import STAlign
 from stalign.train import TrainConfig, finetune
 from stalign.train.module import AlignModule
 from stalign.train.network_config import model_config
+
+finetune_module = import_module("stalign.train._finetune")
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +83,23 @@ def test_time_is_kept(toy2, weights):
         toy2, weights, modality="gene", epochs=10_000, patience=10_000, max_seconds=1, library_key="library"
     )
     assert mine.meta["finetune"]["step"] < 5_000
+
+
+def test_all_of_the_time_counts(toy2, weights, monkeypatch, log):
+    options = {"modality": "gene", "epochs": 10_000, "patience": 10_000, "library_key": "library"}
+    opened = finetune_module.open_store
+
+    def slow(*given, **named):
+        time.sleep(2)
+        return opened(*given, **named)
+
+    monkeypatch.setattr(finetune_module, "open_store", slow)
+    mine = finetune(toy2, weights, max_seconds=1, **options)
+    assert mine.meta["finetune"]["step"] == 0 and "took all of `max_seconds`" in log.text
+    assert mine.meta["finetune"]["held_out_loss"][0] == mine.meta["finetune"]["held_out_loss"][1] < np.inf
+    start = time.monotonic()
+    assert finetune(toy2, weights, max_seconds=8, **options).meta["finetune"]["step"] > 0
+    assert time.monotonic() - start < 12
 
 
 def test_numbers_of_numpy_and_no_limit_of_time(toy2, weights):

@@ -7,11 +7,14 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
+import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from lightning.pytorch.loggers import Logger
 from threadpoolctl import threadpool_info
 
 import stalign as st
@@ -251,6 +254,39 @@ def test_the_record_of_a_run_is_a_configuration(toy2, tiny, tmp_path, monkeypatc
     with pytest.raises(ValueError, match=r"config.json' to be JSON. Found: "):
         (tmp_path / "config.json").write_text("{")
         load_config(tmp_path / "config.json")
+
+
+class Kept(Logger):
+    """A logger that keeps what it is told."""
+
+    name, version = "kept", "0"
+
+    def __init__(self):
+        super().__init__()
+        self.hyperparameters, self.names = {}, set()
+
+    def log_hyperparams(self, params, *given, **named):
+        self.hyperparameters = dict(params)
+
+    def log_metrics(self, metrics, step=None):
+        self.names |= set(metrics)
+
+
+def test_loggers_and_callbacks_of_lightning(slides, tiny, tmp_path):
+    data = DataConfig(min_spots=20, validation=("toy_2",))
+    config = tiny(data=data, run={"steps": 6, "validate_every": 0.5})
+    kept, best = Kept(), pl.callbacks.ModelCheckpoint(tmp_path / "best", "{step}", monitor="val/total")
+    stop = pl.callbacks.EarlyStopping("val/total", stopping_threshold=1e9)  # at the first validation
+    weights = fit(slides, config, loggers=kept, callbacks=[best, stop])
+    assert kept.hyperparameters["sampler"]["batch_size"] == 64 and kept.names >= {*LOSSES, "val/total", "lr"}
+    assert Path(best.best_model_path).is_file()
+    steps = load(weights).meta["steps"]
+    assert 0 < steps < 6 and history(config.out)["step"].max() == steps - 1
+    fit(slides, config, resume=True, callbacks=best)
+    assert load(weights).meta["steps"] == 6
+    for name, wrong in (("loggers", "wandb"), ("callbacks", pl.callbacks.EarlyStopping), ("callbacks", [kept])):
+        with pytest.raises(TypeError, match=f"Expected `{name}` to be of `lightning.pytorch`. Found: "):
+            fit(["nowhere.h5ad"], tiny(out=str(tmp_path / "other")), **{name: wrong})
 
 
 def test_an_export_that_was_cut_short_is_made_up_for(slides, tiny, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from numbers import Real
@@ -87,7 +88,8 @@ def finetune(
     epochs
         Passes over the spots at most.
     max_seconds
-        Seconds after which training stops, whatever has been reached; None for no limit.
+        Seconds after the call at which training stops, whatever has been reached; reading the sections, features of
+        their images and validation count. None for no limit.
     lr
         Learning rate for 256 spots a step.
     temperature
@@ -152,6 +154,7 @@ def finetune(
     True
     >>> st.tl.embed(adata, weights=mine)
     """
+    start = time.monotonic()
     one_of(modality, ("both", "gene", "image"), name="modality")
     if orthologs is not None and not isinstance(orthologs, Mapping):
         expected = "Expected `orthologs` to be a mapping from symbols of the other species to human ones"
@@ -224,7 +227,7 @@ def finetune(
         train, validation, parts = _hold_out(store.sections, held_out, seed)
         more: dict[str, Any] = {"placement": placement, "loss": loss, "content": content, "advice": _DIVERGED}
         run = wire(config, store, network.train(), train, validation, **more)
-        best = _train(run, patience=patience, max_seconds=seconds)
+        best = _train(run, patience=patience, end=start + seconds)
     record = {
         "weights": before.config.name,
         "sha256": before.sha256,
@@ -247,18 +250,25 @@ def finetune(
     return Checkpoint(network, before.vocabulary, before.ensembl, meta, sha256=weights_hash(network))
 
 
-def _train(run: Run, *, patience: int, max_seconds: float) -> Best:
-    """Train until the held-out loss stops falling or Ctrl-C comes, and put the best state back."""
+def _train(run: Run, *, patience: int, end: float) -> Best:
+    """Train until the held-out loss stops falling, the time is up or Ctrl-C comes, and put the best state back."""
     best = Best()
     # Not at the end of the one epoch; a loss that is not finite is no better one, but no reason to stop either.
     stop = EarlyStopping(MONITOR, patience=patience, check_on_train_epoch_end=False, check_finite=False)
     with tempfile.TemporaryDirectory() as folder:
-        limit = {"max_time": {"seconds": max_seconds}} if np.isfinite(max_seconds) else {}
-        trainer = make_trainer(run, callbacks=[best, stop, Timing()], loggers=[], out=Path(folder), **limit)
+        options: dict[str, Any] = {"loggers": [], "out": Path(folder)}
+        before = time.monotonic()
         with interruptible():
-            trainer.validate(run.module, datamodule=run.data, verbose=False)
+            make_trainer(run, callbacks=[best], **options).validate(run.module, datamodule=run.data, verbose=False)
         best.first = best.value
         stop.best_score = torch.tensor(best.first)
+        now = time.monotonic()
+        left = end - now - (now - before)  # a validation comes last
+        if left <= 0:
+            logger.warning("Nothing was trained: reading the sections and validating took all of `max_seconds`.")
+            return best
+        limit = {"max_time": {"seconds": left}} if np.isfinite(left) else {}
+        trainer = make_trainer(run, callbacks=[best, stop, Timing()], **options, **limit)
         try:
             with interruptible():
                 trainer.fit(run.module, datamodule=run.data)

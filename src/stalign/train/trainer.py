@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import lightning.pytorch as pl
 import torch
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from stalign.train.placement import Placement
     from stalign.train.source import StepData
     from stalign.train.steps import TrainingModule
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -44,6 +47,8 @@ class Run:
         Optimiser steps an epoch.
     records
         Texts that say what the run is, by the name of the file that they go to.
+    done
+        Optimiser steps done, once it has ended; a callback may end it before the last.
     """
 
     module: TrainingModule
@@ -52,6 +57,7 @@ class Run:
     placement: Placement
     steps_per_epoch: int
     records: dict[str, str] = field(default_factory=dict, kw_only=True)
+    done: int = field(default=0, kw_only=True)
 
     @property
     def steps(self) -> int:
@@ -89,7 +95,7 @@ def make_trainer(run: Run, *, callbacks: list[pl.Callback], loggers: list[Any], 
         "gradient_clip_val": run.module.optim.grad_clip or None,
         "log_every_n_steps": options.log_every,
         "use_distributed_sampler": False,
-        "enable_checkpointing": False,
+        "enable_checkpointing": any(isinstance(one, pl.callbacks.Checkpoint) for one in callbacks),
         "enable_model_summary": False,
         "enable_progress_bar": settings.show_progress,
         "callbacks": callbacks,
@@ -105,6 +111,37 @@ def _batch_norm(options: RunConfig, placement: Placement) -> dict[str, Any]:
     if not options.sync_batchnorm or placement.world_size == 1:
         return {}
     return {"sync_batchnorm": True} if placement.on_cuda else {"plugins": [SharedStatistics()]}
+
+
+def as_list(given: T | Iterable[T], kind: type[T], name: str) -> list[T]:
+    """List loggers or callbacks, and see that they are Lightning's.
+
+    Parameters
+    ----------
+    given
+        One or several.
+    kind
+        What they have to be.
+    name
+        Name of the argument.
+
+    Returns
+    -------
+    The list.
+
+    Raises
+    ------
+    TypeError
+        If one is something else, such as a class of the package `pytorch_lightning`.
+    """
+    found = [given] if isinstance(given, kind) or not isinstance(given, Iterable) else list(given)
+    for one in found:
+        if not isinstance(one, kind):
+            what = f"{type(one).__module__}.{type(one).__name__}" if not isinstance(one, type) else f"the class {one!r}"
+            hint = f"Make an object of a class of `lightning.pytorch.{name}`, or of one that inherits from it"
+            expected = f"Expected `{name}` to be of `lightning.pytorch`"
+            raise TypeError(message(expected, found=what, hint=hint))
+    return found
 
 
 def check_folder(folder: Path) -> None:
