@@ -198,7 +198,9 @@ def test_says_what_is_wrong(toy2, weights):
 def test_a_section_that_is_given_twice_is_refused(toy2, weights):
     one = toy2[toy2.obs["library"] == "toy_1"].copy()
     for tables in ([one, one], [one, one[::2].copy()]):
-        with pytest.raises(ValueError, match=r"each section once in `data`. Found: toy_1 of table 0 and toy_1 \(2\) of"):
+        with pytest.raises(
+            ValueError, match=r"each section once in `data`. Found: toy_1 of table 0 and toy_1 \(2\) of"
+        ):
             finetune(tables, weights, modality="gene", epochs=1)
 
 

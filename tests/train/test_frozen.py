@@ -69,7 +69,9 @@ def test_resume_refuses_another_backbone(tiny, tiny_model, slides, tmp_path):
     config = tiny(model={**tiny_model, "niche_image": {**LITE, "weights": str(file)}}, run={"steps": 2})
     fit(slides, config)
     torch.save({**state, "conv_stem.weight": state["conv_stem.weight"] * 1.1}, file)
-    with pytest.raises(ValueError, match=r"to be of this run. Found: encoders.niche_image was '\w{16}' and is '\w{16}'"):
+    with pytest.raises(
+        ValueError, match=r"to be of this run. Found: encoders.niche_image was '\w{16}' and is '\w{16}'"
+    ):
         fit(slides, config, resume=True)
 
 
@@ -96,5 +98,7 @@ def test_resume_refuses_other_weights_of_an_encoder(toy2, tiny, tiny_model, tmp_
     slide = SectionSpec("toy.h5ad", library_key="library")
     fit([slide], config)
     (tmp_path / "gain.txt").write_text("2.0")
-    with pytest.raises(ValueError, match=r"to be of this run. Found: section 'toy_1' has other features; encoders.gain was"):
+    with pytest.raises(
+        ValueError, match=r"to be of this run. Found: section 'toy_1' has other features; encoders.gain was"
+    ):
         fit([slide], config, resume=True)

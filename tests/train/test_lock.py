@@ -41,7 +41,9 @@ def system(request, monkeypatch):
 def test_one_writer_at_a_time(tmp_path, system):
     with locked(tmp_path / "run"):
         assert json.loads((tmp_path / "run" / LOCK_FILE).read_text())["process"] == os.getpid()
-        with pytest.raises(RuntimeError, match=rf"no other process to train in .*Found: process {os.getpid()} on .*since"):
+        with pytest.raises(
+            RuntimeError, match=rf"no other process to train in .*Found: process {os.getpid()} on .*since"
+        ):
             with locked(tmp_path / "run"):
                 raise AssertionError
     with locked(tmp_path / "run"):

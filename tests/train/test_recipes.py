@@ -93,7 +93,9 @@ def test_encodings_of_editors_and_shells(tmp_path, encoding):
 
 def test_other_encodings_are_named(tmp_path):
     (tmp_path / "a.toml").write_bytes('out = "a"\nname = "größe"\n'.encode("latin-1"))
-    with pytest.raises(ValueError, match=r"TOML in UTF-8. Found: bytes in line 2 that are not utf-8. Save it as UTF-8\."):
+    with pytest.raises(
+        ValueError, match=r"TOML in UTF-8. Found: bytes in line 2 that are not utf-8. Save it as UTF-8\."
+    ):
         load_config(tmp_path / "a.toml")
 
 

@@ -73,7 +73,9 @@ def test_one_tissue_under_two_names(one, log, toy2):
         sides(slides, "TENX128")
     with st.settings.override(verbosity="info"):
         sides(slides)
-    assert "Sections toy_1 of TENX155 and toy_1 (2) of TENX128 hold the same counts and are both trained on." in log.text
+    assert (
+        "Sections toy_1 of TENX155 and toy_1 (2) of TENX128 hold the same counts and are both trained on." in log.text
+    )
     images = [one("a", genes=False), one("b", genes=False), one("c", library="toy_2")]
     with pytest.raises(ValueError, match=r"no section in both.* hold the same image\."):
         sides(images, "b")

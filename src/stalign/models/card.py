@@ -52,11 +52,17 @@ def card(weights: Checkpoint, where: str) -> str:
         parts += [f"## Training data\n\n{len(trained)} sections with {spots:,} spots.", _table(names, trained)]
     if meta.get("metrics"):
         rows = [{"loss": name, "value": f"{value:.4g}"} for name, value in meta["metrics"].items()]
-        parts += [f"## Losses at the end\n\nAfter {meta.get('steps', 'an unknown number of')} steps.", _table(rows[0], rows)]
+        parts += [
+            f"## Losses at the end\n\nAfter {meta.get('steps', 'an unknown number of')} steps.",
+            _table(rows[0], rows),
+        ]
     if meta.get("finetune"):
         parts += ["## Fine-tuning", _code(meta["finetune"])]
     if meta.get("recipe"):
-        parts += ["## Recipe\n\nThe configuration of the run; keys as on stalign's page on training.", _code(meta["recipe"])]
+        parts += [
+            "## Recipe\n\nThe configuration of the run; keys as on stalign's page on training.",
+            _code(meta["recipe"]),
+        ]
     return "\n\n".join(parts) + "\n"
 
 

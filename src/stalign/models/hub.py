@@ -57,7 +57,7 @@ def from_hub(name: str, *, device: Any = "cpu") -> Checkpoint:
         config = Path(hub.hf_hub_download(filename=CONFIG_FILE, revision=parts["revision"], **given))
         # The same commit, should somebody upload in between.
         hub.hf_hub_download(filename=WEIGHTS_FILE, revision=config.parent.name, **given)
-    except Exception as error:  # noqa: BLE001 (the hub's errors derive from those of its http client)
+    except Exception as error:
         raise explained(error, name, "send") from error
     return load(config.parent, device=device)
 
@@ -87,7 +87,10 @@ def explained(error: BaseException, name: str, what: str) -> Exception:
     if status == 404:
         hint = "Look for the repository, its revision, and for config.json and weights.safetensors in it"
         return FileNotFoundError(message(expected, found="answer 404", hint=hint))
-    if any(type(link).__name__ in ("LocalEntryNotFoundError", "OfflineModeIsEnabled") for link in links) and status is None:
+    if (
+        any(type(link).__name__ in ("LocalEntryNotFoundError", "OfflineModeIsEnabled") for link in links)
+        and status is None
+    ):
         hint = "Load it once with the network on, or pass the path of a folder"
         return FileNotFoundError(message(expected, found="not in the cache, and no network", hint=hint))
     return ConnectionError(message(expected, found=f"{type(error).__name__}: {text_of(error)[:300]}", hint="Try again"))

@@ -82,7 +82,7 @@ def push_to_hub(
                 api.create_branch(name, branch=revision, exist_ok=True)
             text = f"Weights {found.meta.get('name', found.config.name)}"
             made = api.upload_folder(repo_id=name, folder_path=folder, revision=revision, commit_message=text)
-        except Exception as error:  # noqa: BLE001 (the hub's errors derive from those of its http client)
+        except Exception as error:
             raise explained(error, name, "take weights for") from error
     logger.info("Uploaded to %s.", made.commit_url)
     return f"{SCHEME}{name}@{made.oid}"

@@ -7,6 +7,7 @@ import pickle
 import signal
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
@@ -15,6 +16,7 @@ import torch.distributed as dist
 
 from stalign._settings import logger
 from stalign._validate import message
+from stalign.core.files import move
 from stalign.models.checkpoint_files import flush
 
 if TYPE_CHECKING:
@@ -105,12 +107,13 @@ class Checkpoints(pl.Callback):
             for log in trainer.loggers:
                 log.save()
             if trainer.is_global_zero:
-                temporary.replace(final)
+                move(temporary, final)
         except OSError as error:
             raise self._failed(error, temporary, final) from error
         if trainer.is_global_zero:
             for old in found(self.folder)[self.keep :]:
-                old.unlink(missing_ok=True)
+                with suppress(PermissionError):  # on Windows, while somebody reads it
+                    old.unlink(missing_ok=True)
 
     def _failed(self, error: OSError, temporary: Path, final: Path) -> OSError:
         temporary.unlink(missing_ok=True)

@@ -118,7 +118,7 @@ def _path(text: str) -> Path:
     if path.exists():
         return path
     if any(letter < " " for letter in text):
-        hint = r"In TOML write 'D:\temp' in single quotes or D:/temp: in double quotes \t is a tab and \n the end of a line"
+        hint = r"In TOML write 'D:\temp' in single quotes, or D:/temp; in double quotes \t is a tab and \n a new line"
         raise ValueError(message("Expected a path without control characters", found=repr(text), hint=hint))
     if os.name == "nt" or "\\" not in text:
         return path

@@ -36,7 +36,7 @@ def alike(sections: Sequence[StoredSection], content: Sequence[Mapping[str, str]
     Positions of both and what they share: `counts` where half of the spots of the smaller one are in the other, `image`
     where half of the spots lie among those of the other, `features` where they have nothing else.
     """
-    found = {pair: "counts" for pair in _same_spots([s.reader for s in sections])}
+    found = dict.fromkeys(_same_spots([s.reader for s in sections]), "counts")
     for (i, a), (j, b) in combinations(enumerate(sections), 2):
         one, other = content[i], content[j]
         if one.get("image", "") == other.get("image") and _cover(a.reader.coords, b.reader.coords):
