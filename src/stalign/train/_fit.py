@@ -17,7 +17,7 @@ from stalign.train._history import history
 from stalign.train.callbacks import found
 from stalign.train.loop import first_process, train
 from stalign.train.run import assemble
-from stalign.train.trainer import as_list, check_folder
+from stalign.train.trainer import as_list, check_folder, explained_workers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from stalign.train.run import SectionRun
 
 
+@explained_workers()
 def fit(
     slides: Iterable[Any] | None,
     config: TrainConfig,

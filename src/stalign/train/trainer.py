@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections.abc import Iterable
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from stalign.train.steps import TrainingModule
 
 T = TypeVar("T")
+_GUARD = "In a script, call it under `if __name__ == '__main__':`, or set `data.workers = 0`"
 
 
 @dataclass
@@ -163,6 +165,28 @@ def check_folder(folder: Path) -> None:
         raise OSError(
             message(f"Expected {str(folder)!r} to be a folder that can be written to", found=f"{found}, {there}")
         )
+
+
+@contextmanager
+def explained_workers() -> Iterator[None]:
+    """Say what to do where the processes that read ahead cannot be started, or die.
+
+    Raises
+    ------
+    RuntimeError
+        In one of them that runs the user's script again, and in the process that waits for it.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        found = "a process of `data.workers`, which has run the script again"
+        raise RuntimeError(message("Expected to train in the main process", found=found, hint=_GUARD))
+    try:
+        yield
+    except (RuntimeError, BrokenPipeError) as error:
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+            raise
+        expected = "Expected the processes of `data.workers` to read ahead"
+        found = f"{type(error).__name__}: {error}"
+        raise RuntimeError(message(expected, found=found, hint=f"Short of memory, set it to 0. {_GUARD}")) from error
 
 
 @contextmanager
