@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import os
 import subprocess
@@ -26,7 +27,7 @@ _OURS = ("core.files", "models.checkpoint_files", "train.lock", "train.source") 
 def in_use(path):
     """Say whether this process has a file open or mapped."""
     real = os.path.realpath(path)
-    opened = [os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    opened = [str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
     return real in opened or any(line.rstrip().endswith(real) for line in Path("/proc/self/maps").open())
 
 
@@ -39,7 +40,7 @@ def system(request, monkeypatch):
         __import__(f"stalign.{name}")
         monkeypatch.setattr(f"stalign.{name}.sys", SimpleNamespace(platform=PLATFORM[request.param]))
     if request.param == "windows":
-        real = {name: getattr(os, name) for name in ("replace", "rename", "unlink", "remove", "fsync", "open")}
+        real = {name: getattr(os, name) for name in ("replace", "rename", "unlink", "remove", "fsync")}
 
         def guarded(name):
             def call(*paths, **more):
@@ -68,6 +69,34 @@ def system(request, monkeypatch):
         monkeypatch.setitem(sys.modules, "msvcrt", SimpleNamespace(LK_NBLCK=2, locking=locking))
         monkeypatch.setitem(sys.modules, "resource", None)
     return request.param
+
+
+def test_nothing_is_imported_that_only_some_systems_have():
+    found = []
+    for file in Path(st.__file__).parent.rglob("*.py"):
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) else []
+            found += [f"{file.name}: {name}" for name in names if name in ("fcntl", "msvcrt", "pwd", "resource")]
+    assert found == []
+
+
+def test_memory_is_asked_of_windows(monkeypatch):
+    import ctypes
+
+    from stalign.train import memory
+
+    def ask(process, counters, size):
+        assert size == 8 + 8 * ctypes.sizeof(ctypes.c_size_t)
+        counters._obj.peak = 3 * 1024**3
+
+    library = SimpleNamespace(
+        kernel32=SimpleNamespace(GetCurrentProcess=SimpleNamespace), psapi=SimpleNamespace(GetProcessMemoryInfo=ask)
+    )
+    monkeypatch.setattr(ctypes, "windll", library, raising=False)
+    assert 0.01 < memory.peak_memory() < 1000
+    monkeypatch.setattr(memory, "sys", SimpleNamespace(platform="win32"))
+    assert memory.peak_memory() == 3
 
 
 def test_a_file_takes_the_place_of_another(tmp_path, system):

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -302,6 +301,7 @@ def test_an_export_that_was_cut_short_is_made_up_for(slides, tiny, tmp_path):
 def test_full_disk_at_the_export_is_an_error_that_says_so(slides, tiny, tmp_path):
     config = tiny(run={"steps": 2})
     shutil.rmtree(fit(slides, config))
+    resource = pytest.importorskip("resource")
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limit[1]))
     try:
@@ -376,6 +376,7 @@ def test_full_disk_keeps_what_is_there(slides, tiny, tmp_path):
     for path in found(folder)[:1]:  # so that there is a step left to do
         path.unlink()
         before.pop(path.name)
+    resource = pytest.importorskip("resource")
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, limit[1]))  # writing more fails as on a full disk
     try:

@@ -134,7 +134,7 @@ class StepData(pl.LightningDataModule):
     def _loader(self, dataset: Dataset[Any], plans: StepPlans[Any]) -> StepLoader:
         more: dict[str, Any] = {}
         if self.workers:
-            # Forked workers share the sections with this process; elsewhere each gets a copy, and takes seconds to start.
+            # Forked workers share the sections with this process; elsewhere each gets a copy, and seconds to start.
             forks = sys.platform == "linux"
             more = {"multiprocessing_context": "fork" if forks else "spawn", "persistent_workers": not forks}
             more["prefetch_factor"] = 4
