@@ -10,8 +10,10 @@ if TYPE_CHECKING:
 
     from stalign.models.checkpoint import Checkpoint
 
-_LICENCES = ("mit", "apache-2.0", "bsd-2-clause", "bsd-3-clause", "cc0-1.0")  # as the hub names them
-_LICENCES += ("cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0")
+_LICENCES = {  # as the hub names them
+    "mit", "apache-2.0", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0",
+    "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0",
+}  # fmt: skip
 
 
 def card(weights: Checkpoint, where: str) -> str:

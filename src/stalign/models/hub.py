@@ -80,7 +80,8 @@ def explained(error: BaseException, name: str, what: str) -> Exception:
     """Say in this package's words what the hub did not do."""
     expected = f"Expected the hub to {what} {name}"
     links = list(_chain(error))
-    status = next((link.response.status_code for link in links if getattr(link, "response", None) is not None), None)
+    answers = [getattr(link, "response", None) for link in links]
+    status = next((answer.status_code for answer in answers if answer is not None), None)
     if status in (401, 403):
         hint = f"If it is private or gated, or yours to write to, {_TOKEN}"
         return PermissionError(message(expected, found=f"answer {status}", hint=hint))

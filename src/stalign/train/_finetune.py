@@ -267,7 +267,7 @@ def _train(run: Run, *, patience: int, end: float) -> Best:
         if left <= 0:
             logger.warning("Nothing was trained: reading the sections and validating took all of `max_seconds`.")
             return best
-        limit = {"max_time": {"seconds": left}} if np.isfinite(left) else {}
+        limit: dict[str, Any] = {"max_time": {"seconds": left}} if np.isfinite(left) else {}
         trainer = make_trainer(run, callbacks=[best, stop, Timing()], **options, **limit)
         try:
             with interruptible():

@@ -106,7 +106,10 @@ def fit(
         some = " and ".join(name for name in there if there[name])
         raise FileExistsError(message(f"Expected no run in {str(out)!r}", found=some, hint=hint))
     check_folder(out)
-    more = {"loggers": as_list(loggers, Logger, "loggers"), "callbacks": as_list(callbacks, Callback, "callbacks")}
+    more: dict[str, Any] = {
+        "loggers": as_list(loggers, Logger, "loggers"),
+        "callbacks": as_list(callbacks, Callback, "callbacks"),
+    }
     run = train(lambda: assemble(slides, config), out, resume=resume, **more)
     if first_process():
         export(run, out / "weights", metrics=_losses(out))

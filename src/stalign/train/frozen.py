@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from numpy.typing import NDArray
-    from torch import nn
 
     from stalign.models.batch import Batch
     from stalign.models.network import STAlign
@@ -42,13 +41,13 @@ def frozen_branches(network: STAlign) -> list[str]:
     return [branch for branch, spec in specs.items() if isinstance(spec, TimmEncoder) and spec.frozen]
 
 
-def weights_hash(network: nn.Module) -> str:
+def weights_hash(network: Any) -> str:
     """Hash the weights of a network.
 
     Parameters
     ----------
     network
-        The network.
+        The network, or another module.
 
     Returns
     -------

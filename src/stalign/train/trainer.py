@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from stalign.train.source import StepData
     from stalign.train.steps import TrainingModule
 
-T = TypeVar("T")
 _GUARD = "In a script, call it under `if __name__ == '__main__':`, or set `data.workers = 0`"
 
 
@@ -115,7 +114,7 @@ def _batch_norm(options: RunConfig, placement: Placement) -> dict[str, Any]:
     return {"sync_batchnorm": True} if placement.on_cuda else {"plugins": [SharedStatistics()]}
 
 
-def as_list(given: T | Iterable[T], kind: type[T], name: str) -> list[T]:
+def as_list(given: Any, kind: type, name: str) -> list[Any]:
     """List loggers or callbacks, and see that they are Lightning's.
 
     Parameters
