@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
 import inspect
 import json
@@ -139,3 +140,34 @@ def test_tutorials_are_stored_without_outputs_and_are_in_the_contents(file):
 
 def test_there_are_ten_tutorials():
     assert len(list((ROOT / "tutorials").glob("*.ipynb"))) == 10
+
+
+_APART = {"clip", "clip_data", "curate"}  # modules of train with a page or a paragraph of their own
+
+
+def _texts(file):
+    """Texts of a module, `…` for what is put into them."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    parts = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in parts:
+            yield re.sub(r"%[.\d]*[a-z]", "…", node.value)
+
+
+def _like(text):
+    return re.compile(".+".join(map(re.escape, text.rstrip(".").split("…"))))
+
+
+def test_messages_of_training_are_on_their_page():
+    source = Path(stalign.__file__).parent
+    page = (ROOT / "docs" / "training-failures.md").read_text(encoding="utf-8")
+    quoted = [found.strip() for found in re.findall(r"^\| ``(.+?)`` \|", page, re.MULTILINE)]
+    files = [*source.glob("train/*.py"), *source.glob("models/*.py")]
+    texts = {text for file in files for text in _texts(file)}
+    assert len(quoted) > 60 and len(set(quoted)) == len(quoted)
+    assert [q for q in quoted if not any(_like(text).match(q) for text in texts if text.strip("… "))] == []
+    own = {text for file in source.glob("train/*.py") for text in _texts(file) if file.stem not in _APART}
+    told = {text for text in own if re.match(r"(Expected|Cannot) \S", text)}
+    assert sorted(text for text in told if not any(_like(text).match(q) for q in quoted)) == []

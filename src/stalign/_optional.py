@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 _EXTRAS = {"lightning": "train", "tensorboard": "train", "huggingface_hub": "encoders", "spatialdata_io": "io"}
 
 
-def require(name: str, *, purpose: str) -> ModuleType:
+def require(name: str, *, purpose: str, extra: str = "") -> ModuleType:
     """Import an optional package, or say how to install it.
 
     Parameters
@@ -20,6 +20,8 @@ def require(name: str, *, purpose: str) -> ModuleType:
         The package to import, such as `lightning.pytorch`.
     purpose
         What needs it, for the message.
+    extra
+        The extra that brings it, where several do.
 
     Returns
     -------
@@ -36,7 +38,7 @@ def require(name: str, *, purpose: str) -> ModuleType:
         top = name.split(".")[0]
         if error.name is not None and error.name.split(".")[0] != top:
             raise
-        extra = _EXTRAS.get(top)
+        extra = extra or _EXTRAS.get(top, "")
         command = f"pip install 'stalign[{extra}]'" if extra else f"pip install {top}"
         msg = f"{purpose} needs the package {top}, which is not installed. Run: {command}"
         raise ImportError(msg) from error

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import time
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ from stalign.models.network import STAlign
 from stalign.train import TrainConfig, finetune
 from stalign.train.module import AlignModule
 from stalign.train.network_config import model_config
+
+finetune_module = import_module("stalign.train._finetune")
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +83,23 @@ def test_time_is_kept(toy2, weights):
         toy2, weights, modality="gene", epochs=10_000, patience=10_000, max_seconds=1, library_key="library"
     )
     assert mine.meta["finetune"]["step"] < 5_000
+
+
+def test_all_of_the_time_counts(toy2, weights, monkeypatch, log):
+    options = {"modality": "gene", "epochs": 10_000, "patience": 10_000, "library_key": "library"}
+    opened = finetune_module.open_store
+
+    def slow(*given, **named):
+        time.sleep(2)
+        return opened(*given, **named)
+
+    monkeypatch.setattr(finetune_module, "open_store", slow)
+    mine = finetune(toy2, weights, max_seconds=1, **options)
+    assert mine.meta["finetune"]["step"] == 0 and "took all of `max_seconds`" in log.text
+    assert mine.meta["finetune"]["held_out_loss"][0] == mine.meta["finetune"]["held_out_loss"][1] < np.inf
+    start = time.monotonic()
+    assert finetune(toy2, weights, max_seconds=8, **options).meta["finetune"]["step"] > 0
+    assert time.monotonic() - start < 12
 
 
 def test_numbers_of_numpy_and_no_limit_of_time(toy2, weights):
@@ -172,3 +193,19 @@ def test_says_what_is_wrong(toy2, weights):
         finetune(toy2, weights, out=weights / "config.json")
     with pytest.raises(RuntimeError, match="library_key"):
         finetune(toy2, weights)
+
+
+def test_a_section_that_is_given_twice_is_refused(toy2, weights):
+    one = toy2[toy2.obs["library"] == "toy_1"].copy()
+    for tables in ([one, one], [one, one[::2].copy()]):
+        with pytest.raises(
+            ValueError, match=r"each section once in `data`. Found: toy_1 of table 0 and toy_1 \(2\) of"
+        ):
+            finetune(tables, weights, modality="gene", epochs=1)
+
+
+def test_arguments_of_another_type(toy2, weights):
+    with pytest.raises(TypeError, match=r"Expected `orthologs` to be a mapping .*Found: str"):
+        finetune(toy2, weights, orthologs="mouse.tsv")
+    with pytest.raises(ValueError, match=r"`held_out` between 0 and 0.5. Found: 'toy_1'"):
+        finetune(toy2, weights, held_out="toy_1")

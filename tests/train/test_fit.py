@@ -2,21 +2,23 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
+import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from lightning.pytorch.loggers import Logger
 from threadpoolctl import threadpool_info
 
 import stalign as st
 from stalign.models.checkpoint import load
-from stalign.train import fit, history
+from stalign.train import fit, history, load_config
 from stalign.train.assemble import assemble
 from stalign.train.callbacks import found, latest
 from stalign.train.config import AugmentConfig, DataConfig, SectionSpec
@@ -235,6 +237,57 @@ def test_out_in_the_home_of_the_user(slides, tiny, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
+def test_the_record_of_a_run_is_a_configuration(toy2, tiny, tmp_path, monkeypatch):
+    (tmp_path / "my slides").mkdir()
+    toy2.write_h5ad(tmp_path / "my slides" / "größe.h5ad")
+    monkeypatch.chdir(tmp_path)
+    section = SectionSpec("größe.h5ad", library_key="library")
+    config = tiny(out="a run", data=DataConfig(root="my slides", min_spots=20, sections=(section,)), run={"steps": 2})
+    fit(None, config)
+    monkeypatch.chdir(tmp_path / "my slides")
+    again = load_config(tmp_path / "a run" / "config.json", ["run.keep=3"])
+    assert again.out == str(tmp_path / "a run") and again.data.root == str(tmp_path / "my slides")
+    same = replace(config, out=again.out, data=replace(config.data, root=again.data.root))
+    assert replace(again, run=config.run) == same and again.run.keep == 3
+    load(fit(None, again, resume=True))
+    with pytest.raises(ValueError, match=r"config.json' to be JSON. Found: "):
+        (tmp_path / "config.json").write_text("{")
+        load_config(tmp_path / "config.json")
+
+
+class Kept(Logger):
+    """A logger that keeps what it is told."""
+
+    name, version = "kept", "0"
+
+    def __init__(self):
+        super().__init__()
+        self.hyperparameters, self.names = {}, set()
+
+    def log_hyperparams(self, params, *given, **named):
+        self.hyperparameters = dict(params)
+
+    def log_metrics(self, metrics, step=None):
+        self.names |= set(metrics)
+
+
+def test_loggers_and_callbacks_of_lightning(slides, tiny, tmp_path):
+    data = DataConfig(min_spots=20, validation=("toy_2",))
+    config = tiny(data=data, run={"steps": 6, "validate_every": 0.5})
+    kept, best = Kept(), pl.callbacks.ModelCheckpoint(tmp_path / "best", "{step}", monitor="val/total")
+    stop = pl.callbacks.EarlyStopping("val/total", stopping_threshold=1e9)  # at the first validation
+    weights = fit(slides, config, loggers=kept, callbacks=[best, stop])
+    assert kept.hyperparameters["sampler"]["batch_size"] == 64 and kept.names >= {*LOSSES, "val/total", "lr"}
+    assert Path(best.best_model_path).is_file()
+    steps = load(weights).meta["steps"]
+    assert 0 < steps < 6 and history(config.out)["step"].max() == steps - 1
+    fit(slides, config, resume=True, callbacks=best)
+    assert load(weights).meta["steps"] == 6
+    for name, wrong in (("loggers", "wandb"), ("callbacks", pl.callbacks.EarlyStopping), ("callbacks", [kept])):
+        with pytest.raises(TypeError, match=f"Expected `{name}` to be of `lightning.pytorch`. Found: "):
+            fit(["nowhere.h5ad"], tiny(out=str(tmp_path / "other")), **{name: wrong})
+
+
 def test_an_export_that_was_cut_short_is_made_up_for(slides, tiny, tmp_path):
     config = tiny(run={"steps": 2})
     weights = fit(slides, config)
@@ -248,6 +301,7 @@ def test_an_export_that_was_cut_short_is_made_up_for(slides, tiny, tmp_path):
 def test_full_disk_at_the_export_is_an_error_that_says_so(slides, tiny, tmp_path):
     config = tiny(run={"steps": 2})
     shutil.rmtree(fit(slides, config))
+    resource = pytest.importorskip("resource")
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limit[1]))
     try:
@@ -322,6 +376,7 @@ def test_full_disk_keeps_what_is_there(slides, tiny, tmp_path):
     for path in found(folder)[:1]:  # so that there is a step left to do
         path.unlink()
         before.pop(path.name)
+    resource = pytest.importorskip("resource")
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, limit[1]))  # writing more fails as on a full disk
     try:

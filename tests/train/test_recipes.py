@@ -11,7 +11,7 @@ import pytest
 from stalign.models.config import ST_ALIGN, InputSpec, LossConfig, ModelConfig
 from stalign.models.network import n_parameters_of
 from stalign.models.schema import build
-from stalign.train.config import SectionSpec, TrainConfig
+from stalign.train.config import SectionSpec, TrainConfig, resolve
 from stalign.train.network_config import model_config
 from stalign.train.recipes import load_config
 
@@ -82,6 +82,45 @@ def _fields(cls, table):
         else:
             out[table + f.name] = default
     return out
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_encodings_of_editors_and_shells(tmp_path, encoding):
+    (tmp_path / "größe 1.toml").write_bytes('name = "größe"\r\nout = "läufe/日本"\r\n'.encode(encoding))
+    config = load_config(tmp_path / "größe 1.toml")
+    assert config.name == "größe" and config.out == str(Path("läufe/日本"))
+
+
+def test_other_encodings_are_named(tmp_path):
+    (tmp_path / "a.toml").write_bytes('out = "a"\nname = "größe"\n'.encode("latin-1"))
+    with pytest.raises(
+        ValueError, match=r"TOML in UTF-8. Found: bytes in line 2 that are not utf-8. Save it as UTF-8\."
+    ):
+        load_config(tmp_path / "a.toml")
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        (r'out = "C:\Users\me"', r"to be TOML. Found: .*Write a path with backslashes in single quotes"),
+        (r'out = "D:\temp\new"', r"without control characters. Found: 'D:\\temp\\new'. In TOML write"),
+        (r"out = 'C:\Users\me'", r"a path on this machine. Found: C:\\Users\\me, a path of Windows"),
+    ],
+)
+def test_backslashes_are_named(tmp_path, line, found):
+    (tmp_path / "a.toml").write_text(line)
+    with pytest.raises(ValueError, match=found):
+        load_config(tmp_path / "a.toml")
+
+
+def test_backslashes_between_folders(tmp_path, monkeypatch):
+    (tmp_path / "a.toml").write_text("out = 'runs\\mine'\n[data]\nroot = 'my slides\\set'\n")
+    config = load_config(tmp_path / "a.toml")
+    assert Path(config.out) == Path("runs/mine") and Path(config.data.root) == tmp_path / "my slides" / "set"
+    assert resolve(config.data.root, "sub\\a.h5ad") == tmp_path / "my slides" / "set" / "sub" / "a.h5ad"
+    monkeypatch.chdir(tmp_path)
+    Path("a\\b").mkdir()
+    assert load_config("a.toml", ["out=a\\b"]).out == "a\\b"  # it is there, and called so
 
 
 def test_every_key_is_documented_with_its_default():

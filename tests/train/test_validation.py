@@ -73,7 +73,26 @@ def test_one_tissue_under_two_names(one, log, toy2):
         sides(slides, "TENX128")
     with st.settings.override(verbosity="info"):
         sides(slides)
-    assert "Sections toy_1 of TENX155 and toy_1 (2) of TENX128 hold the same and are both trained on." in log.text
+    assert (
+        "Sections toy_1 of TENX155 and toy_1 (2) of TENX128 hold the same counts and are both trained on." in log.text
+    )
     images = [one("a", genes=False), one("b", genes=False), one("c", library="toy_2")]
-    with pytest.raises(ValueError, match="no section in both"):
+    with pytest.raises(ValueError, match=r"no section in both.* hold the same image\."):
         sides(images, "b")
+
+
+def test_one_tissue_with_other_spots_or_without_its_counts(one, toy2):
+    table = toy2[toy2.obs["library"] == "toy_1"].copy()
+    filtered = table[::2].copy()  # by another copy of the collection
+    with pytest.raises(ValueError, match=r"no section in both.* hold the same counts\."):
+        sides([one("a"), one("b", data=filtered)], "b")
+    with pytest.raises(ValueError, match=r"no section in both.* hold the same image\."):
+        sides([one("a"), one("b", data=filtered, genes=False)], "b")
+    other = table.copy()
+    other.X = other.X.copy()
+    other.X.data = np.random.default_rng(0).permutation(other.X.data)
+    with pytest.raises(ValueError, match=r"no section in both.* hold the same image\."):
+        sides([one("a"), one("b", data=other)], "b")
+    left = np.argsort(table.obsm["spatial"][:, 0])
+    halves = [table[np.sort(part)].copy() for part in np.array_split(left, 2)]  # two pieces in one image
+    assert sides([one("a", data=halves[0]), one("b", data=halves[1])], "b") == (["toy_1"], ["toy_1 (2)"])

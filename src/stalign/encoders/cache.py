@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stalign._settings import logger
+from stalign.core.files import move
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -112,7 +113,7 @@ class FeatureCache:
             try:
                 with os.fdopen(handle, "wb") as stream:
                     np.save(stream, features, allow_pickle=False)
-                Path(name).replace(path)
+                move(Path(name), path)
             finally:
                 Path(name).unlink(missing_ok=True)
         except OSError as error:

@@ -8,6 +8,7 @@ from stalign.models.checkpoint import Checkpoint, load, save
 from stalign.models.config import CONFIGS, MINI, ST_ALIGN, Head, InputSpec, LossConfig, ModelConfig
 from stalign.models.losses import AlignmentLoss, info_nce, shared_niches
 from stalign.models.network import Level, STAlign, n_parameters, n_parameters_of
+from stalign.models.share import push_to_hub
 from stalign.models.weights import REGISTRY, Weights, load_weights
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "load_weights",
     "n_parameters",
     "n_parameters_of",
+    "push_to_hub",
     "save",
     "shared_niches",
 ]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from stalign._validate import message
+from stalign.core.files import move
 from stalign.models.checkpoint_files import (
     CONFIG_FILE,
     FORMAT,
@@ -157,8 +158,8 @@ def save(
         weights.chmod(config.stat().st_mode)  # safetensors makes files that only their owner may read
         for path in (weights, config):
             flush(path)
-        weights.replace(folder / WEIGHTS_FILE)
-        config.replace(folder / CONFIG_FILE)
+        move(weights, folder / WEIGHTS_FILE)
+        move(config, folder / CONFIG_FILE)
     return folder
 
 

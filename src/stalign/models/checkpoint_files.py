@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 from stalign._validate import message
@@ -146,7 +147,7 @@ def _record(path: Path) -> dict[str, Any]:
 def _state(path: Path, recorded: dict[str, Any], found: str) -> dict[str, torch.Tensor]:
     """Read the weights of a file with the hash `found`, if it is the one that was recorded."""
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load, load_file
 
     size = path.stat().st_size
     if recorded.get("bytes", size) != size:
@@ -158,7 +159,8 @@ def _state(path: Path, recorded: dict[str, Any], found: str) -> dict[str, torch.
         expected = f"Expected sha256 {recorded['sha256']} of {path}"
         raise ValueError(message(expected, found=found, hint="The file was changed or is another; copy it again"))
     try:
-        return load_file(path)
+        # Windows replaces no file that is mapped, as by weights that are loaded and then saved to the same folder.
+        return load(path.read_bytes()) if sys.platform == "win32" else load_file(path)
     except SafetensorError as error:
         raise ValueError(
             message(f"Expected safetensors in {path}", found=str(error), hint="Truncated or another kind of file")

@@ -15,6 +15,7 @@ from stalign.models.checkpoint import Checkpoint, load
 from stalign.models.checkpoint_files import CONFIG_FILE
 from stalign.models.config import MINI, SMALL, InputSpec
 from stalign.models.hibio_config import HIBIO_MINI, PatchSpec
+from stalign.models.hub import SCHEME, from_hub
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ def load_weights(weights: str | os.PathLike[str] | Checkpoint, *, device: str | 
     Parameters
     ----------
     weights
-        A name in the registry, the path of a checkpoint folder, or a checkpoint. A checkpoint is returned as it is
+        A name in the registry, the path of a checkpoint folder, `hf://organisation/name` of the Hugging Face hub (with
+        `@revision` for a branch, tag or commit), or a checkpoint. A checkpoint is returned as it is
         where its network is on the device and in evaluation mode; otherwise with a copy of its network.
     device
         Where the network goes.
@@ -108,7 +110,9 @@ def load_weights(weights: str | os.PathLike[str] | Checkpoint, *, device: str | 
     ValueError
         If the name is unknown, or the folder is no sound checkpoint.
     FileNotFoundError
-        If a path leads nowhere, or the weights of a known name are not in this installation.
+        If a path leads nowhere, or the weights of a known name are not in this installation or on the hub.
+    PermissionError, ConnectionError
+        If the hub asks for access or cannot be reached.
     TypeError
         If `weights` is none of these.
     """
@@ -120,6 +124,8 @@ def load_weights(weights: str | os.PathLike[str] | Checkpoint, *, device: str | 
         return replace(weights, network=copy.deepcopy(network).to(device).eval())
     if isinstance(weights, str) and weights in REGISTRY:
         return _packaged(REGISTRY[weights], device=device)
+    if isinstance(weights, str) and weights.startswith(SCHEME):
+        return from_hub(weights, device=device)
     if not isinstance(weights, str | os.PathLike):
         what = "Expected the name of weights, the path of a checkpoint folder, or a checkpoint"
         raise TypeError(message(what, found=type(weights).__name__, available=REGISTRY))

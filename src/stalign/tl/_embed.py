@@ -58,7 +58,8 @@ def embed(
         One or more sections, with raw counts, coordinates and an H&E image, in one object or a list of several. A
         section without an image is embedded from its genes, a section without counts from its image.
     weights
-        Name of packaged weights, folder of a checkpoint, or weights that were loaded or fine-tuned.
+        Name of packaged weights, folder of a checkpoint, `hf://organisation/name`, or weights that were loaded or
+        fine-tuned.
     image, genes
         Whether to use the image and the counts.
     layer

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import tempfile
+import time
+from collections.abc import Mapping
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +22,8 @@ from stalign.models.checkpoint import Checkpoint, load, save
 from stalign.models.weights import load_weights, of_kind
 from stalign.train.callbacks import MONITOR, Best, Timing
 from stalign.train.config import DataConfig, SectionSpec, TrainConfig
-from stalign.train.frozen import with_features
+from stalign.train.duplicates import alike
+from stalign.train.frozen import weights_hash, with_features
 from stalign.train.held_out import hold_out
 from stalign.train.options import AugmentConfig, OptimConfig, RunConfig, SamplerConfig
 from stalign.train.placement import place
@@ -30,7 +33,7 @@ from stalign.train.store import open_store
 from stalign.train.trainer import check_folder, interruptible, make_trainer, own_randomness
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from anndata import AnnData
     from spatialdata import SpatialData
@@ -85,7 +88,8 @@ def finetune(
     epochs
         Passes over the spots at most.
     max_seconds
-        Seconds after which training stops, whatever has been reached; None for no limit.
+        Seconds after the call at which training stops, whatever has been reached; reading the sections, features of
+        their images and validation count. None for no limit.
     lr
         Learning rate for 256 spots a step.
     temperature
@@ -121,7 +125,8 @@ def finetune(
     ------
     ValueError
         If `modality` is unknown, `held_out` is not between 0 and 0.5, another number is out of range, no section has
-        enough spots, or one is too small to hold out a part of it; or `settings.device` is no device of this machine.
+        enough spots, one is too small to hold out a part of it, or two are the same; or `settings.device` is no device
+        of this machine.
     RuntimeError
         If a section cannot be read.
     TypeError
@@ -149,9 +154,13 @@ def finetune(
     True
     >>> st.tl.embed(adata, weights=mine)
     """
+    start = time.monotonic()
     one_of(modality, ("both", "gene", "image"), name="modality")
-    if not 0 < held_out < 0.5:
-        raise ValueError(message("Expected `held_out` between 0 and 0.5", found=held_out))
+    if orthologs is not None and not isinstance(orthologs, Mapping):
+        expected = "Expected `orthologs` to be a mapping from symbols of the other species to human ones"
+        raise TypeError(message(expected, found=type(orthologs).__name__))
+    if not isinstance(held_out, Real) or not 0 < float(held_out) < 0.5:
+        raise ValueError(message("Expected `held_out` between 0 and 0.5", found=repr(held_out)))
     seed = seed_of(random_state)
     epochs, batch_size, lr = float(epochs), int(batch_size), float(lr)
     seconds = np.inf if max_seconds is None else float(max_seconds)
@@ -209,14 +218,16 @@ def finetune(
     with own_randomness():
         vocabulary = Vocabulary(before.vocabulary, before.ensembl)
         store = open_store(slides, config.data, before.config.input, vocabulary=vocabulary, seed=seed, advice=_MEND)
+        content = store.fingerprint()
+        _check_once(store.sections, [parts for *_, parts in content])
         network = copy.deepcopy(before.network)
         if not train_images:
             branches = ("spot_image", "niche_image")
             store.sections = [with_features(s, network, branches) for s in store.sections]
         train, validation, parts = _hold_out(store.sections, held_out, seed)
-        more: dict[str, Any] = {"placement": placement, "loss": loss, "advice": _DIVERGED}
+        more: dict[str, Any] = {"placement": placement, "loss": loss, "content": content, "advice": _DIVERGED}
         run = wire(config, store, network.train(), train, validation, **more)
-        best = _train(run, patience=patience, max_seconds=seconds)
+        best = _train(run, patience=patience, end=start + seconds)
     record = {
         "weights": before.config.name,
         "sha256": before.sha256,
@@ -236,21 +247,28 @@ def finetune(
     if out is not None:
         ensembl = before.ensembl or None
         return load(save(out, network, vocabulary=before.vocabulary, ensembl=ensembl, meta=meta, fp16=False))
-    return Checkpoint(network, before.vocabulary, before.ensembl, meta, sha256=_hash(network))
+    return Checkpoint(network, before.vocabulary, before.ensembl, meta, sha256=weights_hash(network))
 
 
-def _train(run: Run, *, patience: int, max_seconds: float) -> Best:
-    """Train until the held-out loss stops falling or Ctrl-C comes, and put the best state back."""
+def _train(run: Run, *, patience: int, end: float) -> Best:
+    """Train until the held-out loss stops falling, the time is up or Ctrl-C comes, and put the best state back."""
     best = Best()
     # Not at the end of the one epoch; a loss that is not finite is no better one, but no reason to stop either.
     stop = EarlyStopping(MONITOR, patience=patience, check_on_train_epoch_end=False, check_finite=False)
     with tempfile.TemporaryDirectory() as folder:
-        limit = {"max_time": {"seconds": max_seconds}} if np.isfinite(max_seconds) else {}
-        trainer = make_trainer(run, callbacks=[best, stop, Timing()], loggers=[], out=Path(folder), **limit)
+        options: dict[str, Any] = {"loggers": [], "out": Path(folder)}
+        before = time.monotonic()
         with interruptible():
-            trainer.validate(run.module, datamodule=run.data, verbose=False)
+            make_trainer(run, callbacks=[best], **options).validate(run.module, datamodule=run.data, verbose=False)
         best.first = best.value
         stop.best_score = torch.tensor(best.first)
+        now = time.monotonic()
+        left = end - now - (now - before)  # a validation comes last
+        if left <= 0:
+            logger.warning("Nothing was trained: reading the sections and validating took all of `max_seconds`.")
+            return best
+        limit: dict[str, Any] = {"max_time": {"seconds": left}} if np.isfinite(left) else {}
+        trainer = make_trainer(run, callbacks=[best, stop, Timing()], **options, **limit)
         try:
             with interruptible():
                 trainer.fit(run.module, datamodule=run.data)
@@ -261,6 +279,13 @@ def _train(run: Run, *, patience: int, max_seconds: float) -> Best:
             )
     run.module.load_state_dict(best.state)
     return best
+
+
+def _check_once(sections: Sequence[StoredSection], content: Sequence[dict[str, str]]) -> None:
+    """See that no section is there twice: what is held out of one would be trained on in the other."""
+    for i, j, what in alike(sections, content):
+        found = f"{sections[i].label} and {sections[j].label} hold the same {what}"
+        raise ValueError(message("Expected each section once in `data`", found=found, hint="Leave one of them out"))
 
 
 def _hold_out(sections: Sequence[StoredSection], share: float, seed: int) -> tuple[Split, Split, list[dict[str, Any]]]:
@@ -291,11 +316,3 @@ def _device() -> dict[str, Any]:
     device = torch.device(settings.device)
     accelerator = "gpu" if device.type == "cuda" else device.type
     return {"accelerator": accelerator, "devices": 1 if device.index is None else f"{device.index},"}
-
-
-def _hash(network: torch.nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in network.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
 
 from stalign._validate import message
 from stalign.models.checkpoint import save
@@ -14,7 +16,7 @@ from stalign.train._history import history
 from stalign.train.assemble import assemble
 from stalign.train.callbacks import found
 from stalign.train.loop import first_process, train
-from stalign.train.trainer import check_folder
+from stalign.train.trainer import as_list, check_folder, explained_workers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,7 +25,15 @@ if TYPE_CHECKING:
     from stalign.train.run import SectionRun
 
 
-def fit(slides: Iterable[Any] | None, config: TrainConfig, *, resume: bool = False) -> Path:
+@explained_workers()
+def fit(
+    slides: Iterable[Any] | None,
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    loggers: Logger | Iterable[Logger] = (),
+    callbacks: Callback | Iterable[Callback] = (),
+) -> Path:
     """Train a network from its beginning.
 
     Parameters
@@ -35,6 +45,13 @@ def fit(slides: Iterable[Any] | None, config: TrainConfig, *, resume: bool = Fal
         The run.
     resume
         Go on from the last sound checkpoint in `config.out`, where there is one.
+    loggers
+        Loggers of Lightning, such as `lightning.pytorch.loggers.WandbLogger`, beside the CSV; they get the
+        configuration as hyperparameters.
+    callbacks
+        Callbacks of Lightning, beside those of this package. What they keep in checkpoints has to be tensors and plain
+        values, as checkpoints are read without running anything in them. Validation losses are named `val/total` and
+        so on.
 
     Returns
     -------
@@ -47,7 +64,9 @@ def fit(slides: Iterable[Any] | None, config: TrainConfig, *, resume: bool = Fal
     ValueError
         If no section can be used, with the reason for each; or the checkpoint to resume is of another run.
     RuntimeError
-        If a section cannot be read, or no checkpoint is sound.
+        If a section cannot be read, no checkpoint is sound, or another process trains in `config.out`.
+    TypeError
+        If a logger or a callback is none of `lightning.pytorch`.
     FloatingPointError
         If the loss is not finite any more; the last checkpoint is from before.
     OSError
@@ -86,7 +105,11 @@ def fit(slides: Iterable[Any] | None, config: TrainConfig, *, resume: bool = Fal
         some = " and ".join(name for name in there if there[name])
         raise FileExistsError(message(f"Expected no run in {str(out)!r}", found=some, hint=hint))
     check_folder(out)
-    run = train(lambda: assemble(slides, config), out, resume=resume)
+    more: dict[str, Any] = {
+        "loggers": as_list(loggers, Logger, "loggers"),
+        "callbacks": as_list(callbacks, Callback, "callbacks"),
+    }
+    run = train(lambda: assemble(slides, config), out, resume=resume, **more)
     if first_process():
         export(run, out / "weights", metrics=_losses(out))
     return out / "weights"
@@ -119,7 +142,7 @@ def export(run: SectionRun, folder: Path, *, metrics: dict[str, float]) -> Path:
         "description": config.card.description,
         "training_data": sections,
         "recipe": _public(config),
-        "steps": run.steps,
+        "steps": run.done,
         **run.module.values(),
         "metrics": metrics,
     }

@@ -20,6 +20,7 @@ from stalign._constants import Keys
 from stalign._settings import logger
 from stalign._validate import message
 from stalign.core.expression import LowRank
+from stalign.core.files import move
 from stalign.core.gaussian import GaussianMean
 from stalign.data.expression import Expression
 from stalign.data.images import SectionImage
@@ -110,7 +111,7 @@ class SectionCache:
                 for path in temporary.iterdir():
                     flush(path)
                 if not final.exists():
-                    temporary.rename(final)
+                    move(temporary, final)
         except OSError as error:
             if not final.exists():  # else another process was first
                 hint = "Make room and start again, which finds what is there already"

@@ -7,13 +7,16 @@ import pickle
 import signal
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
+import torch.distributed as dist
 
 from stalign._settings import logger
 from stalign._validate import message
+from stalign.core.files import move
 from stalign.models.checkpoint_files import flush
 
 if TYPE_CHECKING:
@@ -104,12 +107,13 @@ class Checkpoints(pl.Callback):
             for log in trainer.loggers:
                 log.save()
             if trainer.is_global_zero:
-                temporary.replace(final)
+                move(temporary, final)
         except OSError as error:
             raise self._failed(error, temporary, final) from error
         if trainer.is_global_zero:
             for old in found(self.folder)[self.keep :]:
-                old.unlink(missing_ok=True)
+                with suppress(PermissionError):  # on Windows, while somebody reads it
+                    old.unlink(missing_ok=True)
 
     def _failed(self, error: OSError, temporary: Path, final: Path) -> OSError:
         temporary.unlink(missing_ok=True)
@@ -120,7 +124,7 @@ class Checkpoints(pl.Callback):
 
 
 class EndsAtOnce(pl.Callback):
-    """End a run at SIGTERM as at SIGKILL, as it can go on from its last checkpoint.
+    """End a run at SIGTERM as at SIGKILL, and once torchrun has gone, as it can go on from its last checkpoint.
 
     Lightning's own handler makes processes wait for each other inside of it, where several of them wait for ever.
     """
@@ -136,6 +140,13 @@ class EndsAtOnce(pl.Callback):
 
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, end)
+        self._launcher = os.getppid() if dist.is_available() and dist.is_torchelastic_launched() else None
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        """See that torchrun, which somebody may have killed to end the run, is still there."""
+        if self._launcher is not None and os.getppid() != self._launcher:
+            logger.warning("torchrun has gone, and with it this process ends.")
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def found(folder: Path) -> list[Path]:

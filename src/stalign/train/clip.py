@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 
 from stalign._settings import logger, progress
 from stalign._validate import message
+from stalign.core.files import move
 from stalign.encoders.clip_pair import CONFIG, WEIGHTS, ClipPair
 from stalign.encoders.loading import locate
 from stalign.encoders.registry import get
@@ -125,7 +126,7 @@ def fit_clip(
     with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as temporary:
         state = {name: value.detach().cpu().contiguous() for name, value in pair.state_dict().items()}
         save_file(state, Path(temporary) / WEIGHTS)
-        (Path(temporary) / WEIGHTS).replace(folder / WEIGHTS)
+        move(Path(temporary) / WEIGHTS, folder / WEIGHTS)
     record = {
         "config": asdict(config), "options": dict(card.options), "changes": extra, "dim": int(dim),
         "genes": pairs.genes, "licence": card.licence, "n_spots": len(pairs), "loss": losses,

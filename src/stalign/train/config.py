@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator
 
+from stalign._validate import message
 from stalign.models.schema import Bool, Float, Int, configuration, key, plain
 from stalign.train.options import AugmentConfig, CardConfig, OptimConfig, RunConfig, SamplerConfig
 
@@ -115,8 +117,23 @@ class DataConfig:
     workers: Annotated[Int, key("cut patches ahead of the loop; 0 cuts them in the loop", "processes", _OURS, ge=0)] = 0
 
 
-def _home(path: str) -> str:
-    return str(Path(path).expanduser())
+def _path(text: str) -> Path:
+    """Make a path of a text, as users of TOML and of Windows write them."""
+    path = Path(text).expanduser()
+    if path.exists():
+        return path
+    if any(letter < " " for letter in text):
+        hint = r"In TOML write 'D:\temp' in single quotes, or D:/temp; in double quotes \t is a tab and \n a new line"
+        raise ValueError(message("Expected a path without control characters", found=repr(text), hint=hint))
+    if os.name == "nt" or "\\" not in text:
+        return path
+    if PureWindowsPath(text).drive:
+        raise ValueError(message("Expected a path on this machine", found=f"{text}, a path of Windows"))
+    return Path(text.replace("\\", "/")).expanduser()
+
+
+def _out(text: str) -> str:
+    return str(_path(text))
 
 
 @configuration
@@ -126,7 +143,7 @@ class TrainConfig:
     name: Annotated[str, key("name of the weights", "", _OURS)] = "stalign-custom"
     out: Annotated[
         str,
-        AfterValidator(_home),
+        AfterValidator(_out),
         key("folder of the run, from the working directory; `~` is the home folder, as in all paths", "path", _OURS),
     ] = "runs/stalign-custom"
     seed: Annotated[Int, key("seed of everything random", "", "ours (code: 42, as in `st-align.toml`)", ge=0)] = 0
@@ -148,7 +165,7 @@ class TrainConfig:
 
 
 def resolve(root: str | Path, path: str | Path) -> Path:
-    """Return a path that is relative to `root`, with `~` for the user's home.
+    """Return a path that is relative to `root`, with `~` for the user's home and either slash between folders.
 
     Parameters
     ----------
@@ -156,5 +173,10 @@ def resolve(root: str | Path, path: str | Path) -> Path:
         A folder.
     path
         A path.
+
+    Raises
+    ------
+    ValueError
+        If there is no such file and the path is one of Windows, or has control characters.
     """
-    return Path(root).expanduser() / Path(path).expanduser()
+    return _path(str(root)) / _path(str(path))

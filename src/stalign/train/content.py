@@ -1,4 +1,4 @@
-"""What sections hold, as hashes: to see that a resumed run goes on with the same, and that no tissue comes twice."""
+"""What sections hold, as hashes: to see that a resumed run goes on with the same, and that no image comes twice."""
 
 from __future__ import annotations
 
@@ -40,28 +40,6 @@ def content_of(reader: SpotReader) -> dict[str, str]:
         arrays = (part for name in sorted(reader.features) for part in (_text(name), reader.features[name]))
         found["features"] = _hash(arrays)
     return found
-
-
-def tissue_of(reader: SpotReader) -> str:
-    """Hash that by which a tissue is known again under another name, however its spots are ordered and placed.
-
-    Parameters
-    ----------
-    reader
-        The section.
-
-    Returns
-    -------
-    A hash of the counts of all spots, or of the image, or of features, where there is nothing else.
-    """
-    if reader.expression is None:
-        return _hash(_pixels(reader)) if reader.windows is not None else _hash(reader.features.values())
-    totals, counts = reader.expression.totals, reader.expression.counts
-    weights = np.random.default_rng(0).random(counts.shape[1])  # tells spots apart that have one total
-    order = np.lexsort([counts @ weights, totals])
-    counts = counts[order]
-    counts.sort_indices()
-    return _hash([totals[order], counts.data, counts.indices, counts.indptr])
 
 
 def _pixels(reader: SpotReader) -> Iterator[NDArray[Any]]:

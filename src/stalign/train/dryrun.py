@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from stalign.models.network import n_parameters
 from stalign.train.assemble import assemble
 from stalign.train.callbacks import Timing
 from stalign.train.loaders import make_sampler
+from stalign.train.memory import peak_memory
 from stalign.train.trainer import make_trainer, own_randomness
 
 if TYPE_CHECKING:
@@ -119,7 +118,6 @@ def dry_run(slides: Iterable[Any] | None, config: TrainConfig, *, steps: int = 4
         trainer.fit(run.module, datamodule=run.data)
     network = run.module.network
     per_step = timing.seconds / max(timing.steps, 1)
-    scale = 1024**3 if sys.platform == "darwin" else 1024**2  # macOS counts bytes, Linux kB
     cuda = trainer.strategy.root_device.type == "cuda"
     return Estimate(
         parameters=n_parameters(network),
@@ -135,7 +133,7 @@ def dry_run(slides: Iterable[Any] | None, config: TrainConfig, *, steps: int = 4
         spots_per_second=timing.rate,
         share_waiting=timing.share_waiting,
         hours=per_step * run.steps / 3600,
-        memory_gb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale,
+        memory_gb=peak_memory(),
         gpu_memory_gb=torch.cuda.max_memory_allocated() / 1024**3 if cuda else 0.0,
         manifest=run.store.manifest(),
     )

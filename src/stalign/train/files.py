@@ -5,6 +5,8 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from stalign.core.files import move
+
 
 def write_text(path: Path, text: str) -> None:
     """Write a text under a temporary name beside its place, then move it there.
@@ -25,4 +27,4 @@ def write_text(path: Path, text: str) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-") as folder:
         temporary = Path(folder) / path.name
         temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        move(temporary, path)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -38,6 +39,25 @@ def frozen_branches(network: STAlign) -> list[str]:
     """
     specs = {"spot_image": network.config.spot_image, "niche_image": network.config.niche_image}
     return [branch for branch, spec in specs.items() if isinstance(spec, TimmEncoder) and spec.frozen]
+
+
+def weights_hash(network: Any) -> str:
+    """Hash the weights of a network.
+
+    Parameters
+    ----------
+    network
+        The network, or another module.
+
+    Returns
+    -------
+    Sixty-four hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def with_features(stored: StoredSection, network: STAlign, branches: Iterable[str]) -> StoredSection:

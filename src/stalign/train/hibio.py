@@ -22,6 +22,7 @@ from stalign.models.hibio import HiBioST
 from stalign.models.pretrained import start_from_pretrained
 from stalign.train.cache import hash_of
 from stalign.train.config import resolve
+from stalign.train.frozen import weights_hash
 from stalign.train.hibio_data import PairedSection, SentenceData, images_of
 from stalign.train.hibio_module import HiBioModule
 from stalign.train.loaders import make_sampler
@@ -58,7 +59,7 @@ def assemble(slides: Iterable[Any] | None, config: TrainConfig, shape: HiBioConf
 
     Returns
     -------
-    The run. Sections without an image count for document frequencies only.
+    The run. Sections without an image count for document frequencies only, those to validate on do not.
 
     Raises
     ------
@@ -120,10 +121,11 @@ def wire(
     torch.manual_seed(config.seed)
     network = HiBioST(shape, len(symbols))
     start_from_pretrained(network)
-    frequencies = [
-        DocumentFrequencies.of(counts, np.asarray(counts.sum(axis=0)).ravel() > 0)
-        for counts in (_counts(stored, "spot")[stored.rows] for stored in store.sections if stored.reader.expression)
-    ]
+    if isinstance(shape.image, TimmEncoder) and shape.image.frozen:
+        store.encoders |= {"image": weights_hash(network.image_tower)[:16]}
+    corpus = [s for s in store.sections if s.reader.expression and not s.fits(config.data.validation)]
+    counts = [_counts(stored, "spot")[stored.rows] for stored in corpus]
+    frequencies = [DocumentFrequencies.of(part, np.asarray(part.sum(axis=0)).ravel() > 0) for part in counts]
     idf = sum(frequencies[1:], frequencies[0]).idf(shape.sentence.idf)
     network.idf.copy_(torch.from_numpy(idf))
     pathways = None
@@ -141,7 +143,7 @@ def wire(
     left = len(store.sections) - len(sections)
     logger.info("%d sections with image and counts; %d others count for document frequencies.", len(sections), left)
     store = replace(store, sections=[section.stored for section in sections])
-    train, validation = split(store, config.data.validation)
+    train, validation = split(store, config.data.validation, content)
     tokens = GeneTokens(symbols, shape.words)
     per_epoch = make_sampler(train, config, world=placement.world_size).steps_per_epoch
     steps = config.run.steps or max(1, round(config.run.epochs * per_epoch))

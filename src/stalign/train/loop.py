@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,12 +16,15 @@ from stalign._validate import message
 from stalign.train._history import columns
 from stalign.train.callbacks import Checkpoints, EndsAtOnce, Timing, latest
 from stalign.train.files import write_text
+from stalign.train.lock import locked
 from stalign.train.trainer import Run, interruptible, make_trainer, own_randomness, own_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from lightning.pytorch.callbacks import Callback
+    from lightning.pytorch.loggers import Logger
 
 R = TypeVar("R", bound=Run)
 
@@ -33,7 +38,14 @@ class _Last:
     run: dict[str, Any]
 
 
-def train(assemble: Callable[[], R], out: Path, *, resume: bool = False) -> R:
+def train(
+    assemble: Callable[[], R],
+    out: Path,
+    *,
+    resume: bool = False,
+    loggers: Sequence[Logger] = (),
+    callbacks: Sequence[Callback] = (),
+) -> R:
     """Train a network.
 
     Parameters
@@ -44,6 +56,8 @@ def train(assemble: Callable[[], R], out: Path, *, resume: bool = False) -> R:
         Folder of the run: its records, `logs` and `checkpoints`.
     resume
         Go on from the last sound checkpoint, where there is one.
+    loggers, callbacks
+        Of Lightning, beside those of this package.
 
     Returns
     -------
@@ -54,7 +68,7 @@ def train(assemble: Callable[[], R], out: Path, *, resume: bool = False) -> R:
     ValueError
         If the checkpoint to resume is of another run.
     RuntimeError
-        If no checkpoint is sound.
+        If no checkpoint is sound, or another process trains in `out`.
     FloatingPointError
         If the loss is not finite any more; the last checkpoint is from before.
     OSError
@@ -62,6 +76,13 @@ def train(assemble: Callable[[], R], out: Path, *, resume: bool = False) -> R:
     KeyboardInterrupt
         After Ctrl-C; `resume` goes on from the last checkpoint.
     """
+    with locked(out) if first_process() else nullcontext():
+        return _train(assemble, out, resume=resume, loggers=loggers, callbacks=callbacks)
+
+
+def _train(
+    assemble: Callable[[], R], out: Path, *, resume: bool, loggers: Sequence[Logger], callbacks: Sequence[Callback]
+) -> R:
     folder = out / "checkpoints"
     last = _last(folder) if resume else None
     with own_threads(_threads(last)), own_randomness(), interruptible():
@@ -72,15 +93,20 @@ def train(assemble: Callable[[], R], out: Path, *, resume: bool = False) -> R:
                 write_text(out / name, text)
         timing = Timing()
         checkpoints = Checkpoints(folder, every=run.options.checkpoint_every, keep=run.options.keep)
-        trainer = make_trainer(run, callbacks=[checkpoints, timing, EndsAtOnce()], loggers=_loggers(run, out), out=out)
+        for one in loggers:
+            one.log_hyperparams(json.loads(run.records.get("config.json", "{}")))
+        ours, csv = [checkpoints, timing, EndsAtOnce()], _loggers(run, out)
+        trainer = make_trainer(run, callbacks=[*ours, *callbacks], loggers=[*csv, *loggers], out=out)
         if path is not None and run.data.start >= run.steps:
             logger.info("The run has ended; its weights are written again.")
             content = torch.load(path, map_location="cpu", weights_only=True)
             run.module.load_state_dict(content["state_dict"])
+            run.done = run.data.start
         else:
             trainer.fit(run.module, datamodule=run.data, ckpt_path=path, weights_only=True)
+            run.done = trainer.global_step
     if first_process():
-        logger.info("Trained %d steps, %.0f spots per second: %s.", run.steps, timing.rate, out)
+        logger.info("Trained %d of %d steps, %.0f spots per second: %s.", run.done, run.steps, timing.rate, out)
     return run
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import json
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,8 @@ from stalign.train.config import TrainConfig, resolve
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+_BACKSLASH = r"Write a path with backslashes in single quotes, 'C:\slides', or with /"
+
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
     """Read a configuration file.
@@ -20,7 +24,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
     Parameters
     ----------
     path
-        The TOML file. A relative `data.root` in it starts from its folder.
+        The TOML file, or the `config.json` of a run. A relative `data.root` in it starts from its folder.
     overrides
         `key.sub=value` each, with the value written as in TOML; a bare word is taken as a string.
 
@@ -33,9 +37,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is not TOML, or a key is unknown or of the wrong type; the message names the nearest key.
+        If the file is no TOML or JSON, or a key is unknown or of the wrong type; the message names the nearest key.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     values = read_toml(path)
     data = values.setdefault("data", {})
     if isinstance(data, dict):
@@ -44,12 +48,12 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file.
+    """Read a TOML file, or a JSON file of the same content.
 
     Parameters
     ----------
     path
-        The file.
+        The file, in UTF-8 or UTF-16.
 
     Returns
     -------
@@ -60,14 +64,31 @@ def read_toml(path: Path) -> dict[str, Any]:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is not TOML.
+        If it is neither.
     """
     if not path.is_file():
         raise FileNotFoundError(message("Expected a configuration file", found=f"no file {str(path)!r}"))
+    content, hint, kind = path.read_bytes(), "", "JSON" if path.suffix == ".json" else "TOML"
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors put a mark at the start
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(message(f"Expected {str(path)!r} to be TOML", found=str(error))) from error
+        text = content.decode(_encoding(content))
+        hint = _BACKSLASH if kind == "TOML" and "\\" in text else ""
+        return json.loads(text) if kind == "JSON" else tomllib.loads(text)
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        found, hint = f"bytes in line {line} that are not {error.encoding}", "Save it as UTF-8"
+        raise ValueError(message(f"Expected {str(path)!r} to be {kind} in UTF-8", found=found, hint=hint)) from error
+    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(message(f"Expected {str(path)!r} to be {kind}", found=str(error), hint=hint)) from error
+
+
+def _encoding(content: bytes) -> str:
+    """Tell UTF-16 and UTF-32, which editors and shells on Windows write, from UTF-8."""
+    if content.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "utf-32"
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    nul = content[:2].find(0)  # TOML starts with a letter of ASCII
+    return "utf-8-sig" if nul < 0 else "utf-16-be" if nul == 0 else "utf-16-le"
 
 
 def override(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

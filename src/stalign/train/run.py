@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from stalign.train.cache import hash_of
 from stalign.train.callbacks import DIVERGED
 from stalign.train.clusters import with_clusters
 from stalign.train.config import resolve
-from stalign.train.frozen import frozen_branches, with_features
+from stalign.train.frozen import frozen_branches, weights_hash, with_features
 from stalign.train.loaders import SpotData, make_sampler
 from stalign.train.module import AlignModule
 from stalign.train.placement import place
@@ -97,8 +97,10 @@ def assemble(slides: Iterable[Any] | None, config: TrainConfig, shape: ModelConf
     start_from_pretrained(network)
     content = store.fingerprint()
     frozen = frozen_branches(network)
+    backbones = {branch: network.image_encoders[branch.removesuffix("_image")].backbone for branch in frozen}
+    store.encoders |= {branch: weights_hash(backbone)[:16] for branch, backbone in backbones.items()}
     store.sections = [with_features(section, network, frozen) for section in store.sections]
-    train, validation = split(store, data.validation)
+    train, validation = split(store, data.validation, content)
     more: dict[str, Any] = {"placement": placement, "clusters": clusters, "content": content}
     return wire(config, store, network.train(), train, validation, **more)
 
@@ -167,6 +169,12 @@ def wire(
     return SectionRun(module, data, config.run, placement, per_epoch, config, store, records=records)
 
 
+def _placed(config: TrainConfig) -> dict[str, Any]:
+    """Return a configuration whose paths are the same from every folder."""
+    root = str(resolve(Path.cwd(), config.data.root))
+    return replace(config, out=str(resolve(Path.cwd(), config.out)), data=replace(config.data, root=root)).to_dict()
+
+
 def _check_features(store: SectionStore, shape: ModelConfig) -> None:
     """See that each branch gets what it reads in every section, before the first step."""
     for branch in BRANCHES:
@@ -224,6 +232,7 @@ def fingerprint_of(config: TrainConfig, store: SectionStore, content: list[list[
         "config": kept,
         "sections": store.fingerprint() if content is None else content,
         "vocabulary": hash_of([store.vocabulary.symbols, store.vocabulary.ensembl]),
+        **({"encoders": store.encoders} if store.encoders else {}),
     }
 
 
@@ -239,5 +248,5 @@ def records_of(config: TrainConfig, store: SectionStore) -> dict[str, str]:
     """
     return {
         "manifest.csv": store.manifest().to_csv(index=False),
-        "config.json": json.dumps(config.to_dict(), indent=1) + "\n",
+        "config.json": json.dumps(_placed(config), indent=1) + "\n",
     }

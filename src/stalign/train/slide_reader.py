@@ -45,14 +45,24 @@ class SlideReader:
         Seed of the subsample that a section's gene basis is fitted to.
     cache
         Where what is made of slides is kept; None for memory.
+    encoders
+        Hash of the weights of each frozen encoder.
     advice
         What the user can do about a slide that cannot be read.
     """
 
     def __init__(
-        self, config: DataConfig, spec: InputSpec, seed: int, cache: SectionCache | None, *, advice: str = ADVICE
+        self,
+        config: DataConfig,
+        spec: InputSpec,
+        seed: int,
+        cache: SectionCache | None,
+        *,
+        encoders: Mapping[str, str] | None = None,
+        advice: str = ADVICE,
     ) -> None:
         self.config, self.spec, self.seed, self.cache, self.advice = config, spec, seed, cache, advice
+        self.encoders = dict(encoders or {})
         self.opened: dict[int, Opened] = {}
 
     def each(self, slides: Sequence[Slide], what: str, make: Callable[[Slide], T]) -> list[T | str]:
@@ -174,7 +184,7 @@ class SlideReader:
         if self.cache is None or not slide.path.exists():
             return None
         niche = {"n_neighbors": self.spec.n_neighbors, "include_self": self.spec.include_self}
-        encoders = {"encoders": self.config.encoders, "weights": self.config.encoder_weights}
+        encoders = {"encoders": self.config.encoders, "weights": self.encoders}
         return key_of(slide, {**niche, **encoders, **more})
 
 

@@ -134,7 +134,9 @@ class StepData(pl.LightningDataModule):
     def _loader(self, dataset: Dataset[Any], plans: StepPlans[Any]) -> StepLoader:
         more: dict[str, Any] = {}
         if self.workers:
-            # Forked workers share the sections with this process; elsewhere each would get a copy.
-            more = {"multiprocessing_context": "fork" if sys.platform == "linux" else None, "prefetch_factor": 4}
+            # Forked workers share the sections with this process; elsewhere each gets a copy, and seconds to start.
+            forks = sys.platform == "linux"
+            more = {"multiprocessing_context": "fork" if forks else "spawn", "persistent_workers": not forks}
+            more["prefetch_factor"] = 4
         cuda = torch.cuda.is_available()
         return StepLoader(dataset, batch_size=None, sampler=plans, num_workers=self.workers, pin_memory=cuda, **more)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -91,11 +91,14 @@ class SectionStore:
         The genes of the run.
     report
         One row for each section that was found: whether it was kept, and why not.
+    encoders
+        Hash of the weights of each frozen encoder that computed features.
     """
 
     sections: list[StoredSection]
     vocabulary: Vocabulary
     report: list[dict[str, Any]]
+    encoders: dict[str, str] = field(default_factory=dict)
 
     @property
     def n_spots(self) -> int:
@@ -155,9 +158,9 @@ def open_store(
     ValueError
         If no section is left; the message says why for each.
     """
-    _find_encoders(slides, config)
+    encoders = _find_encoders(slides, config)
     cache = SectionCache(folder) if config.store == "disk" and folder is not None else None
-    source = SlideReader(config, spec, seed, cache, advice=advice)
+    source = SlideReader(config, spec, seed, cache, encoders=encoders, advice=advice)
     extra = read_gene_file(resolve(config.root, config.vocabulary)) if config.vocabulary and vocabulary is None else []
     by_ensembl = {ensembl: symbol for symbol, ensembl in extra if ensembl}
     report: list[dict[str, Any]] = []
@@ -206,20 +209,23 @@ def open_store(
         raise ValueError(
             message("Expected counts in at least one section", found="images alone", hint="Start from trained weights")
         )
-    store = SectionStore(list(sections.values()), vocabulary, report)
+    store = SectionStore(list(sections.values()), vocabulary, report, encoders)
     dropped = sum(not r["kept"] for r in report)
     logger.info("%d sections with %d spots; %d left out.", len(store.sections), store.n_spots, dropped)
     return store
 
 
-def _find_encoders(slides: Sequence[Slide], config: DataConfig) -> None:
-    """Look for the weights of encoders before any slide is opened, so that what lacks is not said for each slide."""
-    from stalign.encoders.loading import locate
+def _find_encoders(slides: Sequence[Slide], config: DataConfig) -> dict[str, str]:
+    """Hash the weights of encoders before any slide is opened, so that what lacks is not said for each slide."""
+    from stalign.encoders.loading import identify, locate
     from stalign.encoders.registry import get
 
+    found = {}
     for branch, encoder in config.encoders.items():
         if any(branch not in slide.spec.features for slide in slides):
-            locate(get(encoder), weights_of(config, encoder))
+            card = get(encoder)
+            found[encoder] = identify(card, locate(card, weights_of(config, encoder)))[:16]
+    return found
 
 
 def _unique(name: str, taken: Container[str]) -> str:

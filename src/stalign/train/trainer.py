@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from stalign.train.source import StepData
     from stalign.train.steps import TrainingModule
 
+_GUARD = "In a script, call it under `if __name__ == '__main__':`, or set `data.workers = 0`"
+
 
 @dataclass
 class Run:
@@ -44,6 +48,8 @@ class Run:
         Optimiser steps an epoch.
     records
         Texts that say what the run is, by the name of the file that they go to.
+    done
+        Optimiser steps done, once it has ended; a callback may end it before the last.
     """
 
     module: TrainingModule
@@ -52,6 +58,7 @@ class Run:
     placement: Placement
     steps_per_epoch: int
     records: dict[str, str] = field(default_factory=dict, kw_only=True)
+    done: int = field(default=0, kw_only=True)
 
     @property
     def steps(self) -> int:
@@ -89,7 +96,7 @@ def make_trainer(run: Run, *, callbacks: list[pl.Callback], loggers: list[Any], 
         "gradient_clip_val": run.module.optim.grad_clip or None,
         "log_every_n_steps": options.log_every,
         "use_distributed_sampler": False,
-        "enable_checkpointing": False,
+        "enable_checkpointing": any(isinstance(one, pl.callbacks.Checkpoint) for one in callbacks),
         "enable_model_summary": False,
         "enable_progress_bar": settings.show_progress,
         "callbacks": callbacks,
@@ -105,6 +112,37 @@ def _batch_norm(options: RunConfig, placement: Placement) -> dict[str, Any]:
     if not options.sync_batchnorm or placement.world_size == 1:
         return {}
     return {"sync_batchnorm": True} if placement.on_cuda else {"plugins": [SharedStatistics()]}
+
+
+def as_list(given: Any, kind: type, name: str) -> list[Any]:
+    """List loggers or callbacks, and see that they are Lightning's.
+
+    Parameters
+    ----------
+    given
+        One or several.
+    kind
+        What they have to be.
+    name
+        Name of the argument.
+
+    Returns
+    -------
+    The list.
+
+    Raises
+    ------
+    TypeError
+        If one is something else, such as a class of the package `pytorch_lightning`.
+    """
+    found = [given] if isinstance(given, kind) or not isinstance(given, Iterable) else list(given)
+    for one in found:
+        if not isinstance(one, kind):
+            what = f"{type(one).__module__}.{type(one).__name__}" if not isinstance(one, type) else f"the class {one!r}"
+            hint = f"Make an object of a class of `lightning.pytorch.{name}`, or of one that inherits from it"
+            expected = f"Expected `{name}` to be of `lightning.pytorch`"
+            raise TypeError(message(expected, found=what, hint=hint))
+    return found
 
 
 def check_folder(folder: Path) -> None:
@@ -126,6 +164,28 @@ def check_folder(folder: Path) -> None:
         raise OSError(
             message(f"Expected {str(folder)!r} to be a folder that can be written to", found=f"{found}, {there}")
         )
+
+
+@contextmanager
+def explained_workers() -> Iterator[None]:
+    """Say what to do where the processes that read ahead cannot be started, or die.
+
+    Raises
+    ------
+    RuntimeError
+        In one of them that runs the user's script again, and in the process that waits for it.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        found = "a process of `data.workers`, which has run the script again"
+        raise RuntimeError(message("Expected to train in the main process", found=found, hint=_GUARD))
+    try:
+        yield
+    except (RuntimeError, BrokenPipeError) as error:
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+            raise
+        expected = "Expected the processes of `data.workers` to read ahead"
+        found = f"{type(error).__name__}: {error}"
+        raise RuntimeError(message(expected, found=found, hint=f"Short of memory, set it to 0. {_GUARD}")) from error
 
 
 @contextmanager

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stalign._settings import logger
 from stalign._validate import message
-from stalign.train.content import tissue_of
+from stalign.train.duplicates import alike
 from stalign.train.patterns import matches
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from stalign.train.loaders import Split
     from stalign.train.store import SectionStore, StoredSection
@@ -20,7 +19,9 @@ _COLUMNS = ("section", "slide", "donor", "study")
 _APART = "Name all that belongs together in `data.validation`, or leave the rest out with `data.exclude`"
 
 
-def split(store: SectionStore, patterns: Sequence[str]) -> tuple[Split, Split | None]:
+def split(
+    store: SectionStore, patterns: Sequence[str], content: Sequence[Sequence[Any]] | None = None
+) -> tuple[Split, Split | None]:
     """Set the sections apart whose section, slide, donor or study matches.
 
     Parameters
@@ -29,6 +30,8 @@ def split(store: SectionStore, patterns: Sequence[str]) -> tuple[Split, Split | 
         All sections.
     patterns
         Patterns of the names of those to validate on.
+    content
+        What the sections hold, `store.fingerprint()`, where that is known already.
 
     Returns
     -------
@@ -37,7 +40,7 @@ def split(store: SectionStore, patterns: Sequence[str]) -> tuple[Split, Split | 
     Raises
     ------
     ValueError
-        If a pattern fits nothing, nothing is left to train on, or a donor or the same counts are on both sides.
+        If a pattern fits nothing, nothing is left to train on, or a donor or one tissue is on both sides.
 
     Notes
     -----
@@ -49,7 +52,8 @@ def split(store: SectionStore, patterns: Sequence[str]) -> tuple[Split, Split | 
     if not kept:
         raise ValueError(message("Expected sections to train on", found="all of them held out by `data.validation`"))
     _check_donors(kept, held)
-    _check_tissues(kept, held)
+    content = store.fingerprint() if content is None else content
+    _check_tissues(kept, held, {name: parts for name, _, parts in content})
     if held:
         names = ", ".join(s.name for s in held)
         logger.info("Validation on %d of %d sections: %s.", len(held), len(store.sections), names)
@@ -86,18 +90,15 @@ def _one_donor(a: StoredSection, b: StoredSection) -> bool:
     return not a.study or not b.study or a.study.casefold() == b.study.casefold()
 
 
-def _check_tissues(kept: Sequence[StoredSection], held: Sequence[StoredSection]) -> None:
+def _check_tissues(
+    kept: Sequence[StoredSection], held: Sequence[StoredSection], content: Mapping[str, Mapping[str, str]]
+) -> None:
     """See that no tissue is on both sides under two names, and tell of one that is trained on twice."""
-    known: dict[str, list[StoredSection]] = {}
-    for section in (*kept, *held):
-        known.setdefault(tissue_of(section.reader), []).append(section)
-    names = {s.name for s in held}
-    for same in known.values():
-        sides = {s.name in names for s in same}
-        if len(sides) == 2:
-            found = " and ".join(f"{s.label} ({'validation' if s.name in names else 'training'})" for s in same)
-            expected = "Expected no section in both training and validation"
-            raise ValueError(message(expected, found=f"{found} hold the same", hint=_APART))
-        if not sides.pop():
-            for a, b in combinations(same, 2):
-                logger.warning("Sections %s and %s hold the same and are both trained on.", a.label, b.label)
+    sections = [*kept, *held]
+    for i, j, what in alike(sections, [content[s.name] for s in sections]):
+        a, b = sections[i].label, sections[j].label
+        if i < len(kept) <= j:
+            found = f"{a} (training) and {b} (validation) hold the same {what}"
+            raise ValueError(message("Expected no section in both training and validation", found=found, hint=_APART))
+        if j < len(kept):
+            logger.warning("Sections %s and %s hold the same %s and are both trained on.", a, b, what)
