@@ -257,12 +257,13 @@ def test_two_processes_compute_what_one_does(toy2, small, tmp_path):
 def test_images_find_their_own_sentences_after_training(slides, small):
     image = {"kind": "timm", "name": "tf_efficientnet_lite0", "features": 424, "weights": "efficientnet-lite0"}
     model = {"image": {**image, "stages": [3, 4, 5, 6]}, "input": {"px": 32}, "regions": {"start": 100}}
-    config = small(model=model, run={"epochs": 10, "checkpoint_every": 1000})
-    config = replace(config, optim=replace(config.optim, lr=4e-3))
+    config = small(model=model, run={"epochs": 30, "checkpoint_every": 1000})
+    config = replace(config, optim=replace(config.optim, lr=4e-3, weight_decay=0.0, weight_decay_end=0.0))
     network = load(fit(slides, config)).network
     dataset, plans = assemble(slides, config).data.training(0, 1)
     with torch.no_grad():
         found = [network(dataset[plans.plan(step)].batch) for step in range(plans.steps_per_epoch)]
     cosine = torch.cat([outputs.image for outputs in found]) @ torch.cat([outputs.gene for outputs in found]).T
     rank = (cosine > cosine.diagonal()[:, None]).sum(1)
-    assert (rank < np.ceil(0.1 * len(cosine))).float().mean() > 0.2  # chance is 0.1
+    recall = (rank < np.ceil(0.1 * len(cosine))).float().mean()
+    assert recall > 0.2, recall  # chance is 0.1
