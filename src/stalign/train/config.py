@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator
 
 from stalign.models.schema import Bool, Float, Int, configuration, key, plain
+from stalign.train.best_step import check_validated
 from stalign.train.options import AugmentConfig, CardConfig, OptimConfig, RunConfig, SamplerConfig
 
 _OURS = "ours"
@@ -136,6 +137,9 @@ class TrainConfig:
     optim: Annotated[OptimConfig, key("the optimiser and its schedules")] = field(default_factory=OptimConfig)
     run: Annotated[RunConfig, key("how the loop runs")] = field(default_factory=RunConfig)
     card: Annotated[CardConfig, key("what the weights say about themselves")] = field(default_factory=CardConfig)
+
+    def __post_init__(self) -> None:
+        check_validated(self.run, validates=bool(self.data.validation))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as plain values that JSON can hold."""

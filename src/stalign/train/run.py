@@ -14,6 +14,7 @@ from stalign.models.branches import Features, TimmEncoder
 from stalign.models.config import BRANCHES
 from stalign.models.network import STAlign
 from stalign.models.pretrained import start_from_pretrained
+from stalign.models.run_files import as_record
 from stalign.train.cache import hash_of
 from stalign.train.callbacks import DIVERGED
 from stalign.train.clusters import with_clusters
@@ -151,6 +152,17 @@ def wire(
     # What a run has to have in common with the one it goes on from: all but how and where it runs.
     kept = {k: v for k, v in config.to_dict().items() if k not in {"run", "out", "card"}}
     kept["data"] = {k: v for k, v in kept["data"].items() if k not in {"root", "workers", "store", "encoder_weights"}}
+    sections = [
+        {"section": s.name, "donor": s.donor, "study": s.study, "spots": len(s.rows), "inputs": s.stratum}
+        for s in train[0]
+    ]
+    meta = {
+        "name": config.name,
+        "licence": config.card.licence,
+        "description": config.card.description,
+        "training_data": sections,
+        "recipe": _public(config),
+    }
     module = AlignModule(
         network,
         config.optim,
@@ -167,6 +179,7 @@ def wire(
             "processes": world,
         },
         advice=advice,
+        weights=as_record(network, store.vocabulary.symbols, store.vocabulary.ensembl, meta),
     )
     data = SpotData(config, train, validation, steps=steps, clusters=clusters)
     records = {
@@ -174,6 +187,15 @@ def wire(
         "config.json": json.dumps(config.to_dict(), indent=1) + "\n",
     }
     return SectionRun(module, data, config.run, placement, per_epoch, config, store, records=records)
+
+
+def _public(config: TrainConfig) -> dict[str, Any]:
+    """Return the configuration without the folders of this machine."""
+    recipe = config.to_dict()
+    recipe.pop("out")
+    for place in ("root", "encoder_weights"):
+        recipe["data"].pop(place)
+    return recipe
 
 
 def _check_features(store: SectionStore, shape: ModelConfig) -> None:
