@@ -128,7 +128,10 @@ class TrainConfig:
     seed: Annotated[Int, key("seed of everything random", "", "ours (code: 42, as in `st-align.toml`)", ge=0)] = 0
     model: Annotated[
         dict[str, Any],
-        key("`base` names a network (`stalign-mini`, `st-align`); further keys replace those of its configuration"),
+        key(
+            "`base` names a network (`stalign-mini`, `st-align`), or `init` the weights to start from, by name or folder; "
+            "further keys replace those of its configuration"
+        ),
     ] = field(default_factory=dict)
     loss: Annotated[dict[str, Any], key("keys of the losses to replace")] = field(default_factory=dict)
     data: Annotated[DataConfig, key("what is trained on")] = field(default_factory=DataConfig)

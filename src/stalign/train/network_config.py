@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from stalign._validate import one_of
 from stalign.models.config import CONFIGS, ModelConfig
 from stalign.models.schema import update
+from stalign.train.initial import initial
 
 if TYPE_CHECKING:
     from stalign.train.config import TrainConfig
@@ -19,8 +20,9 @@ def model_config(config: TrainConfig) -> ModelConfig:
     Parameters
     ----------
     config
-        The run; `model.base` names the size to start from (`stalign-mini` where it is left out), other keys of `model`
-        and all of `loss` replace what it says. A branch with a `kind` is replaced as a whole.
+        The run; `model.base` names the size to start from (`stalign-mini` where it is left out), or `model.init` the
+        weights; other keys of `model` and all of `loss` replace what it says. A branch with a `kind` is replaced as a
+        whole.
 
     Returns
     -------
@@ -41,7 +43,9 @@ def model_config(config: TrainConfig) -> ModelConfig:
     (0.2, 0.5)
     """
     values: dict[str, Any] = dict(config.model)
+    weights = initial(values)
+    values.pop("init", None)
     base = values.pop("base", "stalign-mini")
     one_of(base, CONFIGS, name="model.base")
-    shape = update(CONFIGS[base], values, where="model")
+    shape = update(CONFIGS[base] if weights is None else weights.config, values, where="model")
     return replace(shape, name=config.name, loss=update(shape.loss, config.loss, where="loss"))

@@ -20,6 +20,7 @@ from stalign.train.callbacks import DIVERGED
 from stalign.train.clusters import with_clusters
 from stalign.train.config import resolve
 from stalign.train.frozen import frozen_branches, with_features
+from stalign.train.initial import genes_of, initial, start_from, warn_seen
 from stalign.train.loaders import SpotData, make_sampler
 from stalign.train.module import AlignModule
 from stalign.train.network_config import model_config
@@ -85,7 +86,9 @@ def assemble(slides: Iterable[Any] | None, config: TrainConfig) -> SectionRun:
     for branches in (data.encoders, data.features, *(slide.spec.features for slide in given)):
         for branch in branches:
             one_of(branch, BRANCHES, name="branch")
-    store = open_store(given, data, shape.input, seed=config.seed, folder=Path(config.out) / "store")
+    weights = initial(config.model)
+    genes = () if weights is None else genes_of(weights)
+    store = open_store(given, data, shape.input, genes=genes, seed=config.seed, folder=Path(config.out) / "store")
     _check_features(store, shape)
     clusters = shape.loss.negatives == "cluster"
     if clusters:
@@ -93,11 +96,14 @@ def assemble(slides: Iterable[Any] | None, config: TrainConfig) -> SectionRun:
     torch.manual_seed(config.seed)
     network = STAlign(shape, len(store.vocabulary.symbols))
     start_from_pretrained(network)
+    init = None if weights is None else start_from(network, weights, store.vocabulary)
     content = store.fingerprint()
     frozen = frozen_branches(network)
     store.sections = [with_features(section, network, frozen) for section in store.sections]
     train, validation = split(store, data.validation)
-    more: dict[str, Any] = {"placement": placement, "clusters": clusters, "content": content}
+    if weights is not None and validation is not None:
+        warn_seen(weights, validation[0])
+    more: dict[str, Any] = {"placement": placement, "clusters": clusters, "content": content, "init": init}
     return wire(config, store, network.train(), train, validation, **more)
 
 
@@ -112,6 +118,7 @@ def wire(
     loss: LossConfig | None = None,
     clusters: bool = False,
     content: list[list[Any]] | None = None,
+    init: dict[str, Any] | None = None,
     advice: str = DIVERGED,
 ) -> SectionRun:
     """Put a network and its sections together to a run.
@@ -134,6 +141,8 @@ def wire(
         Whether negatives come from other clusters of the same section.
     content
         What the sections hold, `store.fingerprint()`; None for what the store holds now.
+    init
+        What the network has of the weights that training starts from, `start_from`.
     advice
         What to do about a loss that is not finite.
 
@@ -162,6 +171,7 @@ def wire(
         "description": config.card.description,
         "training_data": sections,
         "recipe": _public(config),
+        **({"init": init} if init else {}),
     }
     module = AlignModule(
         network,
@@ -175,6 +185,7 @@ def wire(
             "config": kept,
             "sections": store.fingerprint() if content is None else content,
             "vocabulary": hash_of([store.vocabulary.symbols, store.vocabulary.ensembl]),
+            "init": init and init["sha256"],
             "steps": steps,
             "processes": world,
         },

@@ -157,6 +157,11 @@ class TrainingModule(pl.LightningModule):
             meta = {**self.weights["meta"], **self.values(), **done}
             checkpoint[RECORD] = {**self.weights, "meta": meta}
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on from the last step of a run that is extended, which Lightning takes for the end of its one epoch."""
+        if checkpoint["global_step"] < self.rate.steps:
+            checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False
+
 
 def grouped(parameters: Iterable[tuple[nn.Parameter, bool, float]]) -> list[dict[str, Any]]:
     """Group parameters for the optimiser.
