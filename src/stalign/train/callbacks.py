@@ -129,6 +129,8 @@ class Checkpoints(pl.Callback):
         if self.best is not None and best is not None and best.is_file():
             record = {"step": self.best.step, "validation_loss": self.best.value}
             write_text(self.folder / BEST_FILE, json.dumps(record) + "\n")
+        else:  # that of losses which cannot be compared any more
+            (self.folder / BEST_FILE).unlink(missing_ok=True)
         old = [path for path in old if path != best]
         for path in old:
             path.unlink(missing_ok=True)

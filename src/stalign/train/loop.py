@@ -88,7 +88,7 @@ def train(assemble: Callable[[], R], out: Path, *, resume: bool = False, extend:
             folder, every=options.checkpoint_every, keep=options.keep, best=best, keep_best=options.keep_best
         )
         callbacks = [*([best] if best else []), checkpoints, timing, EndsAtOnce()]
-        trainer = make_trainer(run, callbacks=callbacks, loggers=_loggers(run, out), out=out)
+        trainer = make_trainer(run, callbacks=callbacks, loggers=make_loggers(run, out), out=out)
         if path is not None and (run.data.start >= run.steps or (best is not None and best.ended)):
             logger.info("The run has ended; its weights are written again.")
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -192,7 +192,20 @@ def _n_starts(out: Path) -> int:
     return len(list((out / "logs").glob("start-*")))
 
 
-def _loggers(run: Run, out: Path) -> list[Any]:
+def make_loggers(run: Run, out: Path) -> list[Any]:
+    """Make the loggers of a run.
+
+    Parameters
+    ----------
+    run
+        The run.
+    out
+        Its folder.
+
+    Returns
+    -------
+    One that writes CSV, and perhaps one for TensorBoard.
+    """
     csv = CSVLogger(out, name="logs", version=f"start-{_n_starts(out)}", flush_logs_every_n_steps=run.options.log_every)
     if first_process():  # named now, so that a new column never makes it write the file anew
         csv.experiment.metrics_keys = columns(run.module.term_names, run.module.value_names)

@@ -1,0 +1,47 @@
+"""Peak memory of this process and of the processes that it starts."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import psutil
+
+if TYPE_CHECKING:
+    from typing import Self
+
+_EVERY = 0.02  # seconds between two looks at this process
+_CHILDREN = 10  # looks until the next at its children, which takes longer
+
+
+class PeakMemory:
+    """Measure the peak memory of a `with` block, in bytes: of this process, and what its children do not share."""
+
+    def __init__(self) -> None:
+        self.peak = 0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        process = psutil.Process()
+        looks, children = 0, 0
+        while not self._ended.wait(_EVERY):
+            if looks % _CHILDREN == 0:
+                children = sum(map(_own, process.children(recursive=True)))
+            looks += 1
+            self.peak = max(self.peak, process.memory_info().rss + children)
+
+
+def _own(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_full_info().uss)
+    except psutil.Error:  # it has ended, or belongs to somebody else
+        return 0
