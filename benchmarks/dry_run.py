@@ -1,6 +1,9 @@
 """What a dry run says of time and memory, beside the run itself, at three sizes.
 
 python benchmarks/dry_run.py FOLDER            # FOLDER holds the sections that configs/stalign-mini.toml names
+python benchmarks/dry_run.py FOLDER --cpu      # on a machine that others use: CPU seconds of the main process
+
+Memory is watched from outside too, with the share that each process has of what it has in common with others.
 """
 
 from __future__ import annotations
@@ -27,6 +30,8 @@ import json, sys, time
 import lightning.pytorch, tensorboard
 from stalign.train import fit, load_config
 from stalign.train.dryrun import dry_run
+if sys.argv[4] == "cpu":
+    time.perf_counter = time.process_time
 config, start = load_config(sys.argv[2], json.loads(sys.argv[3])), time.perf_counter()
 if sys.argv[1] == "dry":
     found = dry_run(None, config)
@@ -37,15 +42,15 @@ else:
 """
 
 
-def measured(kind: str, overrides: list[str]) -> dict[str, object]:
+def measured(kind: str, overrides: list[str], clock: str) -> dict[str, object]:
     """Start a dry or a real run, and watch the memory of all of its processes from outside."""
-    command = [sys.executable, "-c", CODE, kind, str(RECIPE), json.dumps(overrides)]
+    command = [sys.executable, "-c", CODE, kind, str(RECIPE), json.dumps(overrides), clock]
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     peak, tree = 0.0, psutil.Process(process.pid)
     while process.poll() is None:
         peak = max(peak, sum(map(_share, [tree, *_children(tree)])) / 1024**3)
-        time.sleep(0.1)
+        time.sleep(0.5)
     text = process.communicate()[0]
     if process.returncode:
         raise SystemExit(f"The {kind} run failed")
@@ -74,6 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--sizes", nargs="*", default=list(SIZES))
+    parser.add_argument("--cpu", action="store_true", help="measure CPU seconds of the main process")
     parser.add_argument("--steps", type=int, default=200, help="of the real run")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "dry-run.json")
     given = parser.parse_args()
@@ -85,7 +91,7 @@ def main() -> None:
                 "data.validation=['mob-rep2']", "run.checkpoint_every=10", "run.keep_best=true",
                 "run.precision='32-true'",
             ]  # fmt: skip
-            dry, real = measured("dry", common), measured("real", common)
+            dry, real = (measured(kind, common, "cpu" if given.cpu else "wall") for kind in ("dry", "real"))
         rows.append({"size": size, "dry": dry, "real": real})
         print(json.dumps(rows[-1]), flush=True)
         given.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")

@@ -104,7 +104,9 @@ def test_the_best_step_is_kept_and_exported(slides, tiny, falling):
     }  # fmt: skip
     assert _same(one, load(Path(config.out) / "checkpoints" / names[1]))
     (Path(config.out) / "checkpoints" / names[1]).unlink()
-    with pytest.raises(FileNotFoundError, match=r"Expected the checkpoint step-00000006.ckpt.*step-00000012.*step=\.\.\."):
+    with pytest.raises(
+        FileNotFoundError, match=r"Expected the checkpoint step-00000006.ckpt.*step-00000012.*step=\.\.\."
+    ):
         export(config.out)
 
 

@@ -36,7 +36,9 @@ def test_genes_are_mapped_one_by_one(before, tiny_model):
     record = start_from(network, before, Vocabulary(("New", "c", "Renamed", "D"), ("", "", "ENSG1", "")))
     old, now = before.network.state_dict(), network.state_dict()
     table = now["gene_table.weight"]
-    assert torch.equal(table[1:], old["gene_table.weight"][[2, 1, 3]])  # by symbol in any case, by Ensembl id, by symbol
+    assert torch.equal(
+        table[1:], old["gene_table.weight"][[2, 1, 3]]
+    )  # by symbol in any case, by Ensembl id, by symbol
     assert torch.equal(table[0], fresh["gene_table.weight"][0])
     assert all(torch.equal(now[name], old[name]) for name in now if name != "gene_table.weight")
     assert record["genes"] == {"known": 3, "new": 1, "left_out": 1} and record["new_parts"] == []
@@ -45,7 +47,10 @@ def test_genes_are_mapped_one_by_one(before, tiny_model):
 
 
 def test_genes_of_ae_gene_are_columns(tiny_model):
-    model = {**tiny_model, "niche_gene": {"kind": "ae_gene", "hidden": [8], "width": 8, "layers": 1, "mlp": 8, "heads": 2}}
+    model = {
+        **tiny_model,
+        "niche_gene": {"kind": "ae_gene", "hidden": [8], "width": 8, "layers": 1, "mlp": 8, "heads": 2},
+    }
     before, network = Checkpoint(_network(model, 4, 1), GENES), _network(model, 2, 2)
     start_from(network, before, Vocabulary(("D", "A")))
     name = next(n for n, t in network.state_dict().items() if n.startswith("gene_encoders.niche") and t.shape == (8, 2))

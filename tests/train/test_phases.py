@@ -40,7 +40,9 @@ def test_more_steps_go_on_as_a_longer_run_would(slides, tiny, tmp_path):
 def test_another_batch_size_and_losses_that_cannot_be_compared(slides, tiny):
     config = tiny(data=HELD, run={"epochs": 2, "keep_best": True})
     fit(slides, config)
-    other = replace(config, sampler=SamplerConfig(batch_size=32, sections_per_batch=2), run=replace(config.run, epochs=3))
+    other = replace(
+        config, sampler=SamplerConfig(batch_size=32, sections_per_batch=2), run=replace(config.run, epochs=3)
+    )
     with pytest.raises(ValueError, match=r"config.sampler.batch_size was 64 and is 32; steps was 6 and is 15"):
         fit(slides, other, resume=True)
     one = load(fit(slides, other, extend=True))

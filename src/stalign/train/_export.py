@@ -68,8 +68,12 @@ def export(out: str | Path, step: int | None = None, *, folder: str | Path | Non
         if not path.is_file():
             there = [int(file.stem.removeprefix("step-")) for file in found(checkpoints)]
             hint = "`run.keep` says how many are kept"
-            raise FileNotFoundError(message("Expected a checkpoint of that step", found=step, available=there, hint=hint))
-    target = Path(folder).expanduser() if folder is not None else out / ("weights" if step is None else f"weights-{step}")
+            raise FileNotFoundError(
+                message("Expected a checkpoint of that step", found=step, available=there, hint=hint)
+            )
+    target = (
+        Path(folder).expanduser() if folder is not None else out / ("weights" if step is None else f"weights-{step}")
+    )
     check_folder(target)
     one = load(path)
     done = one.meta["step"]
@@ -85,7 +89,7 @@ def export(out: str | Path, step: int | None = None, *, folder: str | Path | Non
 
 
 def _losses(out: Path, step: int) -> tuple[dict[str, float], float | None]:
-    """Return the mean of each loss over the last tenth of what was logged up to a step, and the last validation loss."""
+    """Return the mean of each loss over the last tenth of the log up to a step, and the last validation loss."""
     try:
         log = history(out)
     except FileNotFoundError:

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from stalign.train.config import TrainConfig
 
 
-def fit(
-    slides: Iterable[Any] | None, config: TrainConfig, *, resume: bool = False, extend: bool = False
-) -> Path:
+def fit(slides: Iterable[Any] | None, config: TrainConfig, *, resume: bool = False, extend: bool = False) -> Path:
     """Train a network from its beginning, or from the weights that `model.init` names.
 
     Parameters

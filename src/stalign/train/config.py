@@ -129,8 +129,8 @@ class TrainConfig:
     model: Annotated[
         dict[str, Any],
         key(
-            "`base` names a network (`stalign-mini`, `st-align`), or `init` the weights to start from, by name or folder; "
-            "further keys replace those of its configuration"
+            "`base` names a network (`stalign-mini`, `st-align`), or `init` the weights to start from, by name or "
+            "folder; further keys replace those of its configuration"
         ),
     ] = field(default_factory=dict)
     loss: Annotated[dict[str, Any], key("keys of the losses to replace")] = field(default_factory=dict)

@@ -204,8 +204,8 @@ def _public(config: TrainConfig) -> dict[str, Any]:
     """Return the configuration without the folders of this machine."""
     recipe = config.to_dict()
     recipe.pop("out")
-    for place in ("root", "encoder_weights"):
-        recipe["data"].pop(place)
+    for folder in ("root", "encoder_weights"):
+        recipe["data"].pop(folder)
     return recipe
 
 
