@@ -81,24 +81,6 @@ def test_nothing_is_imported_that_only_some_systems_have():
     assert found == []
 
 
-def test_memory_is_asked_of_windows(monkeypatch):
-    import ctypes
-
-    from stalign.train import memory
-
-    def ask(process, counters, size):
-        assert size == 8 + 8 * ctypes.sizeof(ctypes.c_size_t)
-        counters._obj.peak = 3 * 1024**3
-
-    library = SimpleNamespace(
-        kernel32=SimpleNamespace(GetCurrentProcess=SimpleNamespace), psapi=SimpleNamespace(GetProcessMemoryInfo=ask)
-    )
-    monkeypatch.setattr(ctypes, "windll", library, raising=False)
-    assert 0.01 < memory.peak_memory() < 1000
-    monkeypatch.setattr(memory, "sys", SimpleNamespace(platform="win32"))
-    assert memory.peak_memory() == 3
-
-
 def test_a_file_takes_the_place_of_another(tmp_path, system):
     write_whole(tmp_path / "a", b"1")
     write_whole(tmp_path / "a", b"2")

@@ -26,7 +26,8 @@ neither. A share is between 0 and 1. `docs/_ext/training_keys.py` makes this pag
 MODEL = """\
 `base = "stalign-mini"` or `"st-align"` is the size to start from; the other keys replace what it says. Here are
 the values of `st-align`; those of `stalign-mini` are in the `config.json` of its weights, and are our own. A branch
-takes a `kind` and its keys, in the lists below.
+takes a `kind` and its keys, in the lists below. `init = "stalign-mini"` or a folder of weights, from the working
+directory, starts from trained weights instead of a `base` ([start from weights](training.md#start-from-weights)).
 """
 
 

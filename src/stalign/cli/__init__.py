@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 from stalign._validate import text_of
 from stalign.cli import _curate, _demo, _embed
 from stalign.train import cli as train
+from stalign.train import export_cli
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _EXIT = "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted. --debug shows the traceback of an error."
-_COMMANDS = {"demo": _demo, "embed": _embed, "train": train, "curate": _curate}
+_EXPORT = f"train {train.EXPORT}"
+_COMMANDS = {"demo": _demo, "embed": _embed, "train": train, _EXPORT: export_cli, "curate": _curate}
 _TOLD = (ValueError, KeyError, TypeError, OSError, ImportError, RuntimeError, FloatingPointError)
 
 
@@ -42,6 +44,13 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _joined(argv: Sequence[str]) -> list[str]:
+    """Make one word of a command of two."""
+    argv = list(argv)
+    at = next((i for i, text in enumerate(argv) if not text.startswith("-")), 0)
+    return [*argv[:at], _EXPORT, *argv[at + 2 :]] if argv[at : at + 2] == _EXPORT.split() else argv
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
@@ -55,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     The exit code: 0, 1 after an error, or 130 after an interruption. Wrong usage ends with 2 in a SystemExit.
     """
     top = parser()
-    arguments, more = top.parse_known_args(argv)
+    arguments, more = top.parse_known_args(_joined(sys.argv[1:] if argv is None else argv))
     if arguments.command == "train":  # what it changes may stand after options
         arguments.overrides += [text for text in more if not text.startswith("-")]
         more = [text for text in more if text.startswith("-")]

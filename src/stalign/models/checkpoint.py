@@ -18,14 +18,13 @@ from stalign.models.checkpoint_files import (
     FORMAT_VERSION,
     SAVING,
     WEIGHTS_FILE,
-    contents,
     flush,
-    folder_of,
     sha256_of,
 )
 from stalign.models.kinds import NETWORKS, config_of, network_of
 from stalign.models.network import n_parameters
 from stalign.models.pretrained import packaged_state
+from stalign.models.run_files import contents, source_of
 
 if TYPE_CHECKING:
     import os
@@ -49,7 +48,7 @@ class Checkpoint:
     meta
         Training data, licence, metrics and version, as they were given to `save`.
     path
-        The folder that it came from, or None.
+        The folder or the checkpoint that it came from, or None.
     sha256
         Hash of the weights file, or "".
     """
@@ -164,12 +163,13 @@ def save(
 
 
 def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> Checkpoint:
-    """Read a network from a folder that `save` wrote.
+    """Read a network from a folder that `save` wrote, or from a training run.
 
     Parameters
     ----------
     path
-        The folder, or one of its two files.
+        The folder, or one of its two files; or the folder of a run, for what was exported from it or else its best or
+        last checkpoint, which the log says; or one of its checkpoints.
     device
         Where the network goes.
 
@@ -190,14 +190,14 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") ->
     Nothing in the folder is changed, so that it may be read-only, or be saved to by another process at the same time:
     what is loaded is one `save` or the other.
     """
-    folder = folder_of(Path(path).expanduser())
-    record, state, found = contents(folder)
+    source = source_of(Path(path).expanduser())
+    record, state, found = contents(source)
     config = config_of(record.get("config"))
     state |= packaged_state(config)
     vocabulary = tuple(record["vocabulary"])
     with torch.device("meta"):  # builds no weights, draws no random numbers
         network = network_of(config, len(vocabulary))
-    _check_state(network.state_dict(), state, f"the weights in {folder / WEIGHTS_FILE}", "configuration beside them")
+    _check_state(network.state_dict(), state, f"the weights in {source}", "configuration beside them")
     state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     if any(buffer.is_meta and name not in state for name, buffer in network.named_buffers()):
         with torch.random.fork_rng(devices=[]):  # some image models of timm keep tables that are not in their state
@@ -208,7 +208,7 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") ->
         vocabulary=vocabulary,
         ensembl=tuple(record.get("ensembl") or ()),
         meta=record.get("meta", {}),
-        path=folder,
+        path=source,
         sha256=found,
     )
 

@@ -117,6 +117,28 @@ def _record(path: Path) -> dict[str, Any]:
         raise ValueError(
             message(f"Expected JSON in {path}", found=str(error), hint="The file is truncated or changed")
         ) from error
+    return check_record(record, path)
+
+
+def check_record(record: Any, path: Path) -> dict[str, Any]:
+    """See that what a file says of its weights can be used.
+
+    Parameters
+    ----------
+    record
+        What it says.
+    path
+        The file, for messages.
+
+    Returns
+    -------
+    The record.
+
+    Raises
+    ------
+    ValueError
+        If it is of something else or of a later version, or lacks something.
+    """
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         found = repr(record.get("format")) if isinstance(record, dict) else type(record).__name__
         raise ValueError(

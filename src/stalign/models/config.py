@@ -179,6 +179,13 @@ class ModelConfig:
         return self.n_tokens * self.token_dim
 
     @property
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """Modules of the network that each branch makes, by its key."""
+        levels, table = ("spot", "niche"), ("gene_table",)
+        kinds = {"image": (), "gene": table}
+        return {f"{lv}_{kind}": (f"{kind}_encoders.{lv}", *more) for lv in levels for kind, more in kinds.items()}
+
+    @property
     def backbones(self) -> dict[str, TimmEncoder]:
         """Networks of timm, by the name of the module of the network that holds each."""
         specs = {level: getattr(self, f"{level}_image") for level in ("spot", "niche")}

@@ -149,6 +149,11 @@ class HiBioConfig:
             raise ValueError(message(expected, found=self.text.context, hint=f"Take {needed} or more"))
 
     @property
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """Modules of the network that each tower makes, by its key."""
+        return {"image": ("image_tower", "image_projection"), "text": ("text_tower", "text_projection", "pathway_head")}
+
+    @property
     def backbones(self) -> dict[str, TimmEncoder]:
         """Networks of timm, by the name of the module of the network that holds each."""
         return {"image_tower": self.image} if isinstance(self.image, TimmEncoder) else {}

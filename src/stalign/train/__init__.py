@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from stalign._optional import require
 
 if TYPE_CHECKING:
+    from stalign.train._export import export
     from stalign.train._finetune import finetune
     from stalign.train._fit import fit
     from stalign.train._history import history
@@ -22,6 +23,7 @@ _HOMES = {
     "TrainConfig": "config",
     "curate_hest": "curate",
     "curate_stimage": "curate",
+    "export": "_export",
     "finetune": "_finetune",
     "fit": "_fit",
     "fit_clip": "clip",
@@ -34,6 +36,7 @@ __all__ = [
     "TrainConfig",
     "curate_hest",
     "curate_stimage",
+    "export",
     "finetune",
     "fit",
     "fit_clip",

@@ -20,7 +20,8 @@ from stalign._validate import message, one_of
 from stalign.data import Vocabulary, table_of
 from stalign.models.checkpoint import Checkpoint, load, save
 from stalign.models.weights import load_weights, of_kind
-from stalign.train.callbacks import MONITOR, Best, Timing
+from stalign.train.best_step import MONITOR
+from stalign.train.callbacks import Best, Timing
 from stalign.train.config import DataConfig, SectionSpec, TrainConfig
 from stalign.train.duplicates import alike
 from stalign.train.frozen import weights_hash, with_features

@@ -5,16 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
 from stalign._validate import message
-from stalign.models.checkpoint import save
 from stalign.models.checkpoint_files import CONFIG_FILE
-from stalign.train._history import history
+from stalign.models.run_files import found
+from stalign.train._export import export
 from stalign.train.assemble import assemble
-from stalign.train.callbacks import found
 from stalign.train.loop import first_process, train
 from stalign.train.trainer import as_list, check_folder, explained_workers
 
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from stalign.train.config import TrainConfig
-    from stalign.train.run import SectionRun
 
 
 @explained_workers()
@@ -31,10 +28,11 @@ def fit(
     config: TrainConfig,
     *,
     resume: bool = False,
+    extend: bool = False,
     loggers: Logger | Iterable[Logger] = (),
     callbacks: Callback | Iterable[Callback] = (),
 ) -> Path:
-    """Train a network from its beginning.
+    """Train a network from its beginning, or from the weights that `model.init` names.
 
     Parameters
     ----------
@@ -45,6 +43,9 @@ def fit(
         The run.
     resume
         Go on from the last sound checkpoint in `config.out`, where there is one.
+    extend
+        Go on likewise, but perhaps with another number of steps or processes or another batch size: a new phase of the
+        run, with its optimiser and the schedules of a run of that length.
     loggers
         Loggers of Lightning, such as `lightning.pytorch.loggers.WandbLogger`, beside the CSV; they get the
         configuration as hyperparameters.
@@ -55,12 +56,15 @@ def fit(
 
     Returns
     -------
-    The folder of the weights, `weights` in `config.out`, which `tl.embed(weights=...)` takes.
+    The folder of the weights, `weights` in `config.out`, which `tl.embed(weights=...)` takes: those of the last step,
+    or with `run.keep_best` of the step with the lowest validation loss.
 
     Raises
     ------
     FileExistsError
-        If `config.out` holds checkpoints or weights and `resume` is False.
+        If `config.out` holds checkpoints or weights and neither `resume` nor `extend` is True.
+    FileNotFoundError
+        If there is no run to extend.
     ValueError
         If no section can be used, with the reason for each; or the checkpoint to resume is of another run.
     RuntimeError
@@ -100,8 +104,8 @@ def fit(
     out = Path(config.out)
     folder = out / "checkpoints"
     there = {"checkpoints": bool(found(folder)), "weights": (out / "weights" / CONFIG_FILE).is_file()}
-    if any(there.values()) and not resume:
-        hint = "Resume, or name another `out`"
+    if any(there.values()) and not (resume or extend):
+        hint = "Resume or extend it, or name another `out`"
         some = " and ".join(name for name in there if there[name])
         raise FileExistsError(message(f"Expected no run in {str(out)!r}", found=some, hint=hint))
     check_folder(out)
@@ -109,62 +113,7 @@ def fit(
         "loggers": as_list(loggers, Logger, "loggers"),
         "callbacks": as_list(callbacks, Callback, "callbacks"),
     }
-    run = train(lambda: assemble(slides, config), out, resume=resume, **more)
+    train(lambda: assemble(slides, config), out, resume=resume, extend=extend, **more)
     if first_process():
-        export(run, out / "weights", metrics=_losses(out))
+        export(out)
     return out / "weights"
-
-
-def export(run: SectionRun, folder: Path, *, metrics: dict[str, float]) -> Path:
-    """Write the weights of a run.
-
-    Parameters
-    ----------
-    run
-        The run.
-    folder
-        Where to.
-    metrics
-        Last losses.
-
-    Returns
-    -------
-    The folder.
-    """
-    config = run.config
-    sections = [
-        {"section": s.name, "donor": s.donor, "study": s.study, "spots": len(s.rows), "inputs": s.stratum}
-        for s in run.data.train[0]
-    ]
-    meta = {
-        "name": config.name,
-        "licence": config.card.licence,
-        "description": config.card.description,
-        "training_data": sections,
-        "recipe": _public(config),
-        "steps": run.done,
-        **run.module.values(),
-        "metrics": metrics,
-    }
-    vocabulary = run.store.vocabulary
-    ensembl = vocabulary.ensembl or None
-    return save(folder, run.module.network, vocabulary=vocabulary.symbols, ensembl=ensembl, meta=meta)
-
-
-def _public(config: TrainConfig) -> dict[str, Any]:
-    """Return the configuration without the folders of this machine."""
-    recipe = config.to_dict()
-    recipe.pop("out")
-    for place in ("root", "encoder_weights"):
-        recipe["data"].pop(place)
-    return recipe
-
-
-def _losses(out: Path) -> dict[str, float]:
-    """Return the mean of each loss over the last tenth of what was logged; none for a run too short to log one."""
-    try:
-        log = history(out).ffill()
-    except FileNotFoundError:
-        return {}
-    means = log.tail(-(-len(log) // 10)).mean()
-    return {name: float(means[name]) for name in means.index if "/" in name and np.isfinite(means[name])}

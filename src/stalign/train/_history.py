@@ -6,9 +6,11 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from stalign._validate import message
+from stalign.train.phases import read_phases
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,8 +44,9 @@ def history(out: str | Path) -> pd.DataFrame:
 
     Returns
     -------
-    One row a logged step, with columns such as `step`, `loss/total`, `lr` and `val/total`. Steps that were done again
-    after a restart are there once, as they were done last.
+    One row a logged step, with columns such as `step`, `phase`, `loss/total`, `lr` and `val/total`. Steps that were
+    done again after a restart are there once, as they were done last. Phases are counted from 1: each extension of a
+    run starts another.
 
     Raises
     ------
@@ -66,14 +69,22 @@ def history(out: str | Path) -> pd.DataFrame:
     files = sorted(
         Path(out).expanduser().glob("logs/start-*/metrics.csv"), key=lambda f: int(f.parent.name.split("-")[1])
     )
-    # A killed run may leave half a line at the end.
-    texts = [file.read_text(encoding="utf-8").rpartition("\n")[0] for file in files]
-    tables = [pd.read_csv(StringIO(text)) for text in texts if text.count("\n")]
+    phases = read_phases(out)
+    tables = []
+    for file in files:
+        text = file.read_text(encoding="utf-8").rpartition("\n")[0]  # a killed run may leave half a line at the end
+        if text.count("\n"):
+            table = pd.read_csv(StringIO(text))
+            number = int(file.parent.name.split("-")[1])
+            later = [p["start"] for p in phases if p["first_log"] > number]  # what comes after is not of this run
+            tables.append(table[table["step"] < min(later)] if later else table)
     if not tables:
         raise FileNotFoundError(message(f"Expected the log of a run in {str(out)!r}", found="none"))
     # Entries of one step come in several rows: training and validation are logged apart.
     merged = [table.drop(columns="epoch").groupby("step", as_index=False).last() for table in tables]
     joined = merged[0]
-    for later in merged[1:]:
-        joined = pd.concat([joined[joined["step"] < later["step"].min()], later], ignore_index=True)
+    for later_table in merged[1:]:
+        joined = pd.concat([joined[joined["step"] < later_table["step"].min()], later_table], ignore_index=True)
+    starts = [p["start"] for p in phases] or [0]
+    joined.insert(1, "phase", np.searchsorted(starts, joined["step"], side="right"))
     return joined.dropna(axis=1, how="all")

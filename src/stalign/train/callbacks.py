@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import signal
@@ -18,11 +19,16 @@ from stalign._settings import logger
 from stalign._validate import message
 from stalign.core.files import move
 from stalign.models.checkpoint_files import flush
+from stalign.models.run_files import BEST_FILE, found, step_file
+from stalign.train.best_step import MONITOR
+from stalign.train.files import write_text
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor
+
+    from stalign.train.best_step import BestStep
 
 DIVERGED = "Lower `optim.lr`, set `optim.grad_clip`, or train in fp32; then resume from the last checkpoint"
 _DAMAGED = (
@@ -36,8 +42,6 @@ _DAMAGED = (
     IndexError,
     pickle.UnpicklingError,
 )
-_PATTERN = "step-*.ckpt"
-MONITOR = "val/total"
 
 
 class Checkpoints(pl.Callback):
@@ -54,16 +58,24 @@ class Checkpoints(pl.Callback):
         Steps between checkpoints.
     keep
         How many are kept.
+    best
+        Follows the validation loss: a checkpoint is then written at each validation too.
+    keep_best
+        Whether that of its step is kept as well.
     """
 
-    def __init__(self, folder: Path, *, every: int, keep: int) -> None:
+    def __init__(
+        self, folder: Path, *, every: int, keep: int, best: BestStep | None = None, keep_best: bool = False
+    ) -> None:
         self.folder = folder
         self.every = every
         self.keep = keep
+        self.best = best
+        self.keep_best = keep_best
         self._written: tuple[Path, Path] | None = None
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        """Write after every `every` steps and after the last one.
+        """Write after every `every` steps, before a validation that is followed, and after the last step.
 
         Raises
         ------
@@ -73,13 +85,14 @@ class Checkpoints(pl.Callback):
             If the checkpoint cannot be written.
         """
         step = trainer.global_step
-        if step % self.every and step != trainer.num_training_batches:
+        followed = self.best is not None and step % int(trainer.val_check_batch or 1) == 0
+        if step % self.every and step != trainer.num_training_batches and not followed:
             return
         broken = [name for name, value in pl_module.state_dict().items() if not value.isfinite().all()]
         if broken:
             expected = f"Expected finite weights after step {step}, of which no checkpoint is written"
             raise FloatingPointError(message(expected, found=f"values that are not in {broken[0]}", hint=DIVERGED))
-        final = self.folder / f"step-{step:08d}.ckpt"
+        final = step_file(self.folder, step)
         temporary = self.folder / f".saving-{step:08d}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -111,9 +124,21 @@ class Checkpoints(pl.Callback):
         except OSError as error:
             raise self._failed(error, temporary, final) from error
         if trainer.is_global_zero:
-            for old in found(self.folder)[self.keep :]:
-                with suppress(PermissionError):  # on Windows, while somebody reads it
-                    old.unlink(missing_ok=True)
+            self._prune()
+
+    def _prune(self) -> None:
+        """Delete what is not kept, once it is written down which is the best."""
+        old = found(self.folder)[self.keep :]
+        best = None if self.best is None or not self.keep_best else step_file(self.folder, self.best.step)
+        if self.best is not None and best is not None and best.is_file():
+            record = {"step": self.best.step, "validation_loss": self.best.value}
+            write_text(self.folder / BEST_FILE, json.dumps(record) + "\n")
+        else:  # that of losses which cannot be compared any more
+            (self.folder / BEST_FILE).unlink(missing_ok=True)
+        old = [path for path in old if path != best]
+        for path in old:
+            with suppress(PermissionError):  # on Windows, while somebody reads it
+                path.unlink(missing_ok=True)
 
     def _failed(self, error: OSError, temporary: Path, final: Path) -> OSError:
         temporary.unlink(missing_ok=True)
@@ -147,21 +172,6 @@ class EndsAtOnce(pl.Callback):
         if self._launcher is not None and os.getppid() != self._launcher:
             logger.warning("torchrun has gone, and with it this process ends.")
             os.kill(os.getpid(), signal.SIGTERM)
-
-
-def found(folder: Path) -> list[Path]:
-    """List checkpoints, the last first.
-
-    Parameters
-    ----------
-    folder
-        Where they are.
-
-    Returns
-    -------
-    The files.
-    """
-    return sorted(folder.glob(_PATTERN), reverse=True)
 
 
 def latest(folder: Path) -> tuple[Path, dict[str, Any]] | None:

@@ -1,4 +1,4 @@
-"""The command line: `stalign-train config.toml --resume --dry-run key.sub=value`."""
+"""The command line: `stalign-train config.toml --resume --dry-run key.sub=value`, `stalign-train export RUN`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stalign._validate import text_of
+from stalign.train import export_cli
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
 HELP = "train a network"
 DESCRIPTION = (
     "Train a network on the sections that a configuration names. On several GPUs: "
-    "`torchrun --nproc-per-node 4 -m stalign.train.cli config.toml`, or `run.devices=4` alone."
+    "`torchrun --nproc-per-node 4 -m stalign.train.cli config.toml`, or `run.devices=4` alone. "
+    "`export RUN` in the place of a configuration writes the weights of a run at any moment; see `export --help`."
 )
+EXPORT = "export"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", type=Path, help="a TOML file")
     parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="what to change in it")
     parser.add_argument("--resume", action="store_true", help="go on from the last sound checkpoint")
+    parser.add_argument(
+        "--extend",
+        action="store_true",
+        help="go on from it with more steps, other processes or another batch size, as a new phase",
+    )
     parser.add_argument("--dry-run", action="store_true", help="measure a few steps and say what the run would cost")
 
 
@@ -55,7 +63,7 @@ def run(given: argparse.Namespace) -> int:
 
         _show(dry_run(None, config), console)
         return 0
-    weights = fit(None, config, resume=given.resume)
+    weights = fit(None, config, resume=given.resume, extend=given.extend)
     console.print(f"Weights: {weights}", markup=False, highlight=False, soft_wrap=True)
     return 0
 
@@ -74,12 +82,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     from rich.console import Console
 
-    parser = argparse.ArgumentParser(prog="stalign-train", description=DESCRIPTION)
-    add_arguments(parser)
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    command, name = sys.modules[__name__], "stalign-train"
+    if arguments[:1] == [EXPORT]:
+        command, name, arguments = export_cli, f"{name} {EXPORT}", arguments[1:]
+    parser = argparse.ArgumentParser(prog=name, description=command.DESCRIPTION)
+    command.add_arguments(parser)
     given = parser.parse_intermixed_args(arguments)
     errors = Console(stderr=True)
     try:
-        return run(given)
+        return int(command.run(given))
     except (ValueError, KeyError, RuntimeError, OSError, FloatingPointError, ImportError) as error:
         errors.print("error:", style="bold red", end=" ")
         errors.print(text_of(error), markup=False, highlight=False, soft_wrap=True)

@@ -11,6 +11,7 @@ from pydantic import AfterValidator
 
 from stalign._validate import message
 from stalign.models.schema import Bool, Float, Int, configuration, key, plain
+from stalign.train.best_step import check_validated
 from stalign.train.options import AugmentConfig, CardConfig, OptimConfig, RunConfig, SamplerConfig
 
 _OURS = "ours"
@@ -149,7 +150,10 @@ class TrainConfig:
     seed: Annotated[Int, key("seed of everything random", "", "ours (code: 42, as in `st-align.toml`)", ge=0)] = 0
     model: Annotated[
         dict[str, Any],
-        key("`base` names a network (`stalign-mini`, `st-align`); further keys replace those of its configuration"),
+        key(
+            "`base` names a network (`stalign-mini`, `st-align`), or `init` the weights to start from, by name or "
+            "folder; further keys replace those of its configuration"
+        ),
     ] = field(default_factory=dict)
     loss: Annotated[dict[str, Any], key("keys of the losses to replace")] = field(default_factory=dict)
     data: Annotated[DataConfig, key("what is trained on")] = field(default_factory=DataConfig)
@@ -158,6 +162,9 @@ class TrainConfig:
     optim: Annotated[OptimConfig, key("the optimiser and its schedules")] = field(default_factory=OptimConfig)
     run: Annotated[RunConfig, key("how the loop runs")] = field(default_factory=RunConfig)
     card: Annotated[CardConfig, key("what the weights say about themselves")] = field(default_factory=CardConfig)
+
+    def __post_init__(self) -> None:
+        check_validated(self.run, validates=bool(self.data.validation))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as plain values that JSON can hold."""

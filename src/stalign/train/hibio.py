@@ -20,14 +20,16 @@ from stalign.models.branches import TimmEncoder
 from stalign.models.gene_tokens import GeneTokens
 from stalign.models.hibio import HiBioST
 from stalign.models.pretrained import start_from_pretrained
+from stalign.models.run_files import as_record
 from stalign.train.cache import hash_of
 from stalign.train.config import resolve
 from stalign.train.frozen import weights_hash
 from stalign.train.hibio_data import PairedSection, SentenceData, images_of
 from stalign.train.hibio_module import HiBioModule
+from stalign.train.initial import genes_of, initial, start_from, warn_seen
 from stalign.train.loaders import make_sampler
 from stalign.train.placement import place
-from stalign.train.run import SectionRun, fingerprint_of, records_of, slides_of
+from stalign.train.run import SectionRun, fingerprint_of, meta_of, records_of, slides_of
 from stalign.train.store import open_store
 from stalign.train.validation import split
 
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from stalign.models.checkpoint import Checkpoint
     from stalign.models.hibio_config import HiBioConfig
     from stalign.train.config import SectionSpec, TrainConfig
     from stalign.train.placement import Placement
@@ -74,9 +77,12 @@ def assemble(slides: Iterable[Any] | None, config: TrainConfig, shape: HiBioConf
     placement = place(config.run)  # Lightning says now what it does not know, not after all sections have been read
     given = slides_of(slides, config)
     sets = _gene_sets(config, shape)
-    store = open_store(given, config.data, shape.reading, seed=config.seed, folder=Path(config.out) / "store")
+    weights = initial(config.model)
+    genes = () if weights is None else genes_of(weights)
+    folder = Path(config.out) / "store"
+    store = open_store(given, config.data, shape.reading, genes=genes, seed=config.seed, folder=folder)
     words = {slide.name: _words(slide.spec) for slide in given} if shape.sentence.metadata == "prefix" else {}
-    return wire(config, shape, store, placement, sets=sets, words=words)
+    return wire(config, shape, store, placement, sets=sets, words=words, weights=weights)
 
 
 def wire(
@@ -87,6 +93,7 @@ def wire(
     *,
     sets: Mapping[str, Sequence[str]] | None = None,
     words: Mapping[str, tuple[str, ...]] | None = None,
+    weights: Checkpoint | None = None,
 ) -> SectionRun:
     """Put sections and a network together to a run.
 
@@ -104,6 +111,8 @@ def wire(
         Genes of each pathway, by name; None without a pathway term.
     words
         Tokens of organ and disease, by slide.
+    weights
+        What training starts from, if `model.init` names some.
 
     Returns
     -------
@@ -121,6 +130,7 @@ def wire(
     torch.manual_seed(config.seed)
     network = HiBioST(shape, len(symbols))
     start_from_pretrained(network)
+    init = None if weights is None else start_from(network, weights, store.vocabulary)
     if isinstance(shape.image, TimmEncoder) and shape.image.frozen:
         store.encoders |= {"image": weights_hash(network.image_tower)[:16]}
     corpus = [s for s in store.sections if s.reader.expression and not s.fits(config.data.validation)]
@@ -144,6 +154,8 @@ def wire(
     logger.info("%d sections with image and counts; %d others count for document frequencies.", len(sections), left)
     store = replace(store, sections=[section.stored for section in sections])
     train, validation = split(store, config.data.validation, content)
+    if weights is not None and validation is not None:
+        warn_seen(weights, validation[0])
     tokens = GeneTokens(symbols, shape.words)
     per_epoch = make_sampler(train, config, world=placement.world_size).steps_per_epoch
     steps = config.run.steps or max(1, round(config.run.epochs * per_epoch))
@@ -168,9 +180,13 @@ def wire(
         fingerprint={
             **fingerprint_of(config, store, content),
             "pathways": None if sets is None else hash_of(sorted((name, list(genes)) for name, genes in sets.items())),
+            "init": init and init["sha256"],
             "steps": steps,
             "processes": placement.world_size,
         },
+        weights=as_record(
+            network, symbols, store.vocabulary.ensembl, meta_of(config, train, **({"init": init} if init else {}))
+        ),
     )
     records = records_of(config, store)
     return SectionRun(module, data, config.run, placement, per_epoch, config, store, records=records)

@@ -19,7 +19,7 @@ from stalign.train.sampler import BatchPlan
 from stalign.train.source import StepData, StepPlans
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Sequence
 
     from numpy.typing import NDArray
 
@@ -278,6 +278,10 @@ class TwoPhases(StepPlans[BatchPlan]):
         if step < self.switch:
             return self.first.plan(step)
         return replace(self.second.plan(step - self.switch), step=step)
+
+    def cost(self, step: int) -> tuple[Hashable, int]:
+        """Say how a step compares with others in cost."""
+        return self.first.cost(step) if step < self.switch else self.second.cost(step - self.switch)
 
 
 def images_of(stored: StoredSection, rows: NDArray[np.intp], px: int) -> torch.Tensor:

@@ -13,10 +13,12 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from stalign._settings import logger
 from stalign._validate import message
-from stalign.train._history import columns
+from stalign.train._history import columns, history
+from stalign.train.best_step import MONITOR, BestStep, check_validated
 from stalign.train.callbacks import Checkpoints, EndsAtOnce, Timing, latest
 from stalign.train.files import write_text
 from stalign.train.lock import locked
+from stalign.train.phases import comparable_from, fixed, phase, write_phases
 from stalign.train.trainer import Run, interruptible, make_trainer, own_randomness, own_threads
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ def train(
     out: Path,
     *,
     resume: bool = False,
+    extend: bool = False,
     loggers: Sequence[Logger] = (),
     callbacks: Sequence[Callback] = (),
 ) -> R:
@@ -56,6 +59,8 @@ def train(
         Folder of the run: its records, `logs` and `checkpoints`.
     resume
         Go on from the last sound checkpoint, where there is one.
+    extend
+        Go on from the last sound checkpoint, also with another number of steps or processes or another batch size.
     loggers, callbacks
         Of Lightning, beside those of this package.
 
@@ -66,7 +71,9 @@ def train(
     Raises
     ------
     ValueError
-        If the checkpoint to resume is of another run.
+        If the checkpoint to resume is of another run; or a key looks at a validation loss that there is not.
+    FileNotFoundError
+        If there is no checkpoint to extend.
     RuntimeError
         If no checkpoint is sound, or another process trains in `out`.
     FloatingPointError
@@ -77,27 +84,42 @@ def train(
         After Ctrl-C; `resume` goes on from the last checkpoint.
     """
     with locked(out) if first_process() else nullcontext():
-        return _train(assemble, out, resume=resume, loggers=loggers, callbacks=callbacks)
+        return _train(assemble, out, resume=resume, extend=extend, loggers=loggers, callbacks=callbacks)
 
 
 def _train(
-    assemble: Callable[[], R], out: Path, *, resume: bool, loggers: Sequence[Logger], callbacks: Sequence[Callback]
+    assemble: Callable[[], R],
+    out: Path,
+    *,
+    resume: bool,
+    extend: bool,
+    loggers: Sequence[Logger],
+    callbacks: Sequence[Callback],
 ) -> R:
     folder = out / "checkpoints"
-    last = _last(folder) if resume else None
+    last = _last(folder) if resume or extend else None
+    if extend and last is None:
+        hint = "Train it first, without `extend`"
+        raise FileNotFoundError(message(f"Expected a run to extend in {str(out)!r}", found="no checkpoint", hint=hint))
     with own_threads(_threads(last)), own_randomness(), interruptible():
         run = assemble()
-        path = _resumed(run, last) if last is not None else None
+        options = run.options
+        check_validated(options, validates=run.data.validates)
+        path = _resumed(run, last, out, extend=extend) if last is not None else None
+        best = _best(run, out) if options.keep_best or options.patience else None
         if first_process():
             for name, text in run.records.items():
                 write_text(out / name, text)
+            write_phases(out, run.module.phases)
         timing = Timing()
-        checkpoints = Checkpoints(folder, every=run.options.checkpoint_every, keep=run.options.keep)
+        checkpoints = Checkpoints(
+            folder, every=options.checkpoint_every, keep=options.keep, best=best, keep_best=options.keep_best
+        )
         for one in loggers:
             one.log_hyperparams(json.loads(run.records.get("config.json", "{}")))
-        ours, csv = [checkpoints, timing, EndsAtOnce()], _loggers(run, out)
-        trainer = make_trainer(run, callbacks=[*ours, *callbacks], loggers=[*csv, *loggers], out=out)
-        if path is not None and run.data.start >= run.steps:
+        ours = [*([best] if best else []), checkpoints, timing, EndsAtOnce(), *callbacks]
+        trainer = make_trainer(run, callbacks=ours, loggers=[*make_loggers(run, out), *loggers], out=out)
+        if path is not None and (run.data.start >= run.steps or (best is not None and best.ended)):
             logger.info("The run has ended; its weights are written again.")
             content = torch.load(path, map_location="cpu", weights_only=True)
             run.module.load_state_dict(content["state_dict"])
@@ -129,20 +151,45 @@ def _threads(last: _Last | None) -> int:
     return number
 
 
-def _resumed(run: Run, last: _Last) -> Path:
-    """See that a checkpoint is of this run, and let the run go on from its step."""
-    path, before, now = last.path, last.run, run.module.fingerprint
-    different = [
-        _changed(before.get(key), now[key]) if key == "sections" else _difference(before.get(key), now[key], key)
-        for key in now
-        if before.get(key) != now[key]
-    ]
-    if different:
+def _resumed(run: Run, last: _Last, out: Path, *, extend: bool) -> Path:
+    """See that a checkpoint is of this run, and let the run go on from its step, in a new phase if it has changed."""
+    module, before, now = run.module, last.run, run.module.fingerprint
+    same = {key: before.get(key) == now[key] for key in now}
+    extends = fixed({key: before.get(key) for key in now}) == fixed(now)
+    if not all(same.values()) and not (extend and extends):
+        different = [
+            _changed(before.get(key), now[key]) if key == "sections" else _difference(before.get(key), now[key], key)
+            for key in now
+            if not same[key]
+        ]
         hint = "Resume with the configuration and sections of that run, or start in another `out`"
-        raise ValueError(message(f"Expected {str(path)!r} to be of this run", found="; ".join(different), hint=hint))
+        if extends:
+            hint = "`--extend`, or `fit(..., extend=True)`, goes on with them in a new phase"
+        elif extend:
+            hint = "More steps, other processes and another batch size extend a run; else start in another `out`"
+        found = "; ".join(different)
+        raise ValueError(message(f"Expected {str(last.path)!r} to be of this run", found=found, hint=hint))
     run.data.start = last.step
+    new, steps = module.phases[0], before.get("steps", run.steps)
+    module.phases = before.get("phases") or [phase(0, steps, new["batch_size"])]
+    if not all(same.values()):
+        if run.steps <= last.step:
+            expected = f"Expected more than the {last.step} steps that are done"
+            raise ValueError(message(expected, found=f"{run.steps} steps", hint="Raise `run.epochs` or `run.steps`"))
+        module.phases = [*module.phases, phase(last.step, run.steps, new["batch_size"], _n_starts(out))]
+        logger.info("Phase %d: to step %d of %d spots.", len(module.phases), run.steps, new["batch_size"])
     logger.info("Going on from step %d of %d.", run.data.start, run.steps)
-    return path
+    return last.path
+
+
+def _best(run: Run, out: Path) -> BestStep:
+    """Follow the validation loss, from what the log holds of it on."""
+    phases, before = run.module.phases, []
+    log = history(out) if run.data.start and _n_starts(out) else None
+    if log is not None and MONITOR in log:
+        done = log[log[MONITOR].notna() & log["step"].between(comparable_from(phases), run.data.start - 1)]
+        before = [(int(step) + 1, float(value)) for step, value in zip(done["step"], done[MONITOR], strict=True)]
+    return BestStep(run.options.patience, before, since=phases[-1]["start"])
 
 
 def _changed(before: Any, now: list[list[Any]]) -> str:
@@ -171,9 +218,26 @@ def _difference(before: Any, now: Any, where: str) -> str:
     return f"{where} was {before!r} and is {now!r}"
 
 
-def _loggers(run: Run, out: Path) -> list[Any]:
-    n_starts = len(list((out / "logs").glob("start-*")))
-    csv = CSVLogger(out, name="logs", version=f"start-{n_starts}", flush_logs_every_n_steps=run.options.log_every)
+def _n_starts(out: Path) -> int:
+    """Count how often the run has been started."""
+    return len(list((out / "logs").glob("start-*")))
+
+
+def make_loggers(run: Run, out: Path) -> list[Any]:
+    """Make the loggers of a run.
+
+    Parameters
+    ----------
+    run
+        The run.
+    out
+        Its folder.
+
+    Returns
+    -------
+    One that writes CSV, and perhaps one for TensorBoard.
+    """
+    csv = CSVLogger(out, name="logs", version=f"start-{_n_starts(out)}", flush_logs_every_n_steps=run.options.log_every)
     if first_process():  # named now, so that a new column never makes it write the file anew
         csv.experiment.metrics_keys = columns(run.module.term_names, run.module.value_names)
     return [csv, TensorBoardLogger(out, name="tensorboard", version="")] if run.options.tensorboard else [csv]

@@ -1,33 +1,47 @@
-"""The peak memory of this process, on any system."""
+"""Peak memory of this process and of the processes that it starts."""
 
 from __future__ import annotations
 
-import sys
+import threading
+from typing import TYPE_CHECKING
+
+import psutil
+
+if TYPE_CHECKING:
+    from typing import Self
+
+_EVERY = 0.02  # seconds between two looks at this process
+_CHILDREN = 10  # looks until the next at its children, which takes longer
 
 
-def peak_memory() -> float:
-    """Return the most memory that this process has had, in GB."""
-    if sys.platform == "win32":
-        import ctypes
-        from ctypes import wintypes
+class PeakMemory:
+    """Measure the peak memory of a `with` block, in bytes: of this process, and what its children do not share."""
 
-        sizes = ("peak", "now", "peak_paged", "paged", "peak_other", "other", "page_file", "peak_page_file")
+    def __init__(self) -> None:
+        self.peak = 0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
 
-        class Counters(ctypes.Structure):
-            _fields_ = [
-                ("size", wintypes.DWORD),
-                ("faults", wintypes.DWORD),
-                *((name, ctypes.c_size_t) for name in sizes),
-            ]
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
 
-        counters = Counters(size=ctypes.sizeof(Counters))
-        process = ctypes.windll.kernel32.GetCurrentProcess
-        process.restype = wintypes.HANDLE
-        ask = ctypes.windll.psapi.GetProcessMemoryInfo
-        ask.argtypes = [wintypes.HANDLE, ctypes.POINTER(Counters), wintypes.DWORD]
-        ask(process(), ctypes.byref(counters), counters.size)
-        return counters.peak / 1024**3
-    import resource
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
 
-    scale = 1024**3 if sys.platform == "darwin" else 1024**2  # macOS counts bytes, Linux kB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
+    def _watch(self) -> None:
+        process = psutil.Process()
+        looks, children = 0, 0
+        while not self._ended.wait(_EVERY):
+            if looks % _CHILDREN == 0:
+                children = sum(map(_own, process.children(recursive=True)))
+            looks += 1
+            self.peak = max(self.peak, process.memory_info().rss + children)
+
+
+def _own(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_full_info().uss)
+    except psutil.Error:  # it has ended, or belongs to somebody else
+        return 0

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from stalign._validate import one_of
 from stalign.models.kinds import BASES
 from stalign.models.schema import update
+from stalign.train.initial import initial
 
 if TYPE_CHECKING:
     from stalign.models.kinds import NetworkConfig
@@ -20,8 +21,9 @@ def model_config(config: TrainConfig) -> NetworkConfig:
     Parameters
     ----------
     config
-        The run; `model.base` names the network to start from (`stalign-mini` where it is left out), other keys of
-        `model` and all of `loss` replace what it says. A branch with a `kind` is replaced as a whole.
+        The run; `model.base` names the network to start from (`stalign-mini` where it is left out), or `model.init` the
+        weights; other keys of `model` and all of `loss` replace what it says. A branch with a `kind` is replaced as a
+        whole.
 
     Returns
     -------
@@ -42,8 +44,10 @@ def model_config(config: TrainConfig) -> NetworkConfig:
     (0.2, 0.5)
     """
     values: dict[str, Any] = dict(config.model)
+    weights = initial(values)
+    values.pop("init", None)
     base = values.pop("base", "stalign-mini")
     one_of(base, BASES, name="model.base")
-    shape: Any = update(BASES[base], values, where="model")
+    shape: Any = update(BASES[base] if weights is None else weights.config, values, where="model")
     found: NetworkConfig = replace(shape, name=config.name, loss=update(shape.loss, config.loss, where="loss"))
     return found

@@ -128,6 +128,24 @@ class RunConfig:
     checkpoint_every: Annotated[Int, key("between checkpoints", "steps", _OURS, ge=1)] = 200
     keep: Annotated[Int, key("how many are kept", "checkpoints", _OURS, ge=1)] = 2
     validate_every: Annotated[Float, key("between validations", "epochs", _OURS, gt=0)] = 1.0
+    keep_best: Annotated[
+        Bool,
+        key(
+            "keep the checkpoint with the lowest validation loss too, and export its weights; one is then written at "
+            "each validation. Needs `data.validation`",
+            "",
+            _OURS,
+        ),
+    ] = False
+    patience: Annotated[
+        Int,
+        key(
+            "end after so many without a lower loss; 0 goes to the end. Needs `data.validation`",
+            "validations",
+            _OURS,
+            ge=0,
+        ),
+    ] = 0
     tensorboard: Annotated[Bool, key("log there too, beside the CSV", "", _OURS)] = True
 
     def __post_init__(self) -> None:

@@ -14,11 +14,13 @@ from stalign.models.branches import Features, TimmEncoder
 from stalign.models.config import BRANCHES
 from stalign.models.network import STAlign
 from stalign.models.pretrained import start_from_pretrained
+from stalign.models.run_files import as_record
 from stalign.train.cache import hash_of
 from stalign.train.callbacks import DIVERGED
 from stalign.train.clusters import with_clusters
 from stalign.train.config import resolve
 from stalign.train.frozen import frozen_branches, weights_hash, with_features
+from stalign.train.initial import genes_of, initial, start_from, warn_seen
 from stalign.train.loaders import SpotData, make_sampler
 from stalign.train.module import AlignModule
 from stalign.train.placement import place
@@ -87,7 +89,9 @@ def assemble(slides: Iterable[Any] | None, config: TrainConfig, shape: ModelConf
     for branches in (data.encoders, data.features, *(slide.spec.features for slide in given)):
         for branch in branches:
             one_of(branch, BRANCHES, name="branch")
-    store = open_store(given, data, shape.input, seed=config.seed, folder=Path(config.out) / "store")
+    weights = initial(config.model)
+    genes = () if weights is None else genes_of(weights)
+    store = open_store(given, data, shape.input, genes=genes, seed=config.seed, folder=Path(config.out) / "store")
     _check_features(store, shape)
     clusters = shape.loss.negatives == "cluster"
     if clusters:
@@ -95,13 +99,16 @@ def assemble(slides: Iterable[Any] | None, config: TrainConfig, shape: ModelConf
     torch.manual_seed(config.seed)
     network = STAlign(shape, len(store.vocabulary.symbols))
     start_from_pretrained(network)
+    init = None if weights is None else start_from(network, weights, store.vocabulary)
     content = store.fingerprint()
     frozen = frozen_branches(network)
     backbones = {branch: network.image_encoders[branch.removesuffix("_image")].backbone for branch in frozen}
     store.encoders |= {branch: weights_hash(backbone)[:16] for branch, backbone in backbones.items()}
     store.sections = [with_features(section, network, frozen) for section in store.sections]
     train, validation = split(store, data.validation, content)
-    more: dict[str, Any] = {"placement": placement, "clusters": clusters, "content": content}
+    if weights is not None and validation is not None:
+        warn_seen(weights, validation[0])
+    more: dict[str, Any] = {"placement": placement, "clusters": clusters, "content": content, "init": init}
     return wire(config, store, network.train(), train, validation, **more)
 
 
@@ -116,6 +123,7 @@ def wire(
     loss: LossConfig | None = None,
     clusters: bool = False,
     content: list[list[Any]] | None = None,
+    init: dict[str, Any] | None = None,
     advice: str = DIVERGED,
 ) -> SectionRun:
     """Put a network and its sections together to a run.
@@ -138,6 +146,8 @@ def wire(
         Whether negatives come from other clusters of the same section.
     content
         What the sections hold, `store.fingerprint()`; None for what the store holds now.
+    init
+        What the network has of the weights that training starts from, `start_from`.
     advice
         What to do about a loss that is not finite.
 
@@ -153,6 +163,7 @@ def wire(
     world = placement.world_size
     per_epoch = make_sampler(train, config, world=world).steps_per_epoch
     steps = config.run.steps or max(1, round(config.run.epochs * per_epoch))
+    meta = meta_of(config, train, **({"init": init} if init else {}))
     module = AlignModule(
         network,
         config.optim,
@@ -161,8 +172,14 @@ def wire(
         batch_size=config.sampler.batch_size * world,
         loss=loss,
         seed=config.seed,
-        fingerprint={**fingerprint_of(config, store, content), "steps": steps, "processes": world},
+        fingerprint={
+            **fingerprint_of(config, store, content),
+            "init": init and init["sha256"],
+            "steps": steps,
+            "processes": world,
+        },
         advice=advice,
+        weights=as_record(network, store.vocabulary.symbols, store.vocabulary.ensembl, meta),
     )
     data = SpotData(config, train, validation, steps=steps, clusters=clusters)
     records = records_of(config, store)
@@ -173,6 +190,30 @@ def _placed(config: TrainConfig) -> dict[str, Any]:
     """Return a configuration whose paths are the same from every folder."""
     root = str(resolve(Path.cwd(), config.data.root))
     return replace(config, out=str(resolve(Path.cwd(), config.out)), data=replace(config.data, root=root)).to_dict()
+
+
+def meta_of(config: TrainConfig, train: Split, **more: Any) -> dict[str, Any]:
+    """Tell what the weights of a run say of themselves.
+
+    Parameters
+    ----------
+    config
+        The run.
+    train
+        Sections to train on, and the positions of their spots.
+    more
+        Further entries.
+    """
+    sections = [
+        {"section": s.name, "donor": s.donor, "study": s.study, "spots": len(s.rows), "inputs": s.stratum}
+        for s in train[0]
+    ]
+    recipe = config.to_dict()
+    recipe.pop("out")
+    for folder in ("root", "encoder_weights"):  # of this machine
+        recipe["data"].pop(folder)
+    card = {"name": config.name, "licence": config.card.licence, "description": config.card.description}
+    return {**card, "training_data": sections, "recipe": recipe, **more}
 
 
 def _check_features(store: SectionStore, shape: ModelConfig) -> None:

@@ -142,6 +142,11 @@ class StepSampler(StepPlans[BatchPlan]):
             at += len(rows)
         return BatchPlan(step, tuple(mine), first, share * self.world)
 
+    def cost(self, step: int) -> tuple[Hashable, int]:
+        """Return the label of the sections of a step, and the number of its spots."""
+        plan = self.plan(step)
+        return self.strata[plan.pieces[0][0]], plan.total
+
     def _n_spots(self, section: int) -> int:
         n = len(self.rows[section])
         return min(n, max(self.cap, 2 * self.world)) if self.cap else n

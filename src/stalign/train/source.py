@@ -10,11 +10,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Hashable, Iterator
 
     from stalign.train.steps import StepInput
 
 Plan = TypeVar("Plan")
+AHEAD = 4  # batches that each worker reads ahead
 
 
 class StepPlans(Sampler[Plan], Generic[Plan]):
@@ -40,6 +41,16 @@ class StepPlans(Sampler[Plan], Generic[Plan]):
             Optimiser steps done before this one.
         """
         raise NotImplementedError
+
+    def cost(self, step: int) -> tuple[Hashable, int]:
+        """Say how a step compares with others in cost: of what kind it is, and how much of it.
+
+        Parameters
+        ----------
+        step
+            Optimiser steps done before this one.
+        """
+        return None, 1
 
     def __len__(self) -> int:
         return self.steps  # those done as well, which Lightning counts from
@@ -137,6 +148,6 @@ class StepData(pl.LightningDataModule):
             # Forked workers share the sections with this process; elsewhere each gets a copy, and seconds to start.
             forks = sys.platform == "linux"
             more = {"multiprocessing_context": "fork" if forks else "spawn", "persistent_workers": not forks}
-            more["prefetch_factor"] = 4
+            more["prefetch_factor"] = AHEAD
         cuda = torch.cuda.is_available()
         return StepLoader(dataset, batch_size=None, sampler=plans, num_workers=self.workers, pin_memory=cuda, **more)

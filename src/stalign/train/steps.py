@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from stalign._validate import message
+from stalign.models.run_files import RECORD
 from stalign.train.callbacks import DIVERGED
+from stalign.train.phases import phase
 from stalign.train.schedules import Schedule
 
 if TYPE_CHECKING:
@@ -49,6 +51,9 @@ class TrainingModule(pl.LightningModule):
         What a resumed run has to have in common with this one.
     advice
         What to do about a loss that is not finite.
+    weights
+        What weights say of themselves: their configuration, vocabulary and `meta`, as `models.save` takes them. Each
+        checkpoint holds it, so that weights can be exported at any moment; None for networks of other packages.
     """
 
     term_names: ClassVar[tuple[str, ...]] = ("total",)
@@ -66,12 +71,15 @@ class TrainingModule(pl.LightningModule):
         seed: int = 0,
         fingerprint: dict[str, Any] | None = None,
         advice: str = DIVERGED,
+        weights: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.optim = optim
         self.seed = seed
         self.fingerprint = fingerprint or {}
         self.advice = advice
+        self.weights = weights
+        self.phases = [phase(0, steps, batch_size)]
         self.rate = Schedule(optim.lr * batch_size / optim.lr_batch, optim.min_lr, steps=steps, warmup=warmup)
         self.decay = Schedule(optim.weight_decay, optim.weight_decay_end, steps=steps)
 
@@ -142,8 +150,17 @@ class TrainingModule(pl.LightningModule):
             self.log(f"val/{name}", value, batch_size=len(batch), on_epoch=True, sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Record what a resumed run has to have in common with this one, and the threads that it goes on with."""
-        checkpoint["stalign"] = {**self.fingerprint, "threads": torch.get_num_threads()}
+        """Record what a resumed run has to have in common with this one, what it goes on with, and what it has made."""
+        checkpoint["stalign"] = {**self.fingerprint, "threads": torch.get_num_threads(), "phases": self.phases}
+        if self.weights is not None:
+            done = {"step": checkpoint["global_step"], "steps": self.rate.steps, "phases": self.phases}
+            meta = {**self.weights["meta"], **self.values(), **done}
+            checkpoint[RECORD] = {**self.weights, "meta": meta}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on from the last step of a run that is extended, which Lightning takes for the end of its one epoch."""
+        if checkpoint["global_step"] < self.rate.steps:
+            checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False
 
 
 def grouped(parameters: Iterable[tuple[nn.Parameter, bool, float]]) -> list[dict[str, Any]]:

@@ -122,6 +122,7 @@ def open_store(
     spec: InputSpec,
     *,
     vocabulary: Vocabulary | None = None,
+    genes: Sequence[tuple[str, str]] = (),
     seed: int = 0,
     folder: Path | None = None,
     advice: str = ADVICE,
@@ -137,7 +138,10 @@ def open_store(
     spec
         What the network reads.
     vocabulary
-        The genes of weights that are trained further; None chooses them from the sections.
+        The genes of weights that are adapted; None chooses them from the sections.
+    genes
+        Further symbols with their Ensembl ids, such as those of weights that training starts from; they fill what the
+        sections leave free.
     seed
         Seed of the subsample that a section's gene basis is fitted to.
     folder
@@ -162,6 +166,7 @@ def open_store(
     cache = SectionCache(folder) if config.store == "disk" and folder is not None else None
     source = SlideReader(config, spec, seed, cache, encoders=encoders, advice=advice)
     extra = read_gene_file(resolve(config.root, config.vocabulary)) if config.vocabulary and vocabulary is None else []
+    extra = [*extra, *genes]
     by_ensembl = {ensembl: symbol for symbol, ensembl in extra if ensembl}
     report: list[dict[str, Any]] = []
     census = GeneCensus()
@@ -176,7 +181,7 @@ def open_store(
         report.extend(found.dropped if isinstance(found, Survey) else [report_row(slide, "", found)])
         if isinstance(found, Survey):
             census.add(found.symbols, found.detected)
-    if vocabulary is None and census.tables:
+    if vocabulary is None and (census.tables or genes):
         vocabulary = choose(census, config.max_genes, extra)
     usable = [(slide, found) for slide, found in zip(slides, surveys, strict=True) if isinstance(found, Survey)]
     usable = [(slide, found) for slide, found in usable if found.sections]

@@ -85,12 +85,11 @@ def make_trainer(run: Run, *, callbacks: list[pl.Callback], loggers: list[Any], 
     The trainer.
     """
     options = run.options
-    every = max(1, min(run.steps, round(options.validate_every * run.steps_per_epoch)))
     arguments: dict[str, Any] = {
         **run.placement.arguments,
         **_batch_norm(options, run.placement),
         "max_epochs": 1,
-        "val_check_interval": every,
+        "val_check_interval": validation_interval(run),
         "num_sanity_val_steps": 0,
         "limit_val_batches": 1.0 if run.data.validates else 0,
         "gradient_clip_val": run.module.optim.grad_clip or None,
@@ -105,6 +104,17 @@ def make_trainer(run: Run, *, callbacks: list[pl.Callback], loggers: list[Any], 
     }
     with quiet():
         return pl.Trainer(**{**arguments, **more})
+
+
+def validation_interval(run: Run) -> int:
+    """Return the number of steps between validations.
+
+    Parameters
+    ----------
+    run
+        The run.
+    """
+    return max(1, min(run.steps, round(run.options.validate_every * run.steps_per_epoch)))
 
 
 def _batch_norm(options: RunConfig, placement: Placement) -> dict[str, Any]:
@@ -158,12 +168,23 @@ def check_folder(folder: Path) -> None:
     OSError
         If it is a file, or lies in one or where nothing may be written.
     """
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    there = existing(folder)
     if not there.is_dir() or not os.access(there, os.W_OK):
         found = "a folder that is read-only" if there.is_dir() else "a file"
         raise OSError(
             message(f"Expected {str(folder)!r} to be a folder that can be written to", found=f"{found}, {there}")
         )
+
+
+def existing(folder: Path) -> Path:
+    """Return a folder, or the nearest one above it that is there.
+
+    Parameters
+    ----------
+    folder
+        The folder.
+    """
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
 
 
 @contextmanager
