@@ -12,12 +12,12 @@ from stalign.cli import main as stalign
 from stalign.models import load
 from stalign.models.run_files import found
 from stalign.train import fit, history
+from stalign.train.assemble import assemble
 from stalign.train.cli import main
 from stalign.train.config import DataConfig, SectionSpec
 from stalign.train.dryrun import _counts, dry_run
 from stalign.train.measure import choose
 from stalign.train.memory import PeakMemory
-from stalign.train.run import assemble
 
 CONFIG = """
 name = "tiny"
@@ -75,7 +75,7 @@ def test_export_of_a_run(config, capsys, command):
     assert load("mine/weights-2").meta["export"] == {"step": 2, "steps": 3, "why": "asked for"}
     assert command(["export", "mine", "--to", "elsewhere"]) == 0 and load("elsewhere").meta["steps"] == 3
     assert command(["export", "mine", "--step", "1"]) == 1
-    assert "of that step. Found: 1. Available: [3, 2]" in " ".join(capsys.readouterr().err.split())
+    assert "of that step. Found: 1. Available: '3', '2'" in " ".join(capsys.readouterr().err.split())
     assert command(["export", "nowhere"]) == 1
     assert "Expected a run in 'nowhere'" in " ".join(capsys.readouterr().err.split())
     with pytest.raises(SystemExit) as caught:

@@ -13,8 +13,8 @@ from stalign.encoders.registry import _CARDS
 from stalign.models.checkpoint import load
 from stalign.models.pretrained import LITE0, LITE0_NETWORK, lite0_state, packaged_state
 from stalign.train import fit
+from stalign.train.assemble import assemble
 from stalign.train.config import DataConfig, SectionSpec
-from stalign.train.run import assemble
 
 LITE = {
     "kind": "timm",

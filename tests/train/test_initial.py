@@ -12,10 +12,10 @@ from stalign.data import Vocabulary
 from stalign.models import Checkpoint, STAlign
 from stalign.models.checkpoint import load, save
 from stalign.train import fit, load_config
+from stalign.train.assemble import assemble
 from stalign.train.config import DataConfig, TrainConfig
 from stalign.train.initial import start_from
 from stalign.train.network_config import model_config
-from stalign.train.run import assemble
 
 GENES = ("A", "B", "C", "D")
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from stalign.train.config import TrainConfig
-    from stalign.train.trainer import Run
     from stalign.train.run import SectionRun
+    from stalign.train.trainer import Run
 
 
 @dataclass(frozen=True)
