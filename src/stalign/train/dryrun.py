@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from stalign.train.loaders import make_sampler
 from stalign.train.loop import make_loggers
 from stalign.train.measure import Clock, SomeData, TimedCheckpoints
 from stalign.train.memory import PeakMemory
-from stalign.train.trainer import check_folder, existing, make_trainer, own_randomness, validation_interval
+from stalign.train.trainer import Run, check_folder, existing, make_trainer, own_randomness, validation_interval
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -137,7 +137,7 @@ def dry_run(slides: Iterable[Any] | None, config: TrainConfig, *, steps: int = 8
         setup = time.perf_counter() - start
         options = run.options
         checkpoints = TimedCheckpoints(folder / CHECKPOINTS, every=1, keep=1)
-        few: Run = replace(run, data=data)  # type: ignore[arg-type]
+        few = Run(run.module, data, options, run.placement, run.steps_per_epoch)
         trainer = make_trainer(
             few,
             callbacks=[Clock(data), checkpoints],
