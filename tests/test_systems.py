@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import errno
 import os
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -162,23 +161,19 @@ def test_a_run_with_workers_is_stopped_and_goes_on(tmp_path, system, monkeypatch
     assert loaded.meta["steps"] == 3
 
 
-NO_GUARD = """
-import sys
-from types import SimpleNamespace
-import stalign as st
-from stalign.train import source, TrainConfig, fit
-from stalign.train.config import DataConfig, RunConfig
-source.sys = SimpleNamespace(platform="darwin")
-run = RunConfig(steps=2, tensorboard=False, accelerator="cpu", devices=1)
-fit([st.datasets.toy(n_rows=8)], TrainConfig(out=sys.argv[1], data=DataConfig(min_spots=20, workers=1), run=run))
-"""
+def test_a_script_without_a_guard_is_told_what_to_do(monkeypatch):
+    pytest.importorskip("lightning")
+    from stalign.train import trainer
 
-
-def test_a_script_without_a_guard_is_told_what_to_do(tmp_path):
-    (tmp_path / "script.py").write_text(NO_GUARD)
-    command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "run")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
-    assert done.returncode == 1
-    assert "Expected to train in the main process. Found: a process of `data.workers`" in done.stderr
-    assert "Expected the processes of `data.workers` to read ahead" in done.stderr.splitlines()[-1]
-    assert "call it under `if __name__ == '__main__':`, or set `data.workers = 0`." in done.stderr.splitlines()[-1]
+    hint = r"call it under `if __name__ == '__main__':`, or set `data.workers = 0`\.$"
+    for error in (RuntimeError("DataLoader worker (pid(s) 1) exited unexpectedly"), BrokenPipeError(32, "Broken pipe")):
+        with pytest.raises(RuntimeError, match=f"processes of `data.workers` to read ahead.*{hint}"):
+            with trainer.explained_workers():
+                raise error
+    with pytest.raises(RuntimeError, match="^another$"), trainer.explained_workers():
+        raise RuntimeError("another")
+    # As multiprocessing marks a process that it spawns while that runs the user's script again.
+    monkeypatch.setattr(trainer.multiprocessing.current_process(), "_inheriting", True, raising=False)
+    with pytest.raises(RuntimeError, match=f"train in the main process. Found: a process of `data.workers`.*{hint}"):
+        with trainer.explained_workers():
+            raise AssertionError
