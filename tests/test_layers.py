@@ -18,7 +18,17 @@ if TYPE_CHECKING:
 
 _ROOT = Path(stalign.__file__).parent
 _FILES = sorted(_ROOT.rglob("*.py"))
-_BASE = {"_constants", "_validate", "_settings", "_several", "_threads", "_optional", "settings", "__version__"}
+_BASE = {
+    "_constants",
+    "_files",
+    "_validate",
+    "_settings",
+    "_several",
+    "_threads",
+    "_optional",
+    "settings",
+    "__version__",
+}
 _ABOVE_BASE = {
     "core": set(),
     "models": set(),

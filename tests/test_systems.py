@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import errno
 import os
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +20,7 @@ if sys.platform != "linux":
     pytest.skip("emulates other systems on Linux", allow_module_level=True)
 
 PLATFORM = {"linux": "linux", "windows": "win32", "macos": "darwin"}
-_OURS = ("core.files", "models.checkpoint_files", "train.lock", "train.source")  # modules that ask for the system
+_OURS = ("_files", "models.checkpoint_files", "train.lock", "train.source")  # modules that ask for the system
 
 
 def in_use(path):
@@ -65,7 +64,7 @@ def system(request, monkeypatch):
         for name in ("replace", "rename", "unlink", "remove"):
             monkeypatch.setattr(os, name, guarded(name))
         monkeypatch.setattr(os, "fsync", fsync)
-        monkeypatch.setattr("stalign.core.files._WAITS", (0.01, 0.01))
+        monkeypatch.setattr("stalign._files._WAITS", (0.01, 0.01))
         monkeypatch.setitem(sys.modules, "msvcrt", SimpleNamespace(LK_NBLCK=2, locking=locking))
         monkeypatch.setitem(sys.modules, "resource", None)
     return request.param
@@ -92,8 +91,8 @@ def test_a_file_takes_the_place_of_another(tmp_path, system):
 
 
 def test_a_file_that_is_open_for_a_moment_is_waited_for(tmp_path, monkeypatch):
-    monkeypatch.setattr("stalign.core.files.sys", SimpleNamespace(platform="win32"))
-    monkeypatch.setattr("stalign.core.files._WAITS", (0.01, 0.01))
+    monkeypatch.setattr("stalign._files.sys", SimpleNamespace(platform="win32"))
+    monkeypatch.setattr("stalign._files._WAITS", (0.01, 0.01))
     calls, move = [], os.replace
 
     def replace(source, target):
@@ -144,23 +143,19 @@ def test_a_run_with_workers_is_stopped_and_goes_on(tmp_path, system, monkeypatch
     assert loaded.meta["steps"] == 3
 
 
-NO_GUARD = """
-import sys
-from types import SimpleNamespace
-import stalign as st
-from stalign.train import source, TrainConfig, fit
-from stalign.train.config import DataConfig, RunConfig
-source.sys = SimpleNamespace(platform="darwin")
-run = RunConfig(steps=2, tensorboard=False, accelerator="cpu", devices=1)
-fit([st.datasets.toy(n_rows=8)], TrainConfig(out=sys.argv[1], data=DataConfig(min_spots=20, workers=1), run=run))
-"""
+def test_a_script_without_a_guard_is_told_what_to_do(monkeypatch):
+    pytest.importorskip("lightning")
+    from stalign.train import trainer
 
-
-def test_a_script_without_a_guard_is_told_what_to_do(tmp_path):
-    (tmp_path / "script.py").write_text(NO_GUARD)
-    command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "run")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
-    assert done.returncode == 1
-    assert "Expected to train in the main process. Found: a process of `data.workers`" in done.stderr
-    assert "Expected the processes of `data.workers` to read ahead" in done.stderr.splitlines()[-1]
-    assert "call it under `if __name__ == '__main__':`, or set `data.workers = 0`." in done.stderr.splitlines()[-1]
+    hint = r"call it under `if __name__ == '__main__':`, or set `data.workers = 0`\.$"
+    for error in (RuntimeError("DataLoader worker (pid(s) 1) exited unexpectedly"), BrokenPipeError(32, "Broken pipe")):
+        with pytest.raises(RuntimeError, match=f"processes of `data.workers` to read ahead.*{hint}"):
+            with trainer.explained_workers():
+                raise error
+    with pytest.raises(RuntimeError, match="^another$"), trainer.explained_workers():
+        raise RuntimeError("another")
+    # As multiprocessing marks a process that it spawns while that runs the user's script again.
+    monkeypatch.setattr(trainer.multiprocessing.current_process(), "_inheriting", True, raising=False)
+    with pytest.raises(RuntimeError, match=f"train in the main process. Found: a process of `data.workers`.*{hint}"):
+        with trainer.explained_workers():
+            raise AssertionError

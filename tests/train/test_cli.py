@@ -155,7 +155,7 @@ def test_estimate_has_validation_checkpoints_and_workers(slides, tiny):
     assert counted.steps_per_epoch == 3 and _counts(counted) == (4, 6)  # after 3, 4, 6, 8, 9 and 12 steps
     fit(slides, config)
     kept = sum(path.stat().st_size for path in found(Path(config.out) / "checkpoints"))
-    assert estimate.disk_gb * 1024**3 == pytest.approx(kept, rel=0.3)
+    assert 0.9 * kept < estimate.disk_gb * 1024**3 < 1.5 * kept  # the best may be one of the last
 
 
 def test_kinds_of_batches_are_measured_apart(toy2, tiny):

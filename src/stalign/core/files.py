@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 import tempfile
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stalign._files import move
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-_WAITS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)  # seconds
 
 
 @contextmanager
@@ -33,31 +31,6 @@ def whole_file(path: Path) -> Iterator[Path]:
         temporary = Path(folder) / path.name
         yield temporary
         move(temporary, path)
-
-
-def move(source: Path, target: Path) -> None:
-    """Move a file into the place of another; on Windows try for some seconds, as scanners keep new files open a while.
-
-    Parameters
-    ----------
-    source
-        The file.
-    target
-        Where to, on the same disk.
-
-    Raises
-    ------
-    OSError
-        If it cannot be moved.
-    """
-    for wait in _WAITS if sys.platform == "win32" else ():
-        try:
-            source.replace(target)
-        except PermissionError:
-            time.sleep(wait)
-        else:
-            return
-    source.replace(target)
 
 
 def write_whole(path: Path, content: bytes) -> Path:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stalign._files import move
 from stalign._settings import logger
-from stalign.core.files import move
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from stalign._files import move
 from stalign._validate import message
-from stalign.core.files import move
 from stalign.models.checkpoint_files import (
     CONFIG_FILE,
     FORMAT,

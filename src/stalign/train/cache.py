@@ -17,10 +17,10 @@ import numpy as np
 import scipy.sparse as sp
 
 from stalign._constants import Keys
+from stalign._files import move
 from stalign._settings import logger
 from stalign._validate import message
 from stalign.core.expression import LowRank
-from stalign.core.files import move
 from stalign.core.gaussian import GaussianMean
 from stalign.data.expression import Expression
 from stalign.data.images import SectionImage

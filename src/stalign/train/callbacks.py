@@ -15,9 +15,9 @@ import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
 
+from stalign._files import move
 from stalign._settings import logger
 from stalign._validate import message
-from stalign.core.files import move
 from stalign.models.checkpoint_files import flush
 from stalign.models.run_files import BEST_FILE, found, step_file
 from stalign.train.best_step import MONITOR

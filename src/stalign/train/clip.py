@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from stalign._files import move
 from stalign._settings import logger, progress
 from stalign._validate import message
-from stalign.core.files import move
 from stalign.encoders.clip_pair import CONFIG, WEIGHTS, ClipPair
 from stalign.encoders.loading import locate
 from stalign.encoders.registry import get

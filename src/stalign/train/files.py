@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from stalign.core.files import move
+from stalign._files import move
 
 
 def write_text(path: Path, text: str) -> None:
