@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from stalign.train.config import TrainConfig
     from stalign.train.run import SectionRun
-    from stalign.train.trainer import Run
 
 
 @dataclass(frozen=True)
