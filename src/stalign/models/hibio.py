@@ -151,7 +151,7 @@ class HiBioST(nn.Module):
     >>> from stalign.models.hibio_config import HIBIO_MINI
     >>> network = HiBioST(HIBIO_MINI, n_genes=100).eval()
     >>> network(SentenceBatch(image=torch.zeros(2, 3, 64, 64, dtype=torch.uint8))).image.shape
-    torch.Size([2, 128])
+    torch.Size([2, 64])
     """
 
     idf: Tensor
