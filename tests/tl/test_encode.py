@@ -70,7 +70,7 @@ def test_patch_is_the_window_around_the_spot(spots, calls, level, um):
     key = f"X_mean-rgb_{level}" if isinstance(level, str) else "X_mean-rgb_80um"
     np.testing.assert_allclose(spots.obsm[key][17], cut.reshape(-1, 3).mean(0), atol=4)
     assert spots.uns[key]["params"]["level"] == str(level)
-    assert spots.uns[key]["sections"]["window_um"][0] == pytest.approx(um, rel=0.02)
+    assert spots.uns[key]["sections"]["window_um"].iloc[0] == pytest.approx(um, rel=0.02)
 
 
 def test_niche_uses_the_niches_that_are_there(spots, calls):
