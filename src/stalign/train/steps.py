@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import lightning.pytorch as pl
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from stalign._validate import message
 from stalign.models.run_files import RECORD
 from stalign.train.callbacks import DIVERGED
 from stalign.train.phases import phase
+from stalign.train.ranks import several
 from stalign.train.schedules import Schedule
 
 if TYPE_CHECKING:
@@ -138,8 +140,12 @@ class TrainingModule(pl.LightningModule):
             where = f"at step {self.global_step}, learning rate {self.rate(self.global_step):.3g}"
             expected = f"Expected a finite loss {where}, sections {', '.join(batch.sections)}"
             raise FloatingPointError(message(expected, found=values, hint=self.advice))
-        for name, value in terms.items():
-            self.log(f"loss/{name}", value.detach(), batch_size=len(batch), prog_bar=name == "total", sync_dist=True)
+        means = torch.stack([value.detach().float() for value in terms.values()])
+        if several():  # one reduction for all terms
+            dist.all_reduce(means)
+            means /= dist.get_world_size()
+        for name, value in zip(terms, means, strict=True):
+            self.log(f"loss/{name}", value, batch_size=len(batch), prog_bar=name == "total")
         schedule = {"lr": self.rate(self.global_step), "weight_decay": self.decay(self.global_step)}
         self.log_dict({**schedule, **self.values()}, batch_size=len(batch))
         return terms["total"]
