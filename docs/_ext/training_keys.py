@@ -12,6 +12,7 @@ from typing import Any
 
 from stalign.models.branches import AEGene, ConvEncoder, Features, GeneTable, TimmEncoder
 from stalign.models.config import ST_ALIGN, InputSpec, LossConfig, ModelConfig
+from stalign.models.hibio_config import HiBioConfig
 from stalign.train.config import SectionSpec, TrainConfig
 
 PAGE = Path(__file__).resolve().parents[1] / "training-keys.md"
@@ -29,6 +30,11 @@ the values of `st-align`; those of `stalign-mini` are in the `config.json` of it
 takes a `kind` and its keys, in the lists below. `init = "stalign-mini"` or a folder of weights, from the working
 directory, starts from trained weights instead of a `base` ([start from weights](training.md#start-from-weights)).
 """
+HIBIO = """\
+`base = "hibio-st"` or `"hibio-mini"` is a network of [another kind](hibio.md), with keys of its own under `[model]` and
+`[loss]`; the rest of this page holds for it, too, but that counts are not thinned. Defaults are those of the classes;
+`hibio-mini` has its own.
+"""
 
 
 def page() -> str:
@@ -44,6 +50,12 @@ def page() -> str:
     for cls in (ConvEncoder, TimmEncoder, Features, GeneTable, AEGene):
         first = (cls.__doc__ or "").strip().partition("\n")[0]
         parts += [f"### Branch of kind {cls.kind}\n", f"{first}\n", _list(cls)]
+    parts += ["## HiBio-ST\n", HIBIO, _list(HiBioConfig)]
+    for field in dataclasses.fields(HiBioConfig):
+        cls = type(_default(field))
+        if dataclasses.is_dataclass(cls):
+            name = "loss" if field.name == "loss" else f"model.{field.name}"
+            parts += [f"### `{name}` of HiBio-ST\n", _list(cls)]
     return "\n".join(parts)
 
 
