@@ -153,7 +153,7 @@ def write(table: pd.DataFrame, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     table.round(4).to_csv(out / "hibio.csv", index=False)
     lines: list[str] = []
-    for task, part in table.groupby("task", sort=False):
+    for task, part in table[table["task"] != "seconds"].groupby("task", sort=False):
         grouped = part.groupby(["method", "column"], sort=False)["value"]
         mean, spread = grouped.mean().unstack(), grouped.std(ddof=0).unstack()
         columns = list(dict.fromkeys(part["column"]))

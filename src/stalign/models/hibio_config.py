@@ -205,8 +205,8 @@ HIBIO_ST = HiBioConfig(
     image=TimmEncoder("vit_base_patch16_clip_224", features=768, frozen=False),
     sentence=SentenceSpec(metadata="prefix"),
 )
-# Small, for two CPU cores. The published sentences, causal tower and read-out at [EOT] find fewer of the profiles of
-# a section that was not trained on (her2st C5, on which this was chosen; benchmarks/hibio.py).
+# Small, for two CPU cores. Sentences by count were chosen on her2st C5, by weights that had not seen it, where those by
+# TF-IDF find fewer; elsewhere, and for causal towers read at [EOT], there is no difference (benchmarks/hibio.py).
 HIBIO_MINI = HiBioConfig(
     name="hibio-mini",
     image=TimmEncoder(
