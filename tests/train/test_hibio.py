@@ -176,6 +176,27 @@ def test_organ_and_disease_stand_before_the_genes(toy2, small):
     assert load(fit(given, replace(small(model={"sentence": {"length": 24, "metadata": "prefix"}})))).config.words
 
 
+def test_starts_from_weights_gene_by_gene(slides, toy2, small, tmp_path):
+    before = load(fit(slides, small(run={"steps": 2})))
+    config = replace(
+        small(data={"max_genes": 300}, run={"steps": 1}),
+        model={"init": str(before.path)},
+        out=str(tmp_path / "further"),
+    )
+    run = assemble(slides, config)
+    symbols = run.store.vocabulary.symbols
+    place = [before.vocabulary.index(symbol) for symbol in symbols]
+    assert len(symbols) == 300 and run.module.network.config.sentence.length == 24
+    old, new = (one.text_tower.table.weight.detach() for one in (before.network, run.module.network))
+    torch.testing.assert_close(new[4:], old[4:][place], rtol=0, atol=0)
+    torch.testing.assert_close(new[:4], old[:4], rtol=0, atol=0)
+    assert load(fit(slides, config)).meta["init"]["genes"] == {
+        "known": 300,
+        "new": 0,
+        "left_out": len(before.vocabulary) - 300,
+    }
+
+
 SCRIPT = """
 import os, sys, json
 from dataclasses import replace
