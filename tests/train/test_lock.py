@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -69,8 +70,14 @@ def test_a_killed_process_holds_no_lock_even_where_its_workers_live_on(tmp_path)
         holder.wait()
         os.kill(worker, 0)  # it is there
         assert (tmp_path / LOCK_FILE).is_file()
-        with locked(tmp_path):
-            pass
+        for last in (*[False] * 50, True):  # on a busy machine the worker may not have let go yet
+            try:
+                with locked(tmp_path):
+                    break
+            except RuntimeError:
+                if last:
+                    raise
+                time.sleep(0.2)
     finally:
         os.kill(worker, 9)
 
