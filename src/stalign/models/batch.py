@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 from stalign._validate import message
 
 if TYPE_CHECKING:
@@ -12,11 +14,42 @@ if TYPE_CHECKING:
     from typing import Self
 
     import torch
-    from torch import Tensor
+
+
+class Tensors:
+    """A dataclass of tensors, some of which may be None."""
+
+    def apply(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """Return a copy with a function applied to each tensor, such as a gather over ranks.
+
+        Parameters
+        ----------
+        function
+            Takes a tensor and returns a tensor.
+        """
+        own: Any = self
+        values = {f.name: getattr(self, f.name) for f in fields(own)}
+        return type(self)(**{n: function(value) if isinstance(value, Tensor) else value for n, value in values.items()})
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
+        """Return a copy on another device.
+
+        Parameters
+        ----------
+        device
+            A torch device.
+        non_blocking
+            Whether to copy from pinned memory without waiting.
+        """
+        return self.apply(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """Return a copy in pinned memory, as the data loaders of torch ask for."""
+        return self.apply(lambda tensor: tensor.pin_memory())
 
 
 @dataclass
-class Batch:
+class Batch(Tensors):
     """B spots and their niches, from S sections.
 
     Each modality may be absent. A gene or image field may hold features of a frozen encoder instead, (B, d), where
@@ -61,35 +94,9 @@ class Batch:
     def __len__(self) -> int:
         return len(self.section)
 
-    def apply(self, function: Callable[[Tensor], Tensor]) -> Self:
-        """Return a batch with a function applied to each tensor.
-
-        Parameters
-        ----------
-        function
-            Takes a tensor and returns a tensor.
-        """
-        return type(self)(**_apply(self, function))
-
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
-        """Return a batch on another device.
-
-        Parameters
-        ----------
-        device
-            A torch device.
-        non_blocking
-            Whether to copy from pinned memory without waiting.
-        """
-        return self.apply(lambda tensor: tensor.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> Self:
-        """Return a batch in pinned memory, as the data loaders of torch ask for."""
-        return self.apply(lambda tensor: tensor.pin_memory())
-
 
 @dataclass
-class Outputs:
+class Outputs(Tensors):
     """The projected embeddings of a batch, D wide; None where the modality is absent from the whole batch.
 
     Parameters
@@ -111,21 +118,6 @@ class Outputs:
     niche_fused: Tensor
     image_valid: Tensor | None = None
     gene_valid: Tensor | None = None
-
-    def apply(self, function: Callable[[Tensor], Tensor]) -> Self:
-        """Return outputs with a function applied to each tensor, such as a gather over ranks.
-
-        Parameters
-        ----------
-        function
-            Takes a tensor and returns a tensor.
-        """
-        return type(self)(**_apply(self, function))
-
-
-def _apply(data: Batch | Outputs, function: Callable[[Tensor], Tensor]) -> dict[str, Any]:
-    values = {f.name: getattr(data, f.name) for f in fields(data)}
-    return {name: None if value is None else function(value) for name, value in values.items()}
 
 
 def required(value: Tensor | None, name: str, *, reason: str) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from stalign._validate import message
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -120,27 +120,3 @@ class GeneTokens:
         """
         names = [*SPECIAL, *self.metadata, *self.symbols]
         return [[names[token] for token in row if token != PAD] for row in tokens.tolist()]
-
-    def to_dict(self) -> dict[str, list[str]]:
-        """Return special and metadata tokens, ready for JSON; genes are in the vocabulary's own file."""
-        return {"special": list(SPECIAL), "metadata": list(self.metadata)}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any], symbols: Sequence[str]) -> GeneTokens:
-        """Build the tokens from what `to_dict` returned.
-
-        Parameters
-        ----------
-        data
-            What it returned.
-        symbols
-            Symbols of the vocabulary.
-
-        Raises
-        ------
-        ValueError
-            If the special tokens are others.
-        """
-        if tuple(data.get("special", ())) != SPECIAL:
-            raise ValueError(message(f"Expected the special tokens {SPECIAL}", found=data.get("special")))
-        return cls(tuple(symbols), tuple(data.get("metadata", ())))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,15 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stalign._validate import message
-from stalign.models.batch import required
+from stalign.models.batch import Tensors, required
 from stalign.models.branches import TimmEncoder
 from stalign.models.gene_tokens import SPECIAL
 from stalign.models.image_encoders import backbone, features_of, standardise
 from stalign.models.sentence_encoder import SentenceEncoder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any, Self
+    from typing import Self
 
     from stalign.models.hibio_config import HiBioConfig
 
@@ -27,7 +26,7 @@ LARGEST_SCALE = math.log(100)  # as in CLIP
 
 
 @dataclass
-class SentenceBatch:
+class SentenceBatch(Tensors):
     """B spots with patches and gene sentences. Each side may be absent.
 
     Parameters
@@ -66,35 +65,9 @@ class SentenceBatch:
                 return len(tensor)
         return 0
 
-    def apply(self, function: Callable[[Tensor], Tensor]) -> Self:
-        """Return a batch with a function applied to each tensor.
-
-        Parameters
-        ----------
-        function
-            Takes a tensor and returns a tensor.
-        """
-        return type(self)(**_apply(self, function))
-
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
-        """Return a batch on another device.
-
-        Parameters
-        ----------
-        device
-            A torch device.
-        non_blocking
-            Whether to copy from pinned memory without waiting.
-        """
-        return self.apply(lambda tensor: tensor.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> Self:
-        """Return a batch in pinned memory, as the data loaders of torch ask for."""
-        return self.apply(lambda tensor: tensor.pin_memory())
-
 
 @dataclass
-class PairOutputs:
+class PairOutputs(Tensors):
     """What the network makes of a batch; None where the side is absent.
 
     Parameters
@@ -118,16 +91,6 @@ class PairOutputs:
     gene_valid: Tensor | None = None
     region: Tensor | None = None
     positive: Tensor | None = None
-
-    def apply(self, function: Callable[[Tensor], Tensor]) -> Self:
-        """Return outputs with a function applied to each tensor, such as a gather over ranks.
-
-        Parameters
-        ----------
-        function
-            Takes a tensor and returns a tensor.
-        """
-        return type(self)(**_apply(self, function))
 
 
 class HiBioST(nn.Module):
@@ -292,8 +255,3 @@ class HiBioST(nn.Module):
 def _unit(x: Tensor) -> Tensor:
     """Scale rows to unit length, in float32."""
     return F.normalize(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x, dim=-1)
-
-
-def _apply(data: SentenceBatch | PairOutputs, function: Callable[[Tensor], Tensor]) -> dict[str, Any]:
-    values = {f.name: getattr(data, f.name) for f in fields(data)}
-    return {name: function(value) if isinstance(value, Tensor) else value for name, value in values.items()}

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from stalign._validate import message
 from stalign.models.branches import ImageSpec, TimmEncoder
 from stalign.models.config import InputSpec
-from stalign.models.schema import Bool, Float, Int, build, configuration, key, plain
+from stalign.models.schema import Bool, Float, Int, configuration, key, plain
 
 Colour = tuple[Float, Float, Float]
 _PAPER, _OURS, _CLIP = "paper", "ours", "OpenCLIP"
@@ -181,22 +181,6 @@ class HiBioConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as plain dictionaries and lists, ready for JSON."""
         return plain(self)
-
-    @classmethod
-    def from_dict(cls, data: Any) -> HiBioConfig:
-        """Build a configuration from what `to_dict` returned.
-
-        Parameters
-        ----------
-        data
-            Nested dictionaries. Keys that are left out take their defaults.
-
-        Raises
-        ------
-        ValueError
-            If a key is unknown or lacking, or a value impossible; the message names the key.
-        """
-        return build(cls, data, where="config")
 
 
 # As published where the paper says it; `image.weights` may name a file of OpenCLIP's ViT-B/16 in timm's names.
