@@ -19,7 +19,7 @@ _FEW_IMAGES = 500  # likewise for networks that read the image of each spot
 
 
 @contextmanager
-def threads_for(n_spots: int, *, images: bool = False) -> Iterator[None]:
+def threads_for(n_spots: int, *, images: bool = False, sklearn: bool = True) -> Iterator[None]:
     """Compute on as many threads as pay: `settings.n_jobs`, or one where spots are few.
 
     Parameters
@@ -28,8 +28,11 @@ def threads_for(n_spots: int, *, images: bool = False) -> Iterator[None]:
         Spots that are computed with.
     images
         Whether torch reads their images; then fewer spots pay a second thread of torch.
+    sklearn
+        Whether scikit-learn is used, which brings an OpenMP of its own that has to be there to be limited.
     """
-    import sklearn  # noqa: F401 (brings an OpenMP of its own, which has to be there to be limited)
+    if sklearn:
+        import sklearn as _  # noqa: F401
     from threadpoolctl import ThreadpoolController
 
     number = settings.n_jobs or 1
@@ -46,13 +49,13 @@ def threads_for(n_spots: int, *, images: bool = False) -> Iterator[None]:
         yield
 
 
-def few_threads(function: Callable[P, R]) -> Callable[P, R]:
+def few_threads(function: Callable[P, R], *, sklearn: bool = True) -> Callable[P, R]:
     """Let a call whose first argument holds spots compute on as many threads as pay; see `threads_for`."""
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         given = args[0] if args else kwargs.get("data")
-        with threads_for(_n_spots(given), images=True):
+        with threads_for(_n_spots(given), images=True, sklearn=sklearn):
             return function(*args, **kwargs)
 
     return run

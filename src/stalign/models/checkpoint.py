@@ -162,7 +162,7 @@ def save(
     return folder
 
 
-def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> Checkpoint:
+def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu", images: bool = True) -> Checkpoint:
     """Read a network from a folder that `save` wrote, or from a training run.
 
     Parameters
@@ -172,6 +172,9 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") ->
         last checkpoint, which the log says; or one of its checkpoints.
     device
         Where the network goes.
+    images
+        Whether to read the encoders of images too, of a network of ST-Align; genes alone are embedded without, and timm
+        need not be imported.
 
     Returns
     -------
@@ -193,15 +196,19 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") ->
     source = source_of(Path(path).expanduser())
     record, state, found = contents(source)
     config = config_of(record.get("config"))
-    state |= packaged_state(config)
     vocabulary = tuple(record["vocabulary"])
+    if images:
+        state |= packaged_state(config)
+    else:
+        state = {name: tensor for name, tensor in state.items() if not name.startswith("image_encoders.")}
+    more = {} if images else {"images": False}
     with torch.device("meta"):  # builds no weights, draws no random numbers
-        network = network_of(config, len(vocabulary))
+        network = network_of(config, len(vocabulary), **more)
     _check_state(network.state_dict(), state, f"the weights in {source}", "configuration beside them")
     state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     if any(buffer.is_meta and name not in state for name, buffer in network.named_buffers()):
         with torch.random.fork_rng(devices=[]):  # some image models of timm keep tables that are not in their state
-            network = network_of(config, len(vocabulary))
+            network = network_of(config, len(vocabulary), **more)
     network.load_state_dict(state, strict=True, assign=True)
     return Checkpoint(
         network=network.to(device).eval(),

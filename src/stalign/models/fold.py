@@ -37,10 +37,12 @@ def folded(network: STAlign) -> STAlign:
     >>> any("bn1" in name for name in network.state_dict())
     False
     """
-    from timm.models.resnet import BasicBlock, Bottleneck, ResNet
-
     shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
     network = copy.deepcopy(network, shared).eval()
+    if not network.image_encoders:
+        return network
+    from timm.models.resnet import BasicBlock, Bottleneck, ResNet
+
     for encoder in network.image_encoders.values():
         backbone = encoder.backbone if isinstance(encoder, BackboneEncoder) else None
         if isinstance(backbone, Stages):

@@ -98,7 +98,8 @@ class Table(nn.Module):
     def __init__(self, n_genes: int, width: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(n_genes, width))
-        nn.init.normal_(self.weight)
+        if not self.weight.is_meta:  # where torch would import its compiler, a second or two, to draw nothing
+            nn.init.normal_(self.weight)
 
     def project(self, basis: Tensor | None) -> Tensor | None:
         """Return the basis of each section in the space of the table, once for both levels.

@@ -44,7 +44,7 @@ def config_of(values: Any) -> NetworkConfig:
     return found
 
 
-def network_of(config: NetworkConfig, n_genes: int) -> Network:
+def network_of(config: NetworkConfig, n_genes: int, **parts: bool) -> Network:
     """Make the network of a configuration, with new weights.
 
     Parameters
@@ -53,6 +53,8 @@ def network_of(config: NetworkConfig, n_genes: int) -> Network:
         The configuration.
     n_genes
         V, size of the gene vocabulary.
+    **parts
+        What the network is made without, as `images=False`, where its kind can be.
     """
-    made: Network = NETWORKS[config.kind][1](config, n_genes)
+    made: Network = NETWORKS[config.kind][1](config, n_genes, **parts)
     return made

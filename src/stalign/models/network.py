@@ -53,6 +53,8 @@ class STAlign(nn.Module):
         Its shape: `MINI`, `ST_ALIGN`, or a variant of them.
     n_genes
         V, size of the gene vocabulary.
+    images
+        Whether to make the encoders of images, which genes alone do without.
 
     Examples
     --------
@@ -64,14 +66,14 @@ class STAlign(nn.Module):
     torch.Size([2, 512])
     """
 
-    def __init__(self, config: ModelConfig, n_genes: int) -> None:
+    def __init__(self, config: ModelConfig, n_genes: int, *, images: bool = True) -> None:
         super().__init__()
         if n_genes < 1:
             raise ValueError(message("Expected at least one gene in the vocabulary", found=n_genes))
         self.config = config
         self.n_genes = n_genes
         self.image_encoders = nn.ModuleDict(
-            {lv: image_encoder(getattr(config, f"{lv}_image"), config) for lv in LEVELS}
+            {lv: image_encoder(getattr(config, f"{lv}_image"), config) for lv in LEVELS if images}
         )
         self.gene_encoders = nn.ModuleDict({lv: gene_encoder(self._gene_spec(lv), config, n_genes) for lv in LEVELS})
         tables = [spec for spec in map(self._gene_spec, LEVELS) if isinstance(spec, GeneTable)]

@@ -89,7 +89,9 @@ _READERS = {
 }
 
 
-def load_weights(weights: str | os.PathLike[str] | Checkpoint, *, device: str | torch.device = "cpu") -> Checkpoint:
+def load_weights(
+    weights: str | os.PathLike[str] | Checkpoint, *, device: str | torch.device = "cpu", images: bool = True
+) -> Checkpoint:
     """Return the network of a name or a folder.
 
     Parameters
@@ -100,6 +102,9 @@ def load_weights(weights: str | os.PathLike[str] | Checkpoint, *, device: str | 
         where its network is on the device and in evaluation mode; otherwise with a copy of its network.
     device
         Where the network goes.
+    images
+        Whether the encoders of images are needed. Without, packaged weights of ST-Align are there sooner; all others are
+        loaded whole.
 
     Returns
     -------
@@ -123,7 +128,8 @@ def load_weights(weights: str | os.PathLike[str] | Checkpoint, *, device: str | 
             return weights
         return replace(weights, network=copy.deepcopy(network).to(device).eval())
     if isinstance(weights, str) and weights in REGISTRY:
-        return _packaged(REGISTRY[weights], device=device)
+        entry = REGISTRY[weights]
+        return _packaged(entry, device=device, images=images or entry.kind != "st-align")
     if isinstance(weights, str) and weights.startswith(SCHEME):
         return from_hub(weights, device=device)
     if not isinstance(weights, str | os.PathLike):
@@ -163,14 +169,14 @@ def of_kind(checkpoint: Checkpoint, kind: str) -> Checkpoint:
     return checkpoint
 
 
-def _packaged(entry: Weights, *, device: str | torch.device) -> Checkpoint:
+def _packaged(entry: Weights, *, device: str | torch.device, images: bool) -> Checkpoint:
     if not (entry.path / CONFIG_FILE).is_file():
         hint = "Install the released package, or pass the path of a checkpoint folder"
         found = f"nothing at {entry.path}"
         raise FileNotFoundError(
             message(f"Expected the weights {entry.name!r} in this installation", found=found, hint=hint)
         )
-    checkpoint = load(entry.path, device=device)
+    checkpoint = load(entry.path, device=device, images=images)
     if entry.sha256 and checkpoint.sha256 != entry.sha256:
         hint = "Reinstall the package"
         raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from stalign.models.config import InputSpec
 
 
-@few_threads
+@partial(few_threads, sklearn=False)  # whose import would take a second
 @each
 def embed(
     data: AnnData | SpatialData,
@@ -205,7 +206,8 @@ def embed(
     if table.n_obs == 0:
         raise ValueError(message("Expected at least one spot", found="an empty table"))
     check_writable(table, Keys.UNS, Keys.UNS_NICHES)
-    checkpoint = of_kind(load_weights(weights, device=pick_device(device)), "st-align")
+    read_weights = partial(load_weights, weights, device=pick_device(device))
+    checkpoint = of_kind(read_weights(images=bool(features)), "st-align")
     spec = _with_sigma(checkpoint.config.input, niche_sigma)
     check_features(checkpoint.config, features or {}, image=image, genes=genes)
     arrays = features_by_branch(table, features or {})
@@ -228,7 +230,7 @@ def embed(
     if any(section.image is not None for section in sections):
         slots = merged(slots, window_slots(sections, niche, spot_um=spec.spot_um, niche_um=spec.niche_um))
     log_changes(table, slots)
-    embedding = Embedding(checkpoint, table.n_obs, batch_size)
+    embedding = Embedding(checkpoint, table.n_obs, batch_size, read_weights)
     facts = []
     while sections:  # one by one, so that one image is in memory at a time
         section = sections.pop(0)

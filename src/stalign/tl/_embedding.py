@@ -13,7 +13,7 @@ from stalign.tl._batch import embed_batch, encode_places
 from stalign.tl._cluster import cluster, on_workers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -30,18 +30,23 @@ class Embedding:
     Parameters
     ----------
     checkpoint
-        The weights.
+        The weights, perhaps without encoders of images.
     n_obs
         Spots of the table.
     batch_size
         Spots in the network at once.
+    with_images
+        Returns the same weights with encoders of images; called at the first section with an image, if at all.
     """
 
-    def __init__(self, checkpoint: Checkpoint, n_obs: int, batch_size: int) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, n_obs: int, batch_size: int, with_images: Callable[[], Checkpoint]
+    ) -> None:
         from stalign.models.fold import folded
 
         self.network = folded(checkpoint.network)
         self.batch_size = batch_size
+        self._with_images = with_images
         self.valid = np.zeros(n_obs, dtype=bool)
         self._arrays: dict[str, NDArray[np.float32]] = {}
 
@@ -55,13 +60,17 @@ class Embedding:
         rows
             Positions of its spots in the table, (n,).
         """
+        from stalign.models.fold import folded
+
+        if reader.windows is not None and not self.network.image_encoders:
+            self.network = folded(self._with_images().network)
         if reader.coarse is not None:
             reader.coarse = reader.coarse.encoded(self._tokens(reader, reader.coarse))
         order = reader.order()
         batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
         client = cluster()
         done = self._here(reader, batches) if client is None else on_workers(client, self.network, reader, batches)
-        with threads_for(len(order), images=reader.windows is not None):
+        with threads_for(len(order), images=reader.windows is not None, sklearn=False):
             for some, found in done:
                 where = rows[some]
                 self.valid[where] = True
