@@ -16,7 +16,10 @@ from stalign.cli import main
 
 @pytest.fixture(autouse=True)
 def _small_weights(small_weights, monkeypatch):
-    monkeypatch.setattr("stalign.models.weights._packaged", lambda entry, device: small_weights(seed=len(entry.name)))
+    def packaged(entry, device, images):
+        return small_weights(seed=len(entry.name))
+
+    monkeypatch.setattr("stalign.models.weights._packaged", packaged)
 
 
 @pytest.fixture

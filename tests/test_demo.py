@@ -16,7 +16,7 @@ ALWAYS = FIGURES | {"section.h5ad", "report.html"}
 @pytest.fixture(autouse=True)
 def _small_weights(small_weights, monkeypatch):
     """Small untrained weights in the place of those that ship, and no UMAP, which takes a while."""
-    monkeypatch.setattr("stalign.models.weights._packaged", lambda entry, device: small_weights())
+    monkeypatch.setattr("stalign.models.weights._packaged", lambda entry, device, images: small_weights())
     report = stalign.pl.report
     monkeypatch.setattr(stalign.pl, "report", lambda *args, **options: report(*args, umap=False, dpi=40, **options))
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -173,3 +174,20 @@ def test_torchrun_says_how_many_processes_there_are(monkeypatch):
     found = place(RunConfig(accelerator="cpu"))
     assert (found.arguments["devices"], found.arguments["num_nodes"]) == (2, 3)
     assert found.world_size == 6
+
+
+def test_the_slurm_script_of_the_docs_runs_on_one_machine(holed, comparable, tmp_path, monkeypatch):
+    script = Path(__file__).parents[2] / "docs" / "examples" / "train.sbatch"
+    if not script.exists() or os.name == "nt":
+        pytest.skip("the script of the documentation is not here, or no bash")
+    values = comparable.to_dict()
+    values["data"] = {"min_spots": values["data"]["min_spots"]}
+    (tmp_path / "run.toml").write_text(toml(values))
+    out = tmp_path / "run with spaces"
+    sections = f'data.sections=[{{path="{holed}", library_key="library"}}]'
+    bin_first = f"{Path(sys.executable).parent}{os.pathsep}{ENVIRONMENT['PATH']}"
+    for name, value in {"PROCESSES": "2", "PORT": "0", "PATH": bin_first}.items():
+        monkeypatch.setitem(ENVIRONMENT, name, value)
+    more = [f"out={out}", sections, "run.devices=auto", "run.steps=2", "sampler.batch_size=32"]
+    run(["bash", str(script), str(tmp_path / "run.toml"), *more])
+    assert (out / "weights" / "weights.safetensors").exists() and len(history(out)) == 2
