@@ -103,8 +103,8 @@ def load_weights(
     device
         Where the network goes.
     images
-        Whether the encoders of images are needed. Without, packaged weights of ST-Align are there sooner; all others are
-        loaded whole.
+        Whether the encoders of images are needed. Without, packaged weights of ST-Align are there sooner; all others
+        are loaded whole.
 
     Returns
     -------
