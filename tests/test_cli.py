@@ -42,6 +42,11 @@ def test_one_file_is_embedded_beside_itself_and_once(section, capsys):
     written = content(section.parent)
     assert main(["embed", str(section)]) == 0
     assert "there already" in capsys.readouterr().out and content(section.parent) == written
+    earlier = anndata.read_h5ad(out)
+    earlier.uns[Keys.UNS]["embed"] |= earlier.uns[Keys.UNS]["embed"].pop("params")
+    earlier.write_h5ad(out)
+    assert main(["embed", str(section)]) == 0
+    assert "there already" in capsys.readouterr().out
 
 
 def test_a_folder_of_all_kinds_goes_on_where_it_was(section, tmp_path, capsys):

@@ -187,5 +187,6 @@ def _weights_of(path: Path) -> str | None:
     opened: Any = nullcontext(zarr.open_group(path, mode="r")) if path.is_dir() else h5py.File(path)
     with opened as store:
         tables = [f"tables/{name}/" for name in store["tables"]] if "tables" in store else [""]
-        noted = [place for table in tables if (place := f"{table}uns/{Keys.UNS}/embed/sha256") in store]
+        places = [f"{table}uns/{Keys.UNS}/embed/{at}" for table in tables for at in ("params/sha256", "sha256")]
+        noted = [place for place in places if place in store]  # without `params`, as earlier versions wrote it
         return str(read_elem(store[noted[0]])) if noted else None
