@@ -41,10 +41,10 @@ def test_spots_of_a_visium_grid_on_the_tissue(file, tmp_path):
     assert (view.technology, view.coord_mpp, view.pitch_um, view.spot_diameter_um) == ("visium", 4.0, 100.0, 55.0)
     assert view.image.shape == (300, 400)
     assert (adata.obs["tissue_fraction"] >= 0.5).all()
-    record = adata.uns["stalign"]["slide"]
+    record = adata.uns["stalign"]["slide"]["params"]
     assert (record["grid"], record["tissue"]) == ("visium", "saturation")
     adata.write_h5ad(tmp_path / "x.h5ad")
-    assert anndata.read_h5ad(tmp_path / "x.h5ad").uns["stalign"]["slide"]["mpp"] == 4.0
+    assert anndata.read_h5ad(tmp_path / "x.h5ad").uns["stalign"]["slide"]["params"]["mpp"] == 4.0
 
 
 def test_a_name_with_a_slash_stays_the_sections_name(file, tmp_path):
@@ -83,7 +83,7 @@ def test_scales_that_files_state(tmp_path):
         "a.svs": pytest.approx(0.499), "b.ome.tif": pytest.approx(0.5), "c.tif": pytest.approx(4.0), "d.tif": None,
     }  # fmt: skip
     adata = read_slide(tmp_path / "c.tif")
-    assert adata.uns["stalign"]["slide"]["mpp_origin"] == "resolution of the TIFF"
+    assert adata.uns["stalign"]["slide"]["params"]["mpp_origin"] == "resolution of the TIFF"
     with pytest.raises(ValueError, match=r"d\.tif.*`mpp=`"):
         read_slide(tmp_path / "d.tif")
 
@@ -103,7 +103,7 @@ def test_outlines_of_lazyslide(file):
     wsi.reader = SimpleNamespace(file=str(file))
     adata = read_slide(wsi, grid=20)
     x, y = adata.obsm[Keys.SPATIAL].T
-    assert adata.uns["stalign"]["slide"]["tissue"] == "tissues"
+    assert adata.uns["stalign"]["slide"]["params"]["tissue"] == "tissues"
     assert x.min() >= 100 and x.max() <= 200 and y.min() >= 100 and y.max() <= 200
     assert not ((abs(x - 150) < 17) & (abs(y - 150) < 17)).any()
 

@@ -361,3 +361,14 @@ def test_weights_of_another_network(folder, paper):
     rewrite(folder, STAlign(paper, 30).state_dict())
     with pytest.raises(ValueError, match="missing.*unexpected.*of another shape"):
         load(folder)
+
+
+def test_weights_stand_for_their_folder(folder, network):
+    loaded = load(folder)
+    assert os.fspath(loaded) == str(loaded) == str(folder) and loaded / CONFIG_FILE == folder / CONFIG_FILE
+    assert loaded.parent == folder.parent and sorted(loaded.iterdir()) == sorted(folder.iterdir())
+    assert copy.deepcopy(loaded).path == folder and load(loaded).sha256 == loaded.sha256
+    memory = replace(loaded, path=None)
+    with pytest.raises(ValueError, match="Expected weights that have a folder. Found: weights in memory"):
+        os.fspath(memory)
+    assert not hasattr(memory, "iterdir") and str(memory).startswith("Checkpoint(")

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from stalign.core.training_data import trained_on
-from stalign.data import record
+from stalign.data import record, result_record
 from stalign.datasets import toy as make_toy
 from stalign.pl._records import by_section, from_weights, seen_in_training, split_of
 
@@ -54,13 +54,16 @@ def test_seen_sections_are_those_of_the_very_name(table):
     assert said("S2", 3) == ["S2 was in the training of w (Other 2021)."]
 
 
-def test_the_card_of_packaged_weights_is_read_where_the_record_says_nothing(table):
-    table.uns["stalign"] = {"embed": {"weights": "stalign-mini"}}
+@pytest.mark.parametrize("earlier", [False, True])
+def test_the_card_of_packaged_weights_is_read_where_the_record_says_nothing(table, earlier):
+    params = {"weights": "stalign-mini"}
+    table.uns["stalign"] = {"embed": params if earlier else result_record(params)}
     rows = {"A1": np.arange(4)}
     assert "A section named A1 was in the training of stalign-mini (Andersson 2021, donor A, 346 spots; here 4)." in (
         seen_in_training(table, rows)
     )
-    table.uns["stalign"]["embed"]["sha256"] = "ab" * 32  # other weights of the same name
+    params["sha256"] = "ab" * 32
+    table.uns["stalign"] = {"embed": params if earlier else result_record(params)}  # other weights of the same name
     assert seen_in_training(table, rows) == []
     assert seen_in_training(table, rows, card={"meta": {"training_data": ["A1"]}}) == [
         "A section named A1 was in the training of stalign-mini."
@@ -91,7 +94,11 @@ def test_records_survive_a_file(table, tmp_path):
     ],
 )
 def test_what_a_prediction_was_fitted_to(table, record, said):
-    table.uns["stalign"]["predict_genes"] = record
+    table.uns["stalign"]["predict_genes"] = record  # as files of earlier versions have it
+    assert split_of(table) == said
+    asked = {name: value for name, value in record.items() if name.startswith("split")}
+    found = {name: value for name, value in record.items() if name not in asked}
+    table.uns["stalign"]["predict_genes"] = result_record(asked, **found)
     assert split_of(table) == said
 
 

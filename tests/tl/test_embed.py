@@ -85,10 +85,10 @@ def test_what_is_written(slide, weights):
     assert slide.obs[Keys.VALID].dtype == bool
     assert slide.obs[Keys.VALID].all()
     record = slide.uns[Keys.UNS]["embed"]
-    assert record["weights"] == "small"
-    assert record["sha256"] == "small-0"
-    assert record["version"] == version("stalign")
-    assert record["random_state"] == stalign.settings.seed
+    assert record["params"]["weights"] == "small"
+    assert record["params"]["sha256"] == "small-0"
+    assert record["params"]["version"] == version("stalign")
+    assert record["params"]["random_state"] == stalign.settings.seed
     assert record["sections"].to_dict("records") == [
         {
             "section": "toy",
@@ -170,7 +170,7 @@ def test_the_order_of_the_genes_does_not_matter(slide, weights, embeddings):
 def test_same_seed_same_result(slide, weights, embeddings):
     first, again = (stalign.tl.embed(slide, weights, random_state=3, copy=True) for _ in range(2))
     same(embeddings(first), embeddings(again), atol=0)
-    assert first.uns[Keys.UNS]["embed"]["random_state"] == 3
+    assert first.uns[Keys.UNS]["embed"]["params"]["random_state"] == 3
 
 
 def test_embedding_does_not_touch_the_random_state_of_the_process(slide, weights):
@@ -392,8 +392,8 @@ class TestPackaged:
     def test_they_are_the_default(self, slide, packaged):
         stalign.tl.embed(slide)
         record = slide.uns[Keys.UNS]["embed"]
-        assert record["weights"] == "stalign-mini"
-        assert record["sha256"] == packaged.sha256
+        assert record["params"]["weights"] == "stalign-mini"
+        assert record["params"]["sha256"] == packaged.sha256
         assert slide.obsm[Keys.EMBED].shape == (slide.n_obs, packaged.config.head.out)
 
     def test_niches_of_one_domain_are_alike(self, packaged):
@@ -425,7 +425,7 @@ def test_a_checkpoint_folder_is_as_good_as_the_checkpoint(slide, weights, tmp_pa
     stalign.tl.embed(slide, weights)
     found = stalign.tl.embed(slide, folder, copy=True)
     same(embeddings(found), embeddings(slide))
-    assert len(found.uns[Keys.UNS]["embed"]["sha256"]) == 64
+    assert len(found.uns[Keys.UNS]["embed"]["params"]["sha256"]) == 64
 
 
 def test_large_images_are_read_tile_by_tile(slide, weights, embeddings, monkeypatch):
@@ -477,7 +477,7 @@ def test_the_gaussian_of_a_niche_can_be_given(small_weights):
     for sigma in (None, 25.0):
         stalign.tl.embed(bins, weights, niche_sigma=sigma)
         record = bins.uns[Keys.UNS]["embed"]
-        found[sigma] = record["sections"]["niche_sd_um"].item(), record.get("niche_sigma")
+        found[sigma] = record["sections"]["niche_sd_um"].item(), record["params"].get("niche_sigma")
     assert found[None][0] == pytest.approx(38, abs=3)
     assert found[25.0] == (pytest.approx(24, abs=2), 25.0)
     assert found[None][1] is None

@@ -70,9 +70,9 @@ def test_fewer_windows_are_read(bins, weights, monkeypatch):
 
 def test_it_is_written_down(bins, weights):
     stalign.tl.embed(bins, weights, image_step=25)
-    assert bins.uns["stalign"]["embed"]["image_step"] == 25
+    assert bins.uns["stalign"]["embed"]["params"]["image_step"] == 25
     stalign.tl.embed(bins, weights)
-    assert "image_step" not in bins.uns["stalign"]["embed"]
+    assert "image_step" not in bins.uns["stalign"]["embed"]["params"]
 
 
 def test_windows_of_several_sizes_are_not_interpolated(weights):

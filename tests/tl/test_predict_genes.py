@@ -52,7 +52,8 @@ def test_predicts_another_section(first, second):
     np.testing.assert_allclose(found.var["mean"], mean, rtol=1e-5)
     np.testing.assert_allclose(found.var["mse_mean"], ((truth - mean) ** 2).mean(axis=0), rtol=1e-5)
     record = found.uns["stalign"]["predict_genes"]
-    assert record["split"] == "reference" and record["model"] == "ridge" and len(record["alpha"]) == 1
+    assert record["params"]["split"] == "reference" and record["params"]["model"] == "ridge"
+    assert len(record["alpha"]) == 1
     assert (record["n_reference"], record["n_predicted"]) == (first.n_obs, second.n_obs)
     assert Keys.SPATIAL in found.obsm and Keys.UNS_SPATIAL in found.uns
 
@@ -99,7 +100,7 @@ def test_held_out_spots_do_not_see_their_own_counts(embedded):
     embedded.X = counts.tocsr()
     after = predict_genes(embedded, genes=[gene], split="spot")
     assert abs(before.X[17, 0] - after.X[17, 0]) < 0.02 < 1 < after.layers["truth"][17, 0]
-    assert before.uns["stalign"]["predict_genes"]["split"] == "spot"
+    assert before.uns["stalign"]["predict_genes"]["params"]["split"] == "spot"
     assert len(before.uns["stalign"]["predict_genes"]["alpha"]) == 5
 
 
@@ -108,7 +109,7 @@ def test_leaving_a_patient_out_is_fitting_to_the_others(two, first, second):
     genes = list(two.var_names[:4])
     found = predict_genes(two, genes=genes, split="patient", library_key="library")
     record = found.uns["stalign"]["predict_genes"]
-    assert (record["split"], record["split_key"]) == ("patient", "patient")
+    assert (record["params"]["split"], record["params"]["split_key"]) == ("patient", "patient")
     expected = [predict_genes(q, r, genes=genes) for q, r in ((first, second), (second, first))]
     np.testing.assert_allclose(found.X, np.concatenate([part.X for part in expected]), atol=1e-5)
     np.testing.assert_allclose(
@@ -116,7 +117,7 @@ def test_leaving_a_patient_out_is_fitting_to_the_others(two, first, second):
     )
     np.testing.assert_allclose(found.var["n"], two.n_obs)
     by_section = predict_genes(two, genes=genes, split="library")
-    assert by_section.uns["stalign"]["predict_genes"]["split"] == "section"
+    assert by_section.uns["stalign"]["predict_genes"]["params"]["split"] == "section"
     np.testing.assert_allclose(by_section.X, found.X, atol=1e-6)
 
 
@@ -199,7 +200,7 @@ def test_several_representations_side_by_side(first, second):
         part.obsm["X_a"], part.obsm["X_b"] = np.split(part.obsm[Keys.EMBED_IMAGE], [8], axis=1)
     both = predict_genes(second, first, genes=3, use_rep=["X_a", "X_b"])
     np.testing.assert_allclose(both.X, predict_genes(second, first, genes=3).X, atol=1e-5)
-    assert both.uns["stalign"]["predict_genes"]["use_rep"] == ["X_a", "X_b"]
+    assert both.uns["stalign"]["predict_genes"]["params"]["use_rep"] == ["X_a", "X_b"]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
@@ -211,7 +212,7 @@ def test_result_can_be_written_and_read(first, second, tmp_path, caplog, monkeyp
     found.write_h5ad(tmp_path / "x.h5ad")
     found.write_zarr(tmp_path / "x.zarr")
     back = anndata.read_h5ad(tmp_path / "x.h5ad")
-    assert back.uns["stalign"]["predict_genes"]["split"] == "reference"
+    assert back.uns["stalign"]["predict_genes"]["params"]["split"] == "reference"
     np.testing.assert_array_equal(back.X, found.X)
 
 
@@ -333,7 +334,7 @@ def test_computes_its_own_features_and_writes_nothing(snapshot):
     own = predict(adata, genes=2, use_rep=colour(context=None))
     np.testing.assert_allclose(own.X, predict(adata, genes=2, use_rep="X_colour_100um").X, atol=1e-6)
     assert np.abs(np.asarray(own.X) - found.X).max() > 1e-3  # the context tells, too
-    assert found.uns["stalign"]["predict_genes"]["use_rep"] == ["X_colour_100um", "mean over 250 µm"]
+    assert found.uns["stalign"]["predict_genes"]["params"]["use_rep"] == ["X_colour_100um", "mean over 250 µm"]
     del adata.uns["spatial"]["toy"]["images"]
     with pytest.raises(ValueError, match="image"):
         predict(adata, genes=2)
@@ -362,7 +363,7 @@ def test_colours_are_put_beside_the_features():
     own = section.image.patches(section.windows("spot", width_um=300.0).astype(float), 24)
     np.testing.assert_allclose(found[:, 54 + 30 : 54 + 33], own.mean(axis=(1, 2)) / 255, atol=0.02)
     record = predict(adata, genes=2, use_rep=features).uns["stalign"]["predict_genes"]
-    assert record["use_rep"] == features.names and record["model"] == "mean"
+    assert record["params"]["use_rep"] == features.names and record["params"]["model"] == "mean"
 
 
 def test_each_source_of_features_counts_alike_in_the_kernel(first, second):
@@ -391,7 +392,7 @@ def test_reliable_genes_are_the_default_and_the_others_are_marked(first, second)
     found = predict_genes(second, first)
     assert found.var["reliable"].all() and found.var["reliability"].is_monotonic_decreasing
     record = found.uns["stalign"]["predict_genes"]
-    assert record["genes"] == "reliable" and record["n_candidates"] == first.n_vars > record["n_reliable"]
+    assert record["params"]["genes"] == "reliable" and record["n_candidates"] == first.n_vars > record["n_reliable"]
     assert record["n_reliable"] == found.n_vars and record["held_out"] == "region" and record["n_units"] == 1
     every = predict_genes(second, first, genes=None)
     assert set(every.var_names[every.var["reliable"]]) == set(found.var_names) and not every.var["reliable"].all()
@@ -473,7 +474,7 @@ def test_raw_counts_as_target(first, second):
     found = predict_genes(second, first, genes=4, target="counts")
     columns = second.var_names.get_indexer(found.var_names)
     np.testing.assert_allclose(found.layers["truth"], np.log1p(second.X[:, columns].toarray()), rtol=1e-6)
-    assert found.uns["stalign"]["predict_genes"]["target"] == "counts"
+    assert found.uns["stalign"]["predict_genes"]["params"]["target"] == "counts"
     with pytest.raises(ValueError, match="target"):
         predict_genes(second, first, target="raw")
 
@@ -494,7 +495,7 @@ def test_retrieval(first, second):
     found = predict_genes(second, first, genes=4, model="retrieval")
     assert found.var["pearson"].mean() > 0.15
     nearest = predict_genes(second, first, genes=4, model=stalign.tl.Retrieval(1))
-    assert nearest.uns["stalign"]["predict_genes"]["model"].startswith("Retrieval(n_neighbors=1")
+    assert nearest.uns["stalign"]["predict_genes"]["params"]["model"].startswith("Retrieval(n_neighbors=1")
     assert not np.allclose(nearest.X, found.X)
 
 

@@ -151,4 +151,4 @@ def test_a_folder_of_weights_is_no_run(slides, tiny):
     config = tiny(run={"steps": 2})
     weights = fit(slides, config)
     shutil.rmtree(Path(config.out) / "checkpoints")
-    assert load(weights).path == weights
+    assert load(weights).path == weights.path

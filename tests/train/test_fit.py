@@ -94,6 +94,7 @@ def test_weights_that_embed_takes(slides, toy2, tiny):
     pd.testing.assert_frame_equal(toy2.obs, before.obs)
     assert set(toy2.obsm) == set(before.obsm) and set(toy2.uns) == set(before.uns) and not toy2.obsp
     checkpoint = load(weights)
+    assert weights.meta == checkpoint.meta and weights.sha256 == checkpoint.sha256
     assert checkpoint.config.name == "tiny" and not checkpoint.network.training
     assert [s["section"] for s in checkpoint.meta["training_data"]] == ["toy_1"]
     assert checkpoint.meta["recipe"]["sampler"]["batch_size"] == 64
@@ -232,7 +233,7 @@ def test_out_in_the_home_of_the_user(slides, tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "home").mkdir()
     weights = fit(slides, tiny(out="~/run", run={"steps": 2}))
-    assert weights == tmp_path / "home" / "run" / "weights" and load("~/run/weights").path == weights
+    assert weights.path == tmp_path / "home" / "run" / "weights" == load("~/run/weights").path
     assert len(found(tmp_path / "home" / "run" / "checkpoints")) == 1 and len(history("~/run")) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
 

@@ -6,7 +6,7 @@ from stalign.data.counts import CountKeys
 from stalign.data.derived import log_changes, niche_of, niche_slots, window_slots
 from stalign.data.genes import gene_ids
 from stalign.data.images import SectionImage
-from stalign.data.records import check_key, check_writable, record, section_row, section_table
+from stalign.data.records import check_key, check_writable, facts, record, result_record, section_row, section_table
 from stalign.data.section import Section
 from stalign.data.sections import open_sections
 from stalign.data.slots import merged, write
@@ -29,6 +29,7 @@ __all__ = [
     "check_key",
     "check_labels",
     "check_writable",
+    "facts",
     "gene_ids",
     "has_counts",
     "label_columns",
@@ -40,6 +41,7 @@ __all__ = [
     "read_counts",
     "read_totals",
     "record",
+    "result_record",
     "log_changes",
     "section_row",
     "section_table",

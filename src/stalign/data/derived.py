@@ -11,7 +11,7 @@ from scipy import sparse
 from stalign._constants import N_NEIGHBORS, NICHE_WINDOW_UM, VISIUM_SPOT_UM, Keys
 from stalign._settings import logger
 from stalign.core.niches import Niche
-from stalign.data.records import record, section_table, window_numbers
+from stalign.data.records import record, result_record, section_table, window_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,10 +47,7 @@ def niche_slots(sections: Sequence[Section], niche: Niche, library_key: str | No
         back[order] = np.arange(n_obs)
         graph = graph[back][:, back]
         graph.sort_indices()
-    params: dict[str, Any] = asdict(niche)
-    if library_key is not None:
-        params["library_key"] = library_key
-    noted = {"connectivities_key": Keys.NICHE_GRAPH, "params": params}
+    noted = result_record({**asdict(niche), "library_key": library_key}, connectivities_key=Keys.NICHE_GRAPH)
     return {"obsp": {Keys.NICHE_GRAPH: graph}, "uns": {Keys.UNS_NICHES: noted}}
 
 
@@ -104,7 +101,7 @@ def window_slots(
                 "niche_window_given": section.window_given("niche") is not None,
             }
         )
-    noted = {"params": asdict(niche), "sections": section_table(rows)}
+    noted = result_record(asdict(niche), sections=section_table(rows))
     valid = np.isfinite(windows[Keys.SPOT_WINDOW]).all(axis=1)
     return {"obsm": windows, "obs": {Keys.VALID: valid}, "uns": {Keys.UNS: {"patches": noted}}}
 

@@ -37,6 +37,40 @@ def record(table: AnnData, *path: str) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
+def facts(table: AnnData, *path: str) -> Mapping[str, Any]:
+    """Read a record with its parameters and what was found in one mapping, as earlier files hold them.
+
+    Parameters
+    ----------
+    table
+        The table.
+    path
+        Keys in uns, from the outermost.
+
+    Returns
+    -------
+    Parameters and results by name, or an empty mapping where there is no record.
+    """
+    return {**record(table, *path), **record(table, *path, "params")}
+
+
+def result_record(params: Mapping[str, Any], **found: Any) -> dict[str, Any]:
+    """Make the record of a result as scanpy has it: what was asked for under `params`, what was found beside it.
+
+    Parameters
+    ----------
+    params
+        The parameters; those that are None are left out.
+    found
+        What was found, by name.
+
+    Returns
+    -------
+    The record, for uns.
+    """
+    return {"params": {name: value for name, value in params.items() if value is not None}, **found}
+
+
 def section_table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """Make the table of a record, in types that h5ad and zarr hold.
 

@@ -12,7 +12,7 @@ from stalign._constants import Keys
 from stalign._settings import logger
 from stalign._validate import message
 from stalign.core.tissue import VISIUM, make_grid
-from stalign.data import open_sections
+from stalign.data import open_sections, result_record
 from stalign.data.table import is_spatialdata
 from stalign.io._files import put_entry
 
@@ -81,9 +81,9 @@ def between_spots(data: AnnData | SpatialData, mpp: float | None, kind: str | fl
         entry["metadata"].pop("name", None)
     entry["scalefactors"].pop("bin_size_um", None)
     entry["metadata"] |= {"um_per_px": float(scale), "mpp_origin": view.mpp_origin}
-    record = {"mpp": float(scale), "mpp_origin": view.mpp_origin, "tissue": "spots", "threshold": float("nan"),
+    params = {"mpp": float(scale), "mpp_origin": view.mpp_origin, "tissue": "spots", "threshold": float("nan"),
               "min_tissue": 1.0}  # fmt: skip
-    adata = assemble(spots, kept, np.ones(len(kept)), coords, float(scale), name or view.name, entry, record)
+    adata = assemble(spots, kept, np.ones(len(kept)), coords, float(scale), name or view.name, entry, params)
     logger.info("Laid %d spots over the %d spots of %r.", adata.n_obs, len(points), view.name)
     return adata
 
@@ -96,7 +96,7 @@ def assemble(
     mpp: float,
     name: str,
     entry: dict[str, dict[str, Any]],
-    record: dict[str, Any],
+    params: dict[str, Any],
 ) -> AnnData:
     """Make the table of a grid.
 
@@ -116,8 +116,8 @@ def assemble(
         Name of the section.
     entry
         Its part of uns["spatial"]; scale factors are added.
-    record
-        What to write down beside the grid.
+    params
+        Parameters to write down beside those of the grid.
 
     Returns
     -------
@@ -140,13 +140,15 @@ def assemble(
     adata = AnnData(obs=obs, obsm={Keys.SPATIAL: np.asarray(coords[kept], dtype=np.float64)})
     put_entry(adata, name, entry)
     adata.uns[Keys.UNS] = {
-        "slide": {
-            "grid": "square" if spots.square else VISIUM,
-            "pitch_um": spots.pitch_um,
-            "spot_um": spots.spot_um,
-            "n_grid": len(kept),
-            "version": version("stalign"),
-            **record,
-        }
+        "slide": result_record(
+            {
+                "grid": "square" if spots.square else VISIUM,
+                "pitch_um": spots.pitch_um,
+                "spot_um": spots.spot_um,
+                "version": version("stalign"),
+                **params,
+            },
+            n_grid=len(kept),
+        )
     }
     return adata

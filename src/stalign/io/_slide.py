@@ -147,8 +147,8 @@ def _from_file(
         found = f"none under {len(spots.coords)} spots of the grid, by {how}"
         hint = "Check `mpp=`, lower `min_tissue=`, or see that it is an H&E image on bright glass"
         raise ValueError(message(f"Expected tissue on {file.name}", found=found, hint=hint))
-    record = {"mpp": value, "mpp_origin": origin, "tissue": how, "threshold": threshold, "min_tissue": min_tissue}
-    adata = assemble(spots, kept, share, spots.coords / value, value, name, entry, record)
+    params = {"mpp": value, "mpp_origin": origin, "tissue": how, "threshold": threshold, "min_tissue": min_tissue}
+    adata = assemble(spots, kept, share, spots.coords / value, value, name, entry, params)
     logger.info(
         "Read %s: %d of %d spots of the grid are on tissue, %.3g µm per px (%s).",
         *(file.name, adata.n_obs, len(kept), value, origin),

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from stalign.models.kinds import Network
 
 
-@dataclass
+@dataclass(eq=False)
 class Checkpoint:
-    """A network with all that is needed to use it.
+    """A network with all that is needed to use it; where it is on disk, it stands for its folder, too.
 
     Parameters
     ----------
@@ -64,6 +64,23 @@ class Checkpoint:
     def config(self) -> Any:
         """The network's configuration."""
         return self.network.config
+
+    def __fspath__(self) -> str:
+        if self.path is None:
+            hint = "Write them with `stalign.models.save`, or train with `out=`"
+            raise ValueError(message("Expected weights that have a folder", found="weights in memory", hint=hint))
+        return str(self.path)
+
+    def __str__(self) -> str:
+        return repr(self) if self.path is None else str(self.path)
+
+    def __truediv__(self, name: str) -> Path:
+        return Path(self) / name
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name == "path" or self.path is None:
+            raise AttributeError(name)
+        return getattr(self.path, name)  # `train.fit` once returned the folder: `parent`, `iterdir` and so on
 
 
 def save(
@@ -252,7 +269,8 @@ def _unwrapped(network: torch.nn.Module) -> Network:
             expected = f"Expected an {names} network, or one that is compiled or wrapped"
             raise TypeError(message(expected, found=type(network).__name__))
         inner = inside
-    return inner
+    found: Network = inner
+    return found
 
 
 def _state_of(network: Network) -> dict[str, torch.Tensor]:

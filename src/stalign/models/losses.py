@@ -184,7 +184,7 @@ class AlignmentLoss(nn.Module):
         terms["total"] = sum((weights[name] * term for name, term in terms.items()), torch.zeros_like(terms["cross"]))
         return terms
 
-    def _term(self, outputs: Outputs, a: str, b: str, *, both: bool, keys: Outputs, **more) -> Tensor:
+    def _term(self, outputs: Outputs, a: str, b: str, *, both: bool, keys: Outputs, **more: Any) -> Tensor:
         """Return InfoNCE from a to b, or the mean of that and b to a (eq. 10)."""
         if getattr(keys, a) is None or getattr(keys, b) is None:
             return outputs.spot_fused.sum() * 0  # no pair in the whole batch

@@ -156,7 +156,8 @@ def plain(instance: Any) -> dict[str, Any]:
     instance
         The configuration.
     """
-    return json.loads(json.dumps(dataclasses.asdict(instance)))
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(instance)))
+    return plain
 
 
 class _Place(NamedTuple):

@@ -13,7 +13,7 @@ import pandas as pd
 from stalign._constants import Keys
 from stalign.core.labels import as_labels
 from stalign.core.scores import agreement
-from stalign.data import record
+from stalign.data import facts, record
 from stalign.pl._html import flat, part
 from stalign.pl._labels import read_labels
 from stalign.pl._records import by_section, of_these_weights, within
@@ -127,14 +127,14 @@ def gene_table(predicted: AnnData) -> Markup:
         frame = frame.sort_values(order, ascending=False, kind="stable")
     note = ""
     if "reliable" in frame:
-        record = predicted.uns.get(Keys.UNS, {}).get("predict_genes", {})
-        patients = " of one patient" if record.get("n_patients") == 1 else ""
+        noted = facts(predicted, Keys.UNS, "predict_genes")
+        patients = " of one patient" if noted.get("n_patients") == 1 else ""
         frame["reliable"] = np.where(frame["reliable"], "yes", "no")
         failed = int((frame["reliable"] == "no").sum())
         note = (
             f"{failed} of {len(frame)} genes are not reliable. Reliability is the mean Pearson over held-out "
-            f"{record.get('held_out', 'part')}s of the reference{patients}; nothing measured in this section went into "
-            f"it.{within(record)} {record.get('coverage', 0.9):.0%} intervals; `covered` is the share of spots that"
+            f"{noted.get('held_out', 'part')}s of the reference{patients}; nothing measured in this section went into "
+            f"it.{within(noted)} {noted.get('coverage', 0.9):.0%} intervals; `covered` is the share of spots that"
             " they held."
         )
     return part("table", frame.head(_BEST), f"The {min(_BEST, len(frame))} most reliable genes", digits=3, note=note)
@@ -170,7 +170,9 @@ def findings(table: AnnData, views: Sequence[Section], truth: str | None) -> lis
 def parameters(table: AnnData) -> Markup:
     """Write down what each step recorded."""
     shown = {
-        name: {entry: value for entry, value in values.items() if entry != "model"}
+        name: {
+            entry: value for entry, value in facts(table, Keys.UNS, name).items() if entry not in ("model", "params")
+        }
         for name, values in record(table, Keys.UNS).items()
         if isinstance(values, Mapping)
     }
@@ -183,7 +185,7 @@ def parameters(table: AnnData) -> Markup:
 
 def card(table: AnnData, stored: Mapping[str, Any] | None) -> Markup:
     """Name, hash and card of the weights; long entries of the card are folded away under their names."""
-    noted = record(table, Keys.UNS, "embed")
+    noted = facts(table, Keys.UNS, "embed")
     used = {key: noted[key] for key in ("weights", "sha256", "version") if key in noted}
     if stored is None:
         return part("card", used, None, same=True)

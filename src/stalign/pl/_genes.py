@@ -10,7 +10,7 @@ import numpy as np
 from stalign._constants import Keys
 from stalign._validate import message, opacity
 from stalign.core.scores import per_gene
-from stalign.data import open_sections, table_of
+from stalign.data import facts, open_sections, table_of
 from stalign.pl._canvas import canvas, entitle, finish, short
 from stalign.pl._records import seen_in_training, split_of, within
 from stalign.pl._tissue import frame, panel_size, spots, tissue
@@ -228,12 +228,9 @@ def _correlation(values: list[NDArray[np.float64]]) -> str:
     return f", r = {pearson:.2f}" if np.isfinite(pearson) else ", r undefined"
 
 
-def _record(table: AnnData) -> Mapping[str, Any]:
-    return dict(table.uns.get(Keys.UNS, {}).get("predict_genes", {}))
-
-
 def _unit(table: AnnData) -> str:
-    return "log1p of counts" if _record(table).get("target") == "counts" else "log1p of counts per 10,000"
+    target = facts(table, Keys.UNS, "predict_genes").get("target")
+    return "log1p of counts" if target == "counts" else "log1p of counts per 10,000"
 
 
 def _warning(table: AnnData, gene: str) -> str:
@@ -247,7 +244,7 @@ def _reason(table: AnnData, chosen: Sequence[str], *, named: bool) -> str:
     """Say which genes are shown, why, and what their reliability is told from."""
     if "reliability" not in table.var:
         return ""
-    record = _record(table)
+    record = facts(table, Keys.UNS, "predict_genes")
     values = ", ".join(f"{gene} {table.var['reliability'][gene]:.2f}" for gene in chosen)
     why = "as asked for" if named else f"the most reliable of {table.n_vars}"
     patients = {0: ", patients unknown", 1: " of one patient"}.get(record.get("n_patients", -1), "")

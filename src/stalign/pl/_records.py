@@ -15,7 +15,7 @@ from stalign._constants import Keys
 from stalign._validate import message
 from stalign.core.labels import as_labels
 from stalign.core.training_data import DONOR, trained_on
-from stalign.data import record
+from stalign.data import facts, record
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -64,14 +64,14 @@ def stored_card(table: AnnData, weights: str | Path | None) -> dict[str, Any] | 
         if not where.is_file():
             raise FileNotFoundError(message("Expected the folder of a checkpoint", found=f"nothing at {where}"))
         return dict(json.loads(where.read_text(encoding="utf-8")))
-    name = Path(str(record(table, Keys.UNS, "embed").get("weights", ""))).name or "none"
+    name = Path(str(facts(table, Keys.UNS, "embed").get("weights", ""))).name or "none"
     packaged = files("stalign").joinpath("weights", name, "config.json")
     return dict(json.loads(packaged.read_text(encoding="utf-8"))) if packaged.is_file() else None
 
 
 def of_these_weights(table: AnnData, card: Mapping[str, Any]) -> bool:
     """Say whether a card is not known to be of other weights than the embedding's."""
-    used = record(table, Keys.UNS, "embed").get("sha256")
+    used = facts(table, Keys.UNS, "embed").get("sha256")
     return not used or card.get("weights", {}).get("sha256") in {None, used}
 
 
@@ -94,7 +94,7 @@ def seen_in_training(
     A sentence for each section that the record of `tl.embed` or the card lists, by its name or its donor's. Names can
     coincide, so a sentence says what they were compared by.
     """
-    noted = record(table, Keys.UNS, "embed")
+    noted = facts(table, Keys.UNS, "embed")
     if not noted:
         return []
     training = rows_of(noted.get("training_sections"))
@@ -130,7 +130,7 @@ def from_weights(table: AnnData) -> bool:
 
 def split_of(predicted: AnnData) -> str:
     """Say what a prediction of genes was fitted to, as far as that is recorded."""
-    noted = record(predicted, Keys.UNS, "predict_genes")
+    noted = facts(predicted, Keys.UNS, "predict_genes")
     split, key = noted.get("split"), noted.get("split_key")
     held_out = f", each value of obs[{str(key)!r}] held out" if key is not None else ""
     if split == "spot":

@@ -9,7 +9,7 @@ import numpy as np
 from stalign._constants import Keys
 from stalign._validate import message
 from stalign.core.tissue import MASK_MPP, find_tissue
-from stalign.data import open_sections, table_of
+from stalign.data import facts, open_sections, table_of
 from stalign.pl._canvas import canvas, entitle, finish, short
 from stalign.pl._tissue import frame, spots, tissue
 
@@ -109,8 +109,7 @@ def slide(
     lacking = [view.name for view in views if view.image is None or not np.isfinite(view.coord_mpp)]
     if lacking:
         raise ValueError(message("Expected an image and a physical scale", found=f"neither or one of {lacking[0]!r}"))
-    record = table.uns.get(Keys.UNS, {}).get("slide", {})
-    outlined = record.get("tissue", "saturation") == "saturation"
+    outlined = facts(table, Keys.UNS, "slide").get("tissue", "saturation") == "saturation"
     places = [tissue(view) for view in views]
     shape = np.max([view.image.shape for view in views], axis=0)  # type: ignore[union-attr]
     height = float(np.clip(_WIDTH * shape[0] / shape[1], 2.0, 3 * _WIDTH)) + 0.3

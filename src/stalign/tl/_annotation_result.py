@@ -10,6 +10,7 @@ import pandas as pd
 
 from stalign._settings import logger
 from stalign._validate import message
+from stalign.data import result_record
 from stalign.tl._label_sections import UNKNOWN
 
 if TYPE_CHECKING:
@@ -118,14 +119,8 @@ def predict(
 def record_of(model: AnnotationModel, names: Sequence[str], **params: Any) -> dict[str, Any]:
     """What is written to uns: parameters, what was chosen, what was measured, and the model if it can be stored."""
     views = [" + ".join(f"{p.source}:{p.passes}:{p.n_components}" for p in view) for view in model.views]
-    record: dict[str, Any] = {
-        "params": {name: value for name, value in params.items() if value is not None},
-        "views": views,
-        "strength": model.strength,
-        "temperature": model.temperature,
-        "labels": list(names),
-        "figures": dict(model.figures),
-    }
+    figures = {"strength": model.strength, "temperature": model.temperature, "figures": dict(model.figures)}
+    record = result_record(params, views=views, labels=list(names), **figures)
     if model.can_be_saved:
         record["model"] = model.to_dict()
     else:

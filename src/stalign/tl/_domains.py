@@ -14,7 +14,7 @@ from stalign._threads import few_threads
 from stalign._validate import message
 from stalign.core.domain_model import DomainModel
 from stalign.core.refine import majority_vote, ring_graph
-from stalign.data import check_key, check_writable, open_sections, record, table_of, write
+from stalign.data import check_key, check_writable, open_sections, record, result_record, table_of, write
 from stalign.tl._clusterers import find_domains, resolve
 
 if TYPE_CHECKING:
@@ -152,8 +152,7 @@ def domains(
         for section in open_sections(part, library_key=library_key, table_key=table_key, image=False):
             piece[section.rows] = majority_vote(piece[section.rows], ring_graph(section.positions), passes=passes)
     params |= {"use_rep": rep, "n_domains": len(model.names), "refine": passes, "n_spots": used, "key_added": key}
-    if library_key is not None:
-        params["library_key"] = library_key
+    params["library_key"] = library_key
     left_out = f"; {len(labels) - used} without features are NaN" if used < len(labels) else ""
     logger.info("Cut %d spots into %d domains: added obs[%r]%s.", used, len(model.names), key, left_out)
     changed = []
@@ -161,7 +160,7 @@ def domains(
         column = pd.Series(pd.Categorical.from_codes(piece, categories=list(model.names)), index=table.obs_names)
         slots = {
             "obs": {key: column},
-            "uns": {f"{key}_colors": list(model.colors), key: {"params": params, "model": model.to_dict()}},
+            "uns": {f"{key}_colors": list(model.colors), key: result_record(params, model=model.to_dict())},
         }
         changed.append(write(part, slots, copy=copy, table_key=table_key))
     return changed[0] if not several else changed if copy else None

@@ -128,7 +128,8 @@ def embed(
     - `obsm["X_stalign_gene"]`, (n_obs, width) float32: embedding of the niche's genes, where there are counts; what an
       earlier call wrote for a modality that is now left out is removed
     - `obs["stalign_valid"]`, (n_obs,) bool: whether the spot could be embedded; rows of others are NaN
-    - `uns["stalign"]["embed"]`: weights, their sha256, versions, seed, and per section the modality and gene coverage
+    - `uns["stalign"]["embed"]`: params, with weights, their sha256, version and seed; sections, a DataFrame with the
+      modality and gene coverage of each section
     - niches as the weights know them and windows, with their records, as `pp.niches` and `pp.patches` write them; where
       others are there, the log says that they are replaced
 
@@ -187,6 +188,7 @@ def embed(
         merged,
         niche_slots,
         open_sections,
+        result_record,
         section_table,
         table_of,
         window_slots,
@@ -248,22 +250,18 @@ def embed(
         )
         embedding.add(reader, section.rows)
         facts.append(facts_of(reader))
-    noted = {
+    params = {
         "weights": checkpoint.config.name,
         "sha256": checkpoint.sha256,
         "version": version("stalign"),
         "random_state": seed,
-        "sections": section_table(facts),
-    }
-    noted |= {
-        name: float(value)
-        for name, value in (("image_step", image_step), ("niche_sigma", niche_sigma))
-        if value is not None
+        "image_step": None if image_step is None else float(image_step),
+        "niche_sigma": None if niche_sigma is None else float(niche_sigma),
     }
     found: dict[str, dict[str, Any]] = {
         "obsm": embedding.arrays(),
         "obs": {Keys.VALID: embedding.valid},
-        "uns": {Keys.UNS: {"embed": noted}},
+        "uns": {Keys.UNS: {"embed": result_record(params, sections=section_table(facts))}},
     }
     missing = int((~embedding.valid).sum())
     if missing:

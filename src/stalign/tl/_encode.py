@@ -148,7 +148,7 @@ def encode(
     >>> adata.obsm["X_colour_niche"].shape == (adata.n_obs, 27)
     True
     """
-    from stalign.data import CountKeys, check_key, check_writable, open_sections, table_of, write
+    from stalign.data import CountKeys, check_key, check_writable, open_sections, result_record, table_of, write
     from stalign.encoders import get
     from stalign.tl._encode_genes import encode_genes
     from stalign.tl._encode_images import encode_images, wanted_mpp
@@ -196,7 +196,7 @@ def encode(
     if missing:
         warn(f"{missing} of {table.n_obs} spots could not be encoded by {card.name!r}; their rows are NaN.")
     params = {"level": str(level), "version": version("stalign"), **encoding.record()}
-    slots: dict[str, dict[str, Any]] = {"obsm": {key: features}, "uns": {key: {"params": params, **noted}}}
+    slots: dict[str, dict[str, Any]] = {"obsm": {key: features}, "uns": {key: result_record(params, **noted)}}
     changed = write(data, slots, copy=copy, table_key=table_key)
     logger.info("Encoded %d spots with %s: added obsm[%r].", table.n_obs - missing, card.name, key)
     return changed

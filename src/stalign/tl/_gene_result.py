@@ -46,6 +46,7 @@ def gene_result(
     """
     from anndata import AnnData
 
+    params = record["params"]
     names, predicted = names[chosen], found.values[:, chosen]
     lower, upper = found.lower[:, chosen], found.upper[:, chosen]
     truth = asked.values(names)
@@ -69,13 +70,13 @@ def gene_result(
     record["n_constant_genes"] = int((np.isnan(var["pearson"]) & (var["n"] > 0)).sum())
     result.uns[Keys.UNS] = {"predict_genes": record}
     known = table.uns.get(Keys.UNS)
-    if isinstance(known, Mapping) and "embed" in known and any(key.startswith(Keys.EMBED) for key in record["use_rep"]):
+    if isinstance(known, Mapping) and "embed" in known and any(key.startswith(Keys.EMBED) for key in params["use_rep"]):
         result.uns[Keys.UNS]["embed"] = deepcopy(known["embed"])
     seen = var["n"] > 0
     logger.info(
         "Predicted %d genes, %d of them reliable by held-out %ss of the reference, in %d of %d spots (%s)%s.",
         *(len(names), int(var["reliable"].sum()), record["held_out"]),
-        *(record["n_predicted"], table.n_obs, record["split"]),
+        *(record["n_predicted"], table.n_obs, params["split"]),
         f": mean Pearson {var['pearson'].mean():.3f}, mean squared error {var['mse'].mean():.3f} "
         f"({var['mse_mean'].mean():.3f} for predicting the mean)"
         if seen.any()

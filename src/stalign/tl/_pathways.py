@@ -10,7 +10,7 @@ import numpy as np
 from stalign._constants import Keys
 from stalign._settings import logger
 from stalign.core.pathways import Pathways
-from stalign.data import CountKeys, check_writable, table_of, write
+from stalign.data import CountKeys, check_writable, result_record, table_of, write
 from stalign.data.gene_sets import read_gmt
 from stalign.tl._sentences import read_sentences
 
@@ -130,7 +130,7 @@ def pathways(
         "added obsm[%r].",
         *(len(chosen), len(sets), min_genes, max_genes, 100 * share, overlap, key),
     )
-    params = {**read.options, "overlap": overlap, "min_genes": min_genes, "max_genes": max_genes}
-    params |= {} if largest is None else {"largest": largest}
-    slots = {"obsm": {key: found}, "uns": {key: {"names": list(chosen.names), "params": params}}}
+    sizes = {"min_genes": min_genes, "max_genes": max_genes, "largest": largest}
+    params = {**read.options, "overlap": overlap, **sizes}
+    slots = {"obsm": {key: found}, "uns": {key: result_record(params, names=list(chosen.names))}}
     return write(data, slots, copy=copy, table_key=table_key)

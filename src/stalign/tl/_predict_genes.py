@@ -11,7 +11,7 @@ from stalign._settings import logger, seed_of
 from stalign._threads import few_threads
 from stalign._validate import message, one_of, warn
 from stalign.core.standardise import STANDARDS
-from stalign.data import label_columns, open_sections, table_of
+from stalign.data import label_columns, open_sections, result_record, table_of
 from stalign.tl._expression import TARGETS, ReadOptions, read_spots
 from stalign.tl._gene_choice import N_GENES, RELIABLE, candidates, how_chosen, none_reliable
 from stalign.tl._gene_fit import Plan, as_fitter, predict_parts
@@ -136,13 +136,13 @@ def predict_genes(
       over the query's sections; mse_mean, the error of predicting the mean of the spots fitted to; covered, the share
       of spots within the interval. Pearson is NaN for genes that vary in no section, and 0 in a section where the
       prediction does not vary;
-    - uns["stalign"]["predict_genes"]: split (`reference`, `spot`, `section` or `patient`), split_key, model, alpha
-      (penalties per spot, folds x regressions), use_rep, standardise, target, coverage, genes (how they were chosen),
-      n_candidates, n_reliable, held_out (`patient`, `section`, `region` or `spot`: what reliability is told from),
-      n_units (patients or sections that give the level), n_patients (0 where unknown), reliable_within, carry (0.5
-      where the query is another patient than the one of the reference, else 1: part of `shrink`), n_reference,
-      reference_sections, n_predicted, n_scored, n_constant_genes, random_state; and uns["stalign"]["embed"] of the
-      query, where features of `tl.embed` were used.
+    - uns["stalign"]["predict_genes"]: params, with split (`reference`, `spot`, `section` or `patient`), split_key,
+      model, use_rep, standardise, target, coverage, genes (how they were chosen) and random_state; alpha (penalties
+      per spot, folds x regressions), n_candidates, n_reliable, held_out (`patient`, `section`, `region` or `spot`:
+      what reliability is told from), n_units (patients or sections that give the level), n_patients (0 where unknown),
+      reliable_within, carry (0.5 where the query is another patient than the one of the reference, else 1: part of
+      `shrink`), n_reference, reference_sections, n_predicted, n_scored, n_constant_genes; and
+      uns["stalign"]["embed"] of the query, where features of `tl.embed` were used.
 
     Reads
     -----
@@ -225,14 +225,18 @@ def predict_genes(
     scope = _scope(patients)
     if reference is not None and scope != ACROSS and not (patients and others == patients):
         logger.warning("%s: %s", _SCOPES[scope], _WITHIN)
-    record = {
+    params = {
         "split": folds.kind if reference is None else "reference",
         "model": model if isinstance(model, str) else repr(model),
+        "split_key": column,
         "use_rep": how.names,
         "standardise": standardise,
         "target": target,
         "coverage": float(coverage),
         "genes": how_chosen(genes),
+        "random_state": plan.seed,
+    }
+    noted: dict[str, Any] = {
         "n_candidates": len(names),
         "n_reliable": int(found.reliable.sum()),
         "held_out": found.fits[0].held_out,
@@ -241,15 +245,12 @@ def predict_genes(
         "reliable_within": scope,
         "carry": plan.carry,
         "n_reference": found.n_fitted,
-        "random_state": plan.seed,
     }
-    if column is not None:
-        record["split_key"] = column
     if reference is not None:
-        record["reference_sections"] = _reference_sections(reference, library_key, table_key)
+        noted["reference_sections"] = _reference_sections(reference, library_key, table_key)
     if isinstance(plan.model, str):
-        record["alpha"] = np.array([fit.model.alpha for fit in found.fits])
-    return gene_result(table, asked, names, found, chosen, record)
+        noted["alpha"] = np.array([fit.model.alpha for fit in found.fits])
+    return gene_result(table, asked, names, found, chosen, result_record(params, **noted))
 
 
 def _features_named(use_rep: str | Sequence[str] | ImageFeatures | None) -> list[str] | ImageFeatures:

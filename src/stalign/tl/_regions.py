@@ -13,7 +13,7 @@ from stalign._threads import few_threads
 from stalign._validate import message, positive, whole
 from stalign.core.palette import palette
 from stalign.core.regions import regions as cut
-from stalign.data import check_writable, open_sections, table_of, write
+from stalign.data import check_writable, open_sections, result_record, table_of, write
 from stalign.tl._domains import features_of
 
 if TYPE_CHECKING:
@@ -136,9 +136,9 @@ def regions(
     logger.info("Cut %d spots into %d regions: added obs[%r]%s.", len(labels) - left, n, key, left_out)
     column = pd.Categorical.from_codes(labels, categories=[str(number) for number in range(1, n + 1)])
     params = {"use_rep": keys, "n_neighbors": n_neighbors, "resolution": resolution, "alpha": alpha, "beta": beta}
-    params |= {"random_state": seed} | ({} if library_key is None else {"library_key": library_key})
+    params |= {"random_state": seed, "library_key": library_key}
     slots = {
         "obs": {key: pd.Series(column, index=table.obs_names)},
-        "uns": {f"{key}_colors": palette(n), key: {"params": params}},
+        "uns": {f"{key}_colors": palette(n), key: result_record(params)},
     }
     return write(data, slots, copy=copy, table_key=table_key)

@@ -5,15 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
 from stalign._validate import message
+from stalign.models.checkpoint import Checkpoint, load
 from stalign.models.checkpoint_files import CONFIG_FILE
 from stalign.models.run_files import found
 from stalign.train._export import export
 from stalign.train.assemble import assemble
 from stalign.train.loop import first_process, train
+from stalign.train.ranks import several
 from stalign.train.trainer import as_list, check_folder, explained_workers
 
 if TYPE_CHECKING:
@@ -31,7 +34,7 @@ def fit(
     extend: bool = False,
     loggers: Logger | Iterable[Logger] = (),
     callbacks: Callback | Iterable[Callback] = (),
-) -> Path:
+) -> Checkpoint:
     """Train a network from its beginning, or from the weights that `model.init` names.
 
     Parameters
@@ -56,8 +59,8 @@ def fit(
 
     Returns
     -------
-    The folder of the weights, `weights` in `config.out`, which `tl.embed(weights=...)` takes: those of the last step,
-    or with `run.keep_best` of the step with the lowest validation loss.
+    The weights, for `tl.embed(weights=...)`: those of the last step, or with `run.keep_best` of the step with the
+    lowest validation loss. Their `path` is `weights` in `config.out`.
 
     Raises
     ------
@@ -98,8 +101,8 @@ def fit(
     ... )
     >>> with st.settings.override(show_progress=False):
     ...     weights = st.train.fit([st.datasets.toy(n_rows=10)], config)
-    >>> sorted(file.name for file in weights.iterdir())
-    ['config.json', 'weights.safetensors']
+    >>> weights.path.name, weights.meta["steps"], sorted(file.name for file in weights.path.iterdir())
+    ('weights', 2, ['config.json', 'weights.safetensors'])
     """
     out = Path(config.out)
     folder = out / "checkpoints"
@@ -116,4 +119,6 @@ def fit(
     train(lambda: assemble(slides, config), out, resume=resume, extend=extend, **more)
     if first_process():
         export(out)
-    return out / "weights"
+    if several():
+        dist.barrier()  # the first process writes what all read
+    return load(out / "weights" if first_process() or several() else out)  # no group where nothing was left to train

@@ -31,7 +31,8 @@ def joined(tensor: Tensor) -> Tensor:
     -------
     (world * b, ...). The gradient of each part goes back to the process that it came from.
     """
-    return _Join.apply(tensor)
+    together: Tensor = _Join.apply(tensor)
+    return together
 
 
 def summed(tensor: Tensor) -> Tensor:
@@ -46,7 +47,8 @@ def summed(tensor: Tensor) -> Tensor:
     -------
     The sum.
     """
-    return _Sum.apply(tensor)
+    total: Tensor = _Sum.apply(tensor)
+    return total
 
 
 def widest(size: int, like: Tensor) -> int:
