@@ -361,3 +361,8 @@ def test_weights_of_another_network(folder, paper):
     rewrite(folder, STAlign(paper, 30).state_dict())
     with pytest.raises(ValueError, match="missing.*unexpected.*of another shape"):
         load(folder)
+
+
+def test_the_name_of_packaged_weights_leads_to_the_call_that_takes_it():
+    with pytest.raises(FileNotFoundError, match="load_weights"):
+        load("stalign-mini")

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from stalign.datasets._fetch import sources
+from stalign.datasets._genes import gene_aliases, orthologs
 from stalign.datasets._public import dlpfc, her2st, visium
 from stalign.datasets._toy import toy
 from stalign.datasets._toy_hd import toy_hd
 from stalign.datasets._toy_hd_folder import write_toy_hd
 
-__all__ = ["dlpfc", "her2st", "toy", "toy_hd", "visium", "write_toy_hd"]
+__all__ = [
+    "dlpfc",
+    "gene_aliases",
+    "her2st",
+    "orthologs",
+    "sources",
+    "toy",
+    "toy_hd",
+    "visium",
+    "write_toy_hd",
+]

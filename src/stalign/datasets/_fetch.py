@@ -17,6 +17,8 @@ from stalign.core.files import sha256_of
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pandas as pd
+
 ENVIRONMENT = "STALIGN_DATASETS_URL"  # a mirror that holds a folder for each data set
 _TIMEOUT = 30  # seconds without an answer
 
@@ -30,6 +32,40 @@ def registry() -> dict[str, dict[str, str]]:
     For each data set a hash per path: `sha256:` of the content, or `gitblob:`, the SHA-1 by which git knows a file.
     """
     return dict(json.loads(files("stalign.datasets").joinpath("registry.json").read_text(encoding="utf-8")))
+
+
+@cache
+def _known() -> dict[str, dict[str, str]]:
+    return dict(json.loads(files("stalign.datasets").joinpath("sources.json").read_text(encoding="utf-8")))
+
+
+def source_of(dataset: str) -> dict[str, str]:
+    """Read where a data set is from: its `url`, `licence`, `citation`, and what checks its files, `check`."""
+    return _known()[dataset]
+
+
+def sources() -> pd.DataFrame:
+    """List the public data that can be fetched, with their licences.
+
+    Returns
+    -------
+    A row per data set, named as its folder in the cache: `call`, the function that fetches it; `url`, its host;
+    `licence`, as its publisher states it; `citation`; and `check`, what a file is checked against.
+
+    Notes
+    -----
+    Of a file whose hash nobody publishes, that of the first download is kept beside it and checked from then on. That
+    tells a file that changed, and not one that was wrong at first.
+
+    Examples
+    --------
+    >>> import stalign as st
+    >>> st.datasets.sources().loc["hgnc", "licence"]
+    'CC0-1.0'
+    """
+    import pandas as pd
+
+    return pd.DataFrame.from_dict(_known(), orient="index")
 
 
 def folder(dataset: str) -> Path:
@@ -86,7 +122,7 @@ def fetch(dataset: str, path: str, target: Path, *, host: str, base_url: str | N
     root = base_url or (f"{mirror.rstrip('/')}/{dataset}" if mirror else host)
     url = f"{root.rstrip('/')}/{path}"
     noted = target.with_name(target.name + ".sha256")
-    known = registry()[dataset].get(path)
+    known = registry().get(dataset, {}).get(path)
     if known is None and noted.is_file():
         known = f"sha256:{noted.read_text(encoding='utf-8').strip()}"
     blob = known.removeprefix("gitblob:") if known and known.startswith("gitblob:") else None
