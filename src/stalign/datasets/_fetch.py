@@ -83,7 +83,16 @@ def folder(dataset: str) -> Path:
     return settings.cache_dir / "datasets" / dataset
 
 
-def fetch(dataset: str, path: str, target: Path, *, host: str, base_url: str | None) -> Path:
+def fetch(
+    dataset: str,
+    path: str,
+    target: Path,
+    *,
+    host: str,
+    base_url: str | None,
+    headers: dict[str, str] | None = None,
+    gated: str = "",
+) -> Path:
     """Fetch a file unless it is there and sound.
 
     Parameters
@@ -98,6 +107,10 @@ def fetch(dataset: str, path: str, target: Path, *, host: str, base_url: str | N
         URL that `path` is relative to.
     base_url
         URL to use instead, or None for the mirror in `STALIGN_DATASETS_URL`, if there is one, and else `host`.
+    headers
+        Headers of the request, sent to `host` alone and to no mirror.
+    gated
+        How to get access where `host` asks for it, for the message.
 
     Returns
     -------
@@ -109,6 +122,8 @@ def fetch(dataset: str, path: str, target: Path, *, host: str, base_url: str | N
         If the host cannot be reached.
     FileNotFoundError
         If the host does not give the file.
+    PermissionError
+        If it asks for access.
     ValueError
         If what it gives has another hash.
 
@@ -139,10 +154,12 @@ def fetch(dataset: str, path: str, target: Path, *, host: str, base_url: str | N
             known_hash=None if blob else known,
             fname=target.name,
             path=target.parent,
-            downloader=pooch.HTTPDownloader(progressbar=settings.show_progress, timeout=_TIMEOUT),
+            downloader=pooch.HTTPDownloader(
+                progressbar=settings.show_progress, timeout=_TIMEOUT, headers=headers if root == host else None
+            ),
         )
     except OSError as error:  # requests raises its own kinds of it
-        _explain(error, url, target)
+        _explain(error, url, target, gated)
     except ValueError as error:
         raise ValueError(_wrong_hash(url, known)) from error
     finally:
@@ -176,12 +193,15 @@ def _wrong_hash(url: str, known: str | None) -> str:
     return message(f"Expected {url} to have the hash {known}", found="another", hint=hint)
 
 
-def _explain(error: OSError, url: str, target: Path) -> None:
+def _explain(error: OSError, url: str, target: Path, gated: str) -> None:
     """Turn an error of the network into one that says what to do."""
     response = getattr(error, "response", None)
     hint = f"Fetch it by other means and put it at {target}, or name a mirror with `base_url=` or {ENVIRONMENT}"
     if response is not None:
         found = f"the answer {response.status_code} {response.reason}"
+        if gated and response.status_code in (401, 403):
+            asked = message(f"Expected access to {url}", found=found, hint=f"{gated}. Or: {hint}")
+            raise PermissionError(asked) from error
         raise FileNotFoundError(message(f"Expected a file at {url}", found=found, hint=hint)) from error
     if type(error).__module__.startswith("requests"):
         found = f"no connection ({type(error).__name__})"
