@@ -39,6 +39,8 @@ def require(name: str, *, purpose: str, extra: str = "") -> ModuleType:
         if error.name is not None and error.name.split(".")[0] != top:
             raise
         extra = extra or _EXTRAS.get(top, "")
-        command = f"pip install 'stalign[{extra}]'" if extra else f"pip install {top}"
+        command = f"pip install {top.replace('_', '-')}"
+        if extra:  # stalign itself is on no index
+            command += f" (or, in the checkout of stalign: pip install '.[{extra}]')"
         msg = f"{purpose} needs the package {top}, which is not installed. Run: {command}"
         raise ImportError(msg) from error

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from stalign.core.gene_names import renamed, spoiled
 from stalign.core.genes import clean, is_ensembl, match
 
 _SYMBOLS = ["MBP", "SNAP25", "C1orf61", "GFAP", "TUBB4A"]
@@ -152,3 +153,45 @@ def test_summary_counts_both_sides():
     assert match(["MBP", "x"], _SYMBOLS).summary() == (
         "1 of 2 genes (50%) match the vocabulary by symbol, filling 1 of its 5 (20%)"
     )
+
+
+@pytest.mark.parametrize(
+    ("data", "vocabulary"),
+    [("NHERF1", "SLC9A3R1"), ("SLC9A3R1", "NHERF1"), ("SEPTIN7", "SEPT7"), ("MARCHF1", "MARCH1"), ("DELEC1", "DEC1")],
+)
+def test_renamed_genes_match_in_both_directions(data, vocabulary):
+    assert places(match([data], [vocabulary, "GFAP"])) == {0: 0}
+    assert places(match([data.capitalize()], [vocabulary, "GFAP"])) == {0: 0}  # of a mouse
+    assert places(match(["X"], [vocabulary, "GFAP"], orthologs={"X": data})) == {0: 0}
+
+
+def test_a_gene_under_both_names_is_matched_by_the_exact_one():
+    assert places(match(["SEPTIN7", "SEPT7"], ["SEPT7", "GFAP"])) == {1: 0}
+    assert places(match(["SEPTIN7", "SEPT7"], ["SEPT7", "SEPTIN7"])) == {0: 1, 1: 0}
+
+
+def test_aliases_work_for_names_of_the_vocabulary_and_go_before_the_packaged_table():
+    assert places(match(["NEW", "MBP"], ["OLD", "MBP"], aliases={"OLD": "NEW"})) == {0: 0, 1: 1}
+    assert places(match(["DEC1"], ["DELEC1", "BHLHE40"], aliases={"DEC1": "BHLHE40"})) == {0: 1}
+
+
+def test_a_name_that_fits_two_genes_of_the_vocabulary_is_not_guessed():
+    found = match(["NEW", "MBP"], ["OLD1", "OLD2", "MBP"], aliases={"OLD1": "NEW", "OLD2": "NEW"})
+    assert found.unmatched == ("NEW",)
+
+
+def test_renamed_genes_have_one_meaning():
+    table = renamed()
+    assert not set(table) & set(table.values())
+    assert len(set(table.values())) == len(table) > 200
+    assert table["MARC1"] == "MTARC1" and table["MARCH1"] == "MARCHF1" and "MLL2" not in table
+
+
+def test_dates_of_a_spreadsheet_are_told_and_not_guessed():
+    with pytest.warns(UserWarning, match="3 that are dates: 1-Mar, 2-Sep, 44256"):
+        found = match(["MBP", "1-Mar", "2-Sep", "44256"], [*_SYMBOLS, "MARCHF1", "SEPTIN2"])
+    assert found.unmatched == ("1-Mar", "2-Sep", "44256")
+
+
+def test_numbers_that_are_ids_are_no_dates():
+    assert spoiled([str(44000 + i) for i in range(40)]) == []

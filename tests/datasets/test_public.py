@@ -297,3 +297,37 @@ def test_visium_goes_through_squidpy(monkeypatch, tmp_path):
     assert adata.var_names.is_unique and asked["where"] == tmp_path / "cache" / "datasets" / "visium"
     with pytest.raises(ConnectionError, match="offline"):
         stalign.datasets.visium("offline")
+
+
+HGNC = (
+    "hgnc_id\tsymbol\tname\tlocus_group\tlocus_type\tstatus\tlocation\talias_symbol\tprev_symbol\tensembl_gene_id\n"
+    'HGNC:11075\tNHERF1\tNHERF family\tp\tg\tApproved\t17\t"EBP50|NHERF"\tSLC9A3R1\tENSG00000109062\n'
+)
+
+
+def test_gene_aliases_are_fetched_once_and_pinned(mirror):
+    root, url = mirror
+    put(root / "hgnc_complete_set.txt", HGNC)
+    assert stalign.datasets.gene_aliases(base_url=url)["SLC9A3R1"] == "NHERF1"
+    assert stalign.datasets.gene_aliases(base_url="http://127.0.0.1:9")["EBP50"] == "NHERF1"
+    kept = stalign.settings.cache_dir / "datasets" / "hgnc" / "hgnc_complete_set.txt"
+    assert stalign.datasets.gene_aliases(kept) == stalign.datasets.gene_aliases(base_url="http://127.0.0.1:9")
+    kept.write_text("changed")
+    put(root / "hgnc_complete_set.txt", HGNC + "more")
+    with pytest.raises(ValueError, match="sha256"):
+        stalign.datasets.gene_aliases(base_url=url)
+
+
+def test_orthologs_are_public(tmp_path):
+    put(tmp_path / "o.tsv", "human_symbol\tmouse_symbol\nSNAP25\tSnap25\n")
+    assert stalign.datasets.orthologs(str(tmp_path / "o.tsv")) == {"Snap25": "SNAP25"}
+    assert stalign.datasets.orthologs(tmp_path / "o.tsv", columns=("human_symbol", "mouse_symbol")) == {
+        "SNAP25": "Snap25"
+    }
+
+
+def test_sources_have_a_licence_and_a_citation():
+    table = stalign.datasets.sources()
+    assert (table[["call", "url", "licence", "citation", "check"]].map(len) > 0).all(axis=None)
+    assert set(registry()) <= set(table.index)
+    assert all(hasattr(stalign.datasets, call.removeprefix("datasets.")) for call in table["call"])

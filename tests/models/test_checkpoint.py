@@ -372,3 +372,8 @@ def test_weights_stand_for_their_folder(folder, network):
     with pytest.raises(ValueError, match="Expected weights that have a folder. Found: weights in memory"):
         os.fspath(memory)
     assert not hasattr(memory, "iterdir") and str(memory).startswith("Checkpoint(")
+
+
+def test_the_name_of_packaged_weights_leads_to_the_call_that_takes_it():
+    with pytest.raises(FileNotFoundError, match="load_weights"):
+        load("stalign-mini")

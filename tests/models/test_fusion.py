@@ -128,3 +128,17 @@ def test_rows_without_a_modality_equal_batches_without_it(tokens, which, request
 def test_fusion_of_nothing_is_an_error(mini):
     with pytest.raises(ValueError, match="image or genes"):
         Fusion(mini)(None, None, None, None)
+
+
+def test_linear_projections_of_the_papers(mini, tokens):
+    abfn = shaken(ABFN(replace(mini, fusion_hidden=0)))
+    image, gene = tokens
+    streams = [
+        literal_attention(layer_norm(x, s.norm_query), layer_norm(y, s.norm_context), s.attention)
+        @ s.project.weight.detach().numpy().T
+        for x, y, s in ((image.numpy(), gene.numpy(), abfn.image), (gene.numpy(), image.numpy(), abfn.gene))
+    ]
+    expected = layer_norm(np.concatenate(streams, axis=-1), abfn.norm)
+    np.testing.assert_allclose(abfn(image, gene).detach().numpy(), expected)
+    with pytest.raises(ValueError, match="fusion_hidden"):
+        replace(mini, fusion_hidden=-1)

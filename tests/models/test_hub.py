@@ -222,5 +222,7 @@ def test_without_the_network(hub, weights, monkeypatch):
 
 def test_the_package_is_named(weights, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
-    with pytest.raises(ImportError, match=r"pip install 'stalign\[hub\]'"):
+    with pytest.raises(
+        ImportError, match=r"pip install huggingface-hub \(or, in the checkout of stalign: pip install '\.\[hub\]'\)"
+    ):
         load_weights("hf://lab/mine")

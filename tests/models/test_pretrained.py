@@ -9,7 +9,15 @@ import torch
 from safetensors.torch import load_file
 
 from stalign.models import STAlign, TimmEncoder, load, save
-from stalign.models.pretrained import LITE0, LITE0_NETWORK, lite0_file, lite0_state, start_from_pretrained
+from stalign.models.pretrained import (
+    LITE0,
+    LITE0_NETWORK,
+    UNI_NETWORK,
+    lite0_file,
+    lite0_state,
+    load_backbone,
+    start_from_pretrained,
+)
 from stalign.models.stages import Stages
 
 
@@ -112,3 +120,30 @@ def test_encoder_is_offline_and_keeps_the_contract():
     assert loaded.encode(np.zeros((1, 50, 50, 3), np.uint8)).shape == (1, 424)
     card = stalign.encoders.get("efficientnet-lite0")
     assert (card.licence, card.gated, card.mean, card.std) == ("Apache-2.0", False, (0.5,) * 3, (0.5,) * 3)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_vision_transformer_like_uni_inside_the_network(small_weights, tmp_path, frozen):
+    torch.manual_seed(1)
+    name, scale = "vit_tiny_patch16_224", 1e-5
+    uni = timm.create_model(name, pretrained=False, num_classes=0, init_values=scale, dynamic_img_size=True)
+    torch.save(uni.state_dict(), tmp_path / "pytorch_model.bin")
+    spec = TimmEncoder(name, 192, init_values=scale, frozen=frozen, weights=str(tmp_path / "pytorch_model.bin"))
+    config = replace(small_weights().network.config, niche_image=spec)
+    network = STAlign(config, 20)
+    start_from_pretrained(network)
+    backbone = network.image_encoders["niche"].backbone
+    x = torch.randn(2, 3, 112, 112)
+    with torch.no_grad():
+        torch.testing.assert_close(backbone.eval()(x), uni.eval()(x))
+    assert all(p.requires_grad is not frozen for p in backbone.parameters())
+    folder = save(tmp_path / "out", network, vocabulary=[f"g{i}" for i in range(20)], fp16=False)
+    (tmp_path / "pytorch_model.bin").unlink()  # what was saved needs it no more
+    found = load(folder).network.image_encoders["niche"].backbone
+    torch.testing.assert_close(found.blocks[3].ls1.gamma, backbone.blocks[3].ls1.gamma)
+
+
+def test_uni_without_its_file_names_the_three_steps():
+    spec = TimmEncoder(UNI_NETWORK, 1024, init_values=1e-5, weights="none/pytorch_model.bin")
+    with pytest.raises(FileNotFoundError, match=r"\(1\) sign in at .*MahmoodLab/UNI.*\(2\).*hf auth login.*\(3\)"):
+        load_backbone(torch.nn.Identity(), spec)

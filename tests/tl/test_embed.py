@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from importlib.metadata import version
 
+import anndata as ad
 import numpy as np
 import pytest
 import torch
@@ -492,3 +493,35 @@ def test_a_gaussian_that_cannot_be_is_refused(slide, small_weights, snapshot, si
     with pytest.raises(ValueError, match=said):
         stalign.tl.embed(slide, small_weights(niche_sigma=sigma), niche_sigma=wanted)
     assert snapshot(slide) == before
+
+
+def test_genes_that_are_missing_are_listed(slide, weights, log, tmp_path):
+    few = slide[:, 5:].copy()
+    few.var_names = [*few.var_names[:-1], "NOBODYS"]
+    lost = [*slide.var_names[:5], slide.var_names[-1]]
+    stalign.tl.embed(few, weights)
+    record = few.uns[Keys.UNS]["embed"]
+    assert sorted(record["missing_genes"]) == sorted(lost) and list(record["unknown_genes"]) == ["NOBODYS"]
+    assert f"Genes of the weights that the table lacks: 6, such as {lost[0]}" in log.text
+    assert "uns['stalign']['embed']['missing_genes'] lists them" in log.text
+    stalign.tl.embed(slide, weights)
+    for name, data in (("few", few), ("all", slide)):
+        data.write_h5ad(tmp_path / f"{name}.h5ad")
+        data.write_zarr(tmp_path / f"{name}.zarr")
+        for back in (ad.read_h5ad(tmp_path / f"{name}.h5ad"), ad.read_zarr(tmp_path / f"{name}.zarr")):
+            for key in ("missing_genes", "unknown_genes"):
+                assert list(back.uns[Keys.UNS]["embed"][key]) == list(data.uns[Keys.UNS]["embed"][key])
+
+
+def test_aliases_as_a_mapping_and_as_a_file(slide, weights, embeddings, tmp_path):
+    fresh = stalign.tl.embed(slide, weights, copy=True)
+    other = slide.copy()
+    first = other.var_names[0]
+    other.var_names = ["OLDNAME", *other.var_names[1:]]
+    (tmp_path / "names.csv").write_text(f"alias,symbol\nOLDNAME,{first}\n")
+    for aliases in ({"OLDNAME": first}, tmp_path / "names.csv", str(tmp_path / "names.csv")):
+        found = stalign.tl.embed(other, weights, aliases=aliases, copy=True)
+        assert len(found.uns[Keys.UNS]["embed"]["missing_genes"]) == 0
+        same(embeddings(found), embeddings(fresh))
+    with pytest.raises(FileNotFoundError, match="Expected a table of other names of genes"):
+        stalign.tl.embed(other, weights, aliases=tmp_path / "none.csv")

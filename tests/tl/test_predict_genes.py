@@ -14,6 +14,7 @@ from sklearn.neighbors import KNeighborsRegressor
 import stalign
 from stalign._constants import Keys
 from stalign.core.expression import normalise
+from stalign.pl._records import split_of
 from stalign.tl import Folds, ImageFeatures
 from stalign.tl import predict_genes as predict
 
@@ -503,3 +504,14 @@ def test_the_result_can_be_changed_without_the_query(first, second):
     found = predict_genes(second, first, genes=2)
     found.uns["spatial"]["toy_2"]["scalefactors"]["new"] = 1.0
     assert "new" not in second.uns["spatial"]["toy_2"]["scalefactors"]
+
+
+def test_a_split_is_recorded_as_what_it_is(two):
+    two.obs["fold"] = (np.arange(two.n_obs) % 3).astype(str)
+    found = predict_genes(two, genes=2, split="fold", library_key="library")
+    record = found.uns["stalign"]["predict_genes"]
+    assert (record["split"], record["split_key"]) == ("column", "fold")
+    assert split_of(found) == "Fitted to the other spots, each value of obs['fold'] held out"
+    two.obs["block"] = two.obs["library"].map({"toy_1": "a", "toy_2": "b"})
+    assert Folds("block").held_out(two.obs, "library") == "section"
+    assert Folds("block").held_out(two.obs, None) == "column"

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pandas as pd
 import pytest
 
 import stalign as st
+from stalign.cli import main
 from stalign.train import curate_hest, curate_stimage
 from stalign.train.config import DataConfig, SectionSpec
 from stalign.train.manifest import kept_slides
@@ -241,3 +244,55 @@ def test_hest_samples_are_judged_once_and_donors_are_named_without_a_study(tmp_p
     held = "excluded by its study 'Held out'"
     assert table["why"].tolist() == ["", held, "technology is Visium HD", "listed more than once", "no slide id"]
     assert table["donor"].tolist()[:2] == ["A/1", "S/1"]
+
+
+def stimage_table(path, n=1149, **columns):
+    """A metadata table of the size of the collection's, with its columns and 531 human Visium slides."""
+    rows = pd.DataFrame(
+        {
+            "slide": [f"GSE{i // 4}_GSM{i}" for i in range(n)],
+            "species": ["human" if i < 672 else "mouse" for i in range(n)],
+            "tissue": "brain",
+            "pmid": [str(30000000 + i // 4) if i % 4 else None for i in range(n)],
+            "title": [f"Study {i // 4}" for i in range(n)],
+            "abstract": "words " * 200,
+            "keywords": "k",
+            "involve_cancer": "no",
+            "tech": ["Visium" if i < 531 or i >= 672 else "ST" for i in range(n)],
+            "spot_num": 2000,
+            "gene_num": 36601,
+            **columns,
+        }
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows.to_csv(path, index=False)
+
+
+def test_a_dry_curation_of_the_whole_collection_needs_no_files_and_few_seconds(tmp_path):
+    path = tmp_path / "meta" / "meta_all_gene02122025.csv"
+    stimage_table(path)
+    start = time.perf_counter()
+    table = curate_stimage(tmp_path, tmp_path / "manifest.csv", files=False, exclude=["*GSM11", "31*"])
+    assert time.perf_counter() - start < 10
+    assert len(table) == 1149 and table["kept"].sum() == 530
+    assert curate_stimage(path, files=False)["kept"].sum() == 531
+    assert set(curate_stimage(path, files=False)["root"]) == {str(tmp_path)}
+    assert (curate_stimage(tmp_path)["why"].iloc[:3] == "no counts and no coordinates and no image on disk").all()
+    assert main(["curate", "stimage", str(path), "--no-files", "--out", str(tmp_path / "cli.csv")]) == 0
+    assert pd.read_csv(tmp_path / "cli.csv")["kept"].sum() == 531
+
+
+def test_donors_of_the_table_are_guarded(tmp_path):
+    path = tmp_path / "meta" / "meta_all_gene.csv"
+    stimage_table(path, n=6, patient=["P1", "P1", "P2", None, "P3", "P3"])
+    table = curate_stimage(path, files=False, exclude=["P1"], donors={"GSE1_GSM4": "other"}).set_index("slide")
+    assert table["donor"].fillna("").tolist() == ["P1", "P1", "P2", "", "other", "P3"]
+    assert table["why"].tolist() == ["excluded by its donor 'P1'"] * 2 + [""] * 4
+
+
+def test_a_dry_curation_of_hest(tmp_path):
+    pd.DataFrame(
+        {"id": ["A1", "A2"], "species": "Homo sapiens", "st_technology": "Visium", "spots_under_tissue": 900}
+    ).to_csv(tmp_path / "HEST_v1_1_0.csv", index=False, encoding="utf-8-sig")
+    assert curate_hest(tmp_path / "HEST_v1_1_0.csv", files=False)["kept"].all()
+    assert not curate_hest(tmp_path)["kept"].any()

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import tomllib
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from stalign.models.checkpoint import load
-from stalign.models.config import MINI, ST_ALIGN, ConvEncoder, Features
+from stalign.models.config import MINI, ST_ALIGN, ConvEncoder, Features, TimmEncoder
 from stalign.train import fit, history
 from stalign.train.config import DataConfig, SectionSpec, TrainConfig
 from stalign.train.module import parameter_groups
@@ -22,6 +24,16 @@ def test_base_and_what_replaces_it():
     conv = model_config(TrainConfig(model={"niche_image": {"kind": "conv", "channels": [1, 2, 3, 4]}}))
     assert conv.niche_image == ConvEncoder(channels=(1, 2, 3, 4))
     assert model_config(TrainConfig(loss={"lambda_spot": 0.3})).loss.lambda_spot == 0.3
+
+
+def test_uni_inside_the_network_as_the_configuration_of_the_paper_shows_it():
+    text = (Path(__file__).parents[2] / "configs" / "st-align.toml").read_text(encoding="utf-8")
+    start = text.index("# [model.niche_image]")
+    block = text[start : text.index("\n\n", start)].replace("# ", "")
+    spec = model_config(TrainConfig(model={"base": "st-align", **tomllib.loads(block)["model"]})).niche_image
+    assert spec == TimmEncoder(
+        "vit_large_patch16_224", 1024, init_values=1e-5, frozen=False, weights="path/to/UNI/pytorch_model.bin"
+    )
 
 
 @pytest.mark.parametrize(

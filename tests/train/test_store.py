@@ -10,10 +10,10 @@ import pytest
 import scipy.sparse as sp
 
 import stalign as st
+from stalign.data import read_orthologs
 from stalign.models.config import MINI
 from stalign.train import slide_reader
 from stalign.train.config import DataConfig, SectionSpec
-from stalign.train.orthologs import read_orthologs
 from stalign.train.patterns import left_out
 from stalign.train.readers import weights_of
 from stalign.train.slides import Slide, as_slides

@@ -1,4 +1,4 @@
-"""The command line: `stalign demo`, `embed`, `encode`, `predict`, `train` and `curate`."""
+"""The command line: `stalign demo`, `embed`, `encode`, `predict`, `train`, `curate` and `datasets`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from stalign._validate import text_of
-from stalign.cli import _curate, _demo, _embed, _encode, _predict
+from stalign.cli import _curate, _datasets, _demo, _embed, _encode, _predict
 from stalign.train import cli as train
 from stalign.train import export_cli
 
@@ -18,9 +18,15 @@ if TYPE_CHECKING:
 _EXIT = "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted. --debug shows the traceback of an error."
 _EXPORT = f"train {train.EXPORT}"
 _COMMANDS = {
-    "demo": _demo, "embed": _embed, "encode": _encode, "predict": _predict, "train": train, _EXPORT: export_cli,
+    "demo": _demo,
+    "embed": _embed,
+    "encode": _encode,
+    "predict": _predict,
+    "train": train,
+    _EXPORT: export_cli,
     "curate": _curate,
-}  # fmt: skip
+    "datasets": _datasets,
+}
 _TOLD = (ValueError, KeyError, TypeError, OSError, ImportError, RuntimeError, FloatingPointError)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from scipy import sparse
 
 from stalign._validate import message
+from stalign.core.gene_names import other_names, renamed, spoiled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -144,10 +145,10 @@ def match(
 ) -> GeneMatch:
     """Match gene names to a vocabulary.
 
-    A name is looked up as a symbol or Ensembl id first, then as an alias, then in the ortholog table, then without
-    regard to case, which finds most orthologs of mouse genes. A name that the ortholog table holds is not looked up
-    without regard to case. Where several genes have one target, those found in the best of these ways are kept and
-    the others count as unmatched.
+    A name is looked up as a symbol or Ensembl id first, then as an alias or as an earlier or later symbol of a gene
+    that HGNC renamed, then in the ortholog table, then without regard to case, which finds most orthologs of mouse
+    genes. A name that the ortholog table holds is not looked up without regard to case. Where several genes have one
+    target, those found in the best of these ways are kept and the others count as unmatched.
 
     Parameters
     ----------
@@ -158,7 +159,8 @@ def match(
     vocabulary_ensembl
         (n_vocabulary,) Ensembl ids, "" where there is none; None or empty where there are none at all.
     aliases
-        Other names, each with the symbol or Ensembl id it stands for.
+        Other names, each with the symbol or Ensembl id it stands for. They go before the packaged table of renamed
+        genes.
     orthologs
         Names of another species' genes, each with a symbol or Ensembl id of the vocabulary's species.
 
@@ -176,7 +178,8 @@ def match(
     Warns
     -----
     UserWarning
-        If fewer than 30 % of the data's genes match, or fewer than 200.
+        If fewer than 30 % of the data's genes match, or fewer than 200; or if names are dates that a spreadsheet made
+        of symbols, which are not guessed at.
 
     Examples
     --------
@@ -193,9 +196,12 @@ def match(
         raise ValueError(message(expected, found=len(ensembl)))
     symbols = clean(vocabulary_symbols)
     exact = _first([*symbols, *clean(ensembl)], len(symbols))
+    others = other_names(exact, _cleaned(aliases))
     folded = _first([name.casefold() for name in exact], positions=list(exact.values()))
+    for name in (name for pair in renamed().items() for name in pair if name in others):
+        folded.setdefault(name.casefold(), others[name])
     names = clean(ids)
-    targets, ways = _look_up(names, exact, folded, _cleaned(aliases), _cleaned(orthologs))
+    targets, ways = _look_up(names, exact, folded, others, _cleaned(orthologs))
     best = np.full(len(symbols) + 1, _FOLDED)
     np.minimum.at(best, targets, ways)
     kept = (targets >= 0) & (ways == best[targets])
@@ -228,7 +234,7 @@ def _cleaned(table: Mapping[str, str] | None) -> dict[str, str]:
 
 
 def _look_up(
-    names: list[str], exact: dict[str, int], folded: dict[str, int], aliases: dict[str, str], orthologs: dict[str, str]
+    names: list[str], exact: dict[str, int], folded: dict[str, int], others: dict[str, int], orthologs: dict[str, str]
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Position in the vocabulary (n,), -1 where there is none, and the way it was found (n,)."""
     targets = np.full(len(names), -1, dtype=np.intp)
@@ -236,10 +242,11 @@ def _look_up(
     for index, name in enumerate(names):
         if name in exact:
             targets[index], ways[index] = exact[name], _EXACT
-        elif aliases.get(name) in exact:
-            targets[index], ways[index] = exact[aliases[name]], _ALIAS
+        elif name in others:
+            targets[index], ways[index] = others[name], _ALIAS
         elif name in orthologs:
-            targets[index], ways[index] = exact.get(orthologs[name], -1), _ORTHOLOG
+            human = orthologs[name]
+            targets[index], ways[index] = exact.get(human, others.get(human, -1)), _ORTHOLOG
         else:
             targets[index] = folded.get(name.casefold(), -1)
     return targets, ways
@@ -265,6 +272,16 @@ def _check(found: GeneMatch, names: list[str], symbols: list[str], ensembl: list
             hint="Results rest on these genes alone",
         )
         warnings.warn(text, UserWarning, stacklevel=3)
+    _warn_spoiled(found.unmatched)
+
+
+def _warn_spoiled(names: Iterable[str]) -> None:
+    dates = spoiled(names)
+    if dates:
+        expected = "Expected names of genes that no spreadsheet has changed"
+        found = f"{len(dates)} that are dates: {', '.join(dates[:5])}; they match nothing"
+        hint = "1-Mar can be MARCHF1 or MTARC1: read the file anew as text, or name Ensembl ids as `gene_key=`"
+        warnings.warn(message(expected, found=found, hint=hint), UserWarning, stacklevel=4)
 
 
 def _hint(names: list[str], known: list[str]) -> str:

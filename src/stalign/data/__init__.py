@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stalign.data.counts import CountKeys
 from stalign.data.derived import log_changes, niche_of, niche_slots, window_slots
+from stalign.data.gene_tables import aliases_of, read_aliases, read_orthologs
 from stalign.data.genes import gene_ids
 from stalign.data.images import SectionImage
 from stalign.data.records import check_key, check_writable, facts, record, result_record, section_row, section_table
@@ -26,6 +27,7 @@ __all__ = [
     "Section",
     "SectionImage",
     "Vocabulary",
+    "aliases_of",
     "check_key",
     "check_labels",
     "check_writable",
@@ -38,7 +40,9 @@ __all__ = [
     "niche_of",
     "niche_slots",
     "open_sections",
+    "read_aliases",
     "read_counts",
+    "read_orthologs",
     "read_totals",
     "record",
     "result_record",

@@ -36,12 +36,15 @@ class CountKeys:
         var column of the gene names; None for the index.
     orthologs
         Human symbol of each gene of another species.
+    aliases
+        Other names of genes, each with the symbol or Ensembl id that it stands for.
     """
 
     layer: str | None = None
     total_counts: str | None = None
     gene_key: str | None = None
     orthologs: Mapping[str, str] | None = None
+    aliases: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -58,12 +61,18 @@ class Counts:
         Share of the table's genes that the vocabulary knows.
     n_matched
         How many of the table's genes the vocabulary knows.
+    missing
+        Genes of the vocabulary that the table does not have.
+    unknown
+        Genes of the table that the vocabulary does not know.
     """
 
     matrix: sp.csr_matrix
     totals: NDArray[np.float64]
     coverage: float
     n_matched: int
+    missing: tuple[str, ...]
+    unknown: tuple[str, ...]
 
     def of(self, rows: NDArray[np.intp]) -> Counts:
         """Get the counts of some spots.
@@ -109,7 +118,9 @@ def match_counts(adata: AnnData, vocabulary: Vocabulary, keys: CountKeys) -> Cou
     if totals is None:
         totals = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
     ids, _ = gene_ids(adata, gene_key=keys.gene_key)
-    found = match(ids, vocabulary.symbols, vocabulary.ensembl, orthologs=keys.orthologs)
+    found = match(ids, vocabulary.symbols, vocabulary.ensembl, aliases=keys.aliases, orthologs=keys.orthologs)
     matrix = (counts @ found.collapse).tocsr().astype(np.float32, copy=False)
     logger.info("Genes: %d of %d are known to the weights (%.0f %%).", found.n_matched, len(ids), 100 * found.coverage)
-    return Counts(matrix, totals, found.coverage, found.n_matched)
+    there = set(found.targets.tolist())
+    missing = tuple(symbol for i, symbol in enumerate(vocabulary.symbols) if i not in there)
+    return Counts(matrix, totals, found.coverage, found.n_matched, missing, found.unmatched)

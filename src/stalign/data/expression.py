@@ -69,6 +69,9 @@ class Expression:
         Share of the section's genes that the vocabulary knows.
     n_matched
         How many of the section's genes the vocabulary knows.
+    missing, unknown
+        Genes of the vocabulary that the section does not have, and genes of the section that the vocabulary does not
+        know.
     """
 
     counts: sp.csr_matrix
@@ -85,6 +88,8 @@ class Expression:
     centred: bool
     coverage: float
     n_matched: int
+    missing: tuple[str, ...]
+    unknown: tuple[str, ...]
 
     @property
     def values(self) -> sp.csr_matrix:
@@ -249,6 +254,8 @@ def read_expression(
         spec.centre == "section",
         counts.coverage,
         counts.n_matched,
+        counts.missing,
+        counts.unknown,
     )
 
 

@@ -17,6 +17,8 @@ from stalign.core.files import sha256_of
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pandas as pd
+
 ENVIRONMENT = "STALIGN_DATASETS_URL"  # a mirror that holds a folder for each data set
 _TIMEOUT = 30  # seconds without an answer
 
@@ -30,6 +32,40 @@ def registry() -> dict[str, dict[str, str]]:
     For each data set a hash per path: `sha256:` of the content, or `gitblob:`, the SHA-1 by which git knows a file.
     """
     return dict(json.loads(files("stalign.datasets").joinpath("registry.json").read_text(encoding="utf-8")))
+
+
+@cache
+def _known() -> dict[str, dict[str, str]]:
+    return dict(json.loads(files("stalign.datasets").joinpath("sources.json").read_text(encoding="utf-8")))
+
+
+def source_of(dataset: str) -> dict[str, str]:
+    """Read where a data set is from: its `url`, `licence`, `citation`, and what checks its files, `check`."""
+    return _known()[dataset]
+
+
+def sources() -> pd.DataFrame:
+    """List the public data that can be fetched, with their licences.
+
+    Returns
+    -------
+    A row per data set, named as its folder in the cache: `call`, the function that fetches it; `url`, its host;
+    `licence`, as its publisher states it; `citation`; and `check`, what a file is checked against.
+
+    Notes
+    -----
+    Of a file whose hash nobody publishes, that of the first download is kept beside it and checked from then on. That
+    tells a file that changed, and not one that was wrong at first.
+
+    Examples
+    --------
+    >>> import stalign as st
+    >>> st.datasets.sources().loc["hgnc", "licence"]
+    'CC0-1.0'
+    """
+    import pandas as pd
+
+    return pd.DataFrame.from_dict(_known(), orient="index")
 
 
 def folder(dataset: str) -> Path:
@@ -47,7 +83,16 @@ def folder(dataset: str) -> Path:
     return settings.cache_dir / "datasets" / dataset
 
 
-def fetch(dataset: str, path: str, target: Path, *, host: str, base_url: str | None) -> Path:
+def fetch(
+    dataset: str,
+    path: str,
+    target: Path,
+    *,
+    host: str,
+    base_url: str | None,
+    headers: dict[str, str] | None = None,
+    gated: str = "",
+) -> Path:
     """Fetch a file unless it is there and sound.
 
     Parameters
@@ -62,6 +107,10 @@ def fetch(dataset: str, path: str, target: Path, *, host: str, base_url: str | N
         URL that `path` is relative to.
     base_url
         URL to use instead, or None for the mirror in `STALIGN_DATASETS_URL`, if there is one, and else `host`.
+    headers
+        Headers of the request, sent to `host` alone and to no mirror.
+    gated
+        How to get access where `host` asks for it, for the message.
 
     Returns
     -------
@@ -73,6 +122,8 @@ def fetch(dataset: str, path: str, target: Path, *, host: str, base_url: str | N
         If the host cannot be reached.
     FileNotFoundError
         If the host does not give the file.
+    PermissionError
+        If it asks for access.
     ValueError
         If what it gives has another hash.
 
@@ -86,7 +137,7 @@ def fetch(dataset: str, path: str, target: Path, *, host: str, base_url: str | N
     root = base_url or (f"{mirror.rstrip('/')}/{dataset}" if mirror else host)
     url = f"{root.rstrip('/')}/{path}"
     noted = target.with_name(target.name + ".sha256")
-    known = registry()[dataset].get(path)
+    known = registry().get(dataset, {}).get(path)
     if known is None and noted.is_file():
         known = f"sha256:{noted.read_text(encoding='utf-8').strip()}"
     blob = known.removeprefix("gitblob:") if known and known.startswith("gitblob:") else None
@@ -103,10 +154,12 @@ def fetch(dataset: str, path: str, target: Path, *, host: str, base_url: str | N
             known_hash=None if blob else known,
             fname=target.name,
             path=target.parent,
-            downloader=pooch.HTTPDownloader(progressbar=settings.show_progress, timeout=_TIMEOUT),
+            downloader=pooch.HTTPDownloader(
+                progressbar=settings.show_progress, timeout=_TIMEOUT, headers=headers if root == host else None
+            ),
         )
     except OSError as error:  # requests raises its own kinds of it
-        _explain(error, url, target)
+        _explain(error, url, target, gated)
     except ValueError as error:
         raise ValueError(_wrong_hash(url, known)) from error
     finally:
@@ -140,12 +193,15 @@ def _wrong_hash(url: str, known: str | None) -> str:
     return message(f"Expected {url} to have the hash {known}", found="another", hint=hint)
 
 
-def _explain(error: OSError, url: str, target: Path) -> None:
+def _explain(error: OSError, url: str, target: Path, gated: str) -> None:
     """Turn an error of the network into one that says what to do."""
     response = getattr(error, "response", None)
     hint = f"Fetch it by other means and put it at {target}, or name a mirror with `base_url=` or {ENVIRONMENT}"
     if response is not None:
         found = f"the answer {response.status_code} {response.reason}"
+        if gated and response.status_code in (401, 403):
+            asked = message(f"Expected access to {url}", found=found, hint=f"{gated}. Or: {hint}")
+            raise PermissionError(asked) from error
         raise FileNotFoundError(message(f"Expected a file at {url}", found=found, hint=hint)) from error
     if type(error).__module__.startswith("requests"):
         found = f"no connection ({type(error).__name__})"

@@ -11,16 +11,16 @@ from stalign._constants import ST_PITCH_UM, ST_SPOT_UM, Keys
 from stalign._settings import logger
 from stalign._validate import message, one_of
 from stalign.data.files import allow
-from stalign.datasets._fetch import fetch, folder, registry
+from stalign.datasets._fetch import fetch, folder, registry, source_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from anndata import AnnData
 
-_HUMANPILOT = "https://raw.githubusercontent.com/LieberInstitute/HumanPilot/044446d6bd8fc154aa74f7be62ec67effb1ec376"
+_HUMANPILOT = source_of("dlpfc")["url"]
 _SPATIAL_DLPFC = "https://spatial-dlpfc.s3.us-east-2.amazonaws.com"
-_HER2ST = "https://raw.githubusercontent.com/almaan/her2st/85df7411b987a7dec3feff9718b869a7a82091ec"
+_HER2ST = source_of("her2st")["url"]
 _DONORS = {"Br5292": range(151507, 151511), "Br5595": range(151669, 151673), "Br8100": range(151673, 151677)}
 _LAYERS = ["L1", "L2", "L3", "L4", "L5", "L6", "WM"]
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _TECHNOLOGIES = ("Visium", "ST", "VisiumHD")
 _CHUNK = 500  # spots whose dense counts are in memory at one time
+_LABELS = ("V2", "label", "annotation")  # the first in the authors' code
 _FACTS = ("species", "tissue", "tech", "pmid", "involve_cancer")
 
 
@@ -48,6 +49,8 @@ def read_stimage(path: str | Path, slide: str, *, mpp: float | None = None, imag
 
     - `X`: raw counts, CSR float32; `var_names` made unique, `var["gene_name"]` as they were.
     - `obs["barcode"]`: the spot's name without that of the slide.
+    - `obs["annotation"]`: the pathologist's label, categorical, where the collection's folder `annotation` has a table
+      of the slide or of its data set; NaN for spots without.
     - `obsm["spatial"]`: (n, 2) float64, x and y in px of the slide's image; NaN for spots without a position.
     - `uns["spatial"][slide]`: `images["fullres"]` or, for an image of more than 25 million px, its path in `metadata`;
       `scalefactors`; `metadata` with `um_per_px`, `mpp_origin` and what the collection's table says of the slide.
@@ -82,6 +85,9 @@ def read_stimage(path: str | Path, slide: str, *, mpp: float | None = None, imag
     if not found.all():
         logger.warning("%d of %d spots of %r have no position.", int((~found).sum()), adata.n_obs, slide)
     adata.obs["barcode"] = [name.removeprefix(f"{slide}_") for name in adata.obs_names]
+    labels = _annotation(root.parent / "annotation", slide)
+    if labels is not None:
+        adata.obs["annotation"] = pd.Categorical(labels.reindex(adata.obs_names))
     adata.obsm[Keys.SPATIAL] = place[["x", "y"]].to_numpy(np.float64, copy=True)
     radius = number({"r": place["r"].median()}, "r", where=str(coords_file)) or np.nan
     factors = {"spot_diameter_fullres": 2 * radius, "tissue_fullres_scalef": 1.0}
@@ -181,6 +187,21 @@ def _coordinates(file: Path) -> pd.DataFrame:
         raise empty("spots", file)
     table.index = [str(name) for name in table.index]
     return one_row_each(numeric(table, ["xaxis", "yaxis", "r"], file), file).set_axis(["x", "y", "r"], axis=1)
+
+
+def _annotation(where: Path, slide: str) -> pd.Series | None:
+    """Labels of the spots by name, of the file of the slide or else of its data set; None where there is none."""
+    files = (where / f"{name}_anno.csv" for name in (slide, slide.rpartition("_")[0]))
+    file = next((file for file in files if file.is_file()), None)
+    if file is None:
+        return None
+    table = read_table(file, index_col=0, dtype=str)
+    column = next((name for name in _LABELS if name in table), None)
+    if column is None:
+        raise ValueError(message(f"Expected a column {' or '.join(_LABELS)} in {file}", available=table.columns))
+    table.index = table.index.astype(str)
+    table = table[table.index.str.startswith(f"{slide}_")]
+    return one_row_each(table[[column]], file)[column] if len(table) else None
 
 
 def _facts(root: Path, slide: str) -> dict[str, str]:

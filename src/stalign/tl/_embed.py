@@ -35,6 +35,7 @@ def embed(
     layer: str | None = None,
     total_counts: str | None = None,
     gene_key: str | None = None,
+    aliases: Mapping[str, str] | str | Path | None = None,
     orthologs: Mapping[str, str] | None = None,
     features: Mapping[str, str] | None = None,
     mpp: float | Mapping[str, float] | None = None,
@@ -69,8 +70,13 @@ def embed(
         obs column with each spot's total count over all genes, for a table that holds only some of the genes.
     gene_key
         var column of gene symbols or Ensembl ids; None for the index of var.
+    aliases
+        Other names of genes, each with the symbol or Ensembl id that it stands for, or the file of such a table (TSV or
+        CSV), such as HGNC's (`datasets.gene_aliases`). They go before those that the package knows (SLC9A3R1 is NHERF1,
+        SEPT7 is SEPTIN7, MARCH1 is MARCHF1, in either direction).
     orthologs
-        Human symbol of each gene of another species. Without it, genes match without regard to case.
+        Human symbol of each gene of another species, as `datasets.orthologs` reads them. Without it, genes match
+        without regard to case.
     features
         For weights with branches that take features of a frozen encoder: the obsm key of each branch's features, as in
         ``{"niche_image": "X_uni_niche", "spot_gene": "X_scgpt_spot"}``, as `tl.encode` writes them.
@@ -129,7 +135,8 @@ def embed(
       earlier call wrote for a modality that is now left out is removed
     - `obs["stalign_valid"]`, (n_obs,) bool: whether the spot could be embedded; rows of others are NaN
     - `uns["stalign"]["embed"]`: params, with weights, their sha256, version and seed; sections, a DataFrame with the
-      modality and gene coverage of each section
+      modality and gene coverage of each section; `missing_genes`, those of the weights that the table lacks, and
+      `unknown_genes`, those of the table that the weights do not know
     - niches as the weights know them and windows, with their records, as `pp.niches` and `pp.patches` write them; where
       others are there, the log says that they are replaced
 
@@ -141,14 +148,14 @@ def embed(
         If counts are negative, no gene is known, coordinates lie outside the image, the weights are unknown, damaged or
         need features that are not given, the device is not there, or a section has neither an image nor counts.
     FileNotFoundError
-        If the weights' folder does not exist.
+        If the weights' folder, or the file of `aliases`, does not exist.
     TypeError
         If `data` is neither AnnData nor SpatialData, or `batch_size` or `random_state` is not a whole number.
 
     Warns
     -----
     UserWarning
-        If spots could not be embedded, counts are not whole numbers, or few genes are known.
+        If spots could not be embedded, counts are not whole numbers, few genes are known, or names of genes are dates.
 
     Notes
     -----
@@ -183,6 +190,7 @@ def embed(
     from stalign.data import (
         CountKeys,
         Vocabulary,
+        aliases_of,
         check_writable,
         log_changes,
         merged,
@@ -198,7 +206,7 @@ def embed(
     from stalign.encoders.runtime import pick_device
     from stalign.models.weights import load_weights, of_kind
     from stalign.tl._embedding import Embedding
-    from stalign.tl._modality import check_features, described, facts_of, features_by_branch
+    from stalign.tl._modality import check_features, described, facts_of, features_by_branch, gene_lists
 
     if not image and not genes:
         raise ValueError(message("Expected at least one of `image` and `genes` to be True", found="both False"))
@@ -214,7 +222,7 @@ def embed(
     check_features(checkpoint.config, features or {}, image=image, genes=genes)
     arrays = features_by_branch(table, features or {})
     vocabulary = Vocabulary(checkpoint.vocabulary, checkpoint.ensembl)
-    keys = CountKeys(layer, total_counts, gene_key, orthologs)
+    keys = CountKeys(layer, total_counts, gene_key, orthologs, aliases_of(aliases))
     sections = open_sections(
         data,
         table_key=table_key,
@@ -233,7 +241,7 @@ def embed(
         slots = merged(slots, window_slots(sections, niche, spot_um=spec.spot_um, niche_um=spec.niche_um))
     log_changes(table, slots)
     embedding = Embedding(checkpoint, table.n_obs, batch_size, read_weights)
-    facts = []
+    facts, lists = [], {}
     while sections:  # one by one, so that one image is in memory at a time
         section = sections.pop(0)
         own = {branch: values[section.rows] for branch, values in arrays.items()}
@@ -250,6 +258,7 @@ def embed(
         )
         embedding.add(reader, section.rows)
         facts.append(facts_of(reader))
+        lists = lists or gene_lists(reader)
     params = {
         "weights": checkpoint.config.name,
         "sha256": checkpoint.sha256,
@@ -261,7 +270,7 @@ def embed(
     found: dict[str, dict[str, Any]] = {
         "obsm": embedding.arrays(),
         "obs": {Keys.VALID: embedding.valid},
-        "uns": {Keys.UNS: {"embed": result_record(params, sections=section_table(facts))}},
+        "uns": {Keys.UNS: {"embed": result_record(params, sections=section_table(facts), **lists)}},
     }
     missing = int((~embedding.valid).sum())
     if missing:

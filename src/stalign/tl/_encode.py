@@ -37,7 +37,7 @@ def encode(
     layer: str | None = None,
     total_counts: str | None = None,
     gene_key: str | None = None,
-    aliases: Mapping[str, str] | None = None,
+    aliases: Mapping[str, str] | str | Path | None = None,
     orthologs: Mapping[str, str] | None = None,
     batch_size: int = 32,
     device: str | None = None,
@@ -77,7 +77,8 @@ def encode(
     gene_key
         var column of gene symbols or Ensembl ids; None for the index of var.
     aliases
-        Other names of genes, such as old symbols or Ensembl ids, each with the symbol that it stands for.
+        Other names of genes, such as old symbols or Ensembl ids, each with the symbol that it stands for, or the file
+        of such a table. They go before those that the package knows, as in `tl.embed`.
     orthologs
         Human symbol of each gene of another species. Without it, genes match without regard to case.
     batch_size
@@ -148,7 +149,16 @@ def encode(
     >>> adata.obsm["X_colour_niche"].shape == (adata.n_obs, 27)
     True
     """
-    from stalign.data import CountKeys, check_key, check_writable, open_sections, result_record, table_of, write
+    from stalign.data import (
+        CountKeys,
+        aliases_of,
+        check_key,
+        check_writable,
+        open_sections,
+        result_record,
+        table_of,
+        write,
+    )
     from stalign.encoders import get
     from stalign.tl._encode_genes import encode_genes
     from stalign.tl._encode_images import encode_images, wanted_mpp
@@ -190,8 +200,8 @@ def encode(
     if card.modality == "image":
         features, noted = encode_images(encoding, sections, level=level)
     else:
-        keys = CountKeys(layer, total_counts, gene_key, orthologs)
-        features, noted = encode_genes(encoding, sections, keys, level=str(level), aliases=aliases)
+        keys = CountKeys(layer, total_counts, gene_key, orthologs, aliases_of(aliases))
+        features, noted = encode_genes(encoding, sections, keys, level=str(level))
     missing = int((~np.isfinite(features).all(axis=1)).sum())
     if missing:
         warn(f"{missing} of {table.n_obs} spots could not be encoded by {card.name!r}; their rows are NaN.")

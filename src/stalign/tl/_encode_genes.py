@@ -14,7 +14,7 @@ from stalign.core.niches import niche_mean
 from stalign.data import gene_ids, niche_of, niche_slots, read_counts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import scipy.sparse as sp
     from numpy.typing import NDArray
@@ -31,7 +31,6 @@ def encode_genes(
     keys: CountKeys,
     *,
     level: str,
-    aliases: Mapping[str, str] | None = None,
 ) -> tuple[NDArray[np.float32], dict[str, Any]]:
     """Encode the counts of a table's spots.
 
@@ -45,8 +44,6 @@ def encode_genes(
         Where its counts are.
     level
         `spot` or `niche`.
-    aliases
-        Other names of genes.
 
     Returns
     -------
@@ -58,7 +55,7 @@ def encode_genes(
     noted: dict[str, Any] = {"n_genes": int(counts.shape[1])}
     if encoder.vocabulary:
         ids, _ = gene_ids(table, gene_key=keys.gene_key)
-        found = match(ids, encoder.vocabulary, aliases=aliases, orthologs=keys.orthologs)
+        found = match(ids, encoder.vocabulary, aliases=keys.aliases, orthologs=keys.orthologs)
         logger.info("%s: %s.", encoding.card.name, found.summary())
         counts = (counts @ found.collapse).tocsr()
         noted |= {"n_genes": found.n_matched, "gene_coverage": float(found.coverage), "matched_by": found.kind}

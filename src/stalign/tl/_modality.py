@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stalign._constants import Keys
+from stalign._settings import logger
 from stalign._validate import message, one_of
 from stalign.tl._batch import LEVEL
 
@@ -43,6 +44,33 @@ def facts_of(reader: SpotReader) -> dict[str, Any]:
         "n_genes": 0 if expression is None else int(expression.n_matched),
         "niche_sd_um": np.nan if expression is None else float(expression.niche_sd_um),
     }
+
+
+def gene_lists(reader: SpotReader) -> dict[str, NDArray[np.str_]]:
+    """List the genes of a section that did not find one of the weights, and the other way round; the log has the first.
+
+    Parameters
+    ----------
+    reader
+        The section.
+
+    Returns
+    -------
+    `missing_genes`, of the weights, and `unknown_genes`, of the table; nothing for a section without counts.
+    """
+    expression = reader.expression
+    if expression is None:
+        return {}
+    found = {"missing_genes": expression.missing, "unknown_genes": expression.unknown}
+    words = {
+        "missing_genes": "of the weights that the table lacks",
+        "unknown_genes": "of the table that they do not know",
+    }
+    for key, names in found.items():
+        if names:
+            shown, where = ", ".join(names[:5]), f"uns[{Keys.UNS!r}]['embed'][{key!r}]"
+            logger.info("Genes %s: %d, such as %s; %s lists them.", words[key], len(names), shown, where)
+    return {key: np.array(names, dtype=str) for key, names in found.items()}
 
 
 def described(facts: Iterable[Mapping[str, Any]]) -> str:

@@ -226,7 +226,7 @@ def predict_genes(
     if reference is not None and scope != ACROSS and not (patients and others == patients):
         logger.warning("%s: %s", _SCOPES[scope], _WITHIN)
     params = {
-        "split": folds.kind if reference is None else "reference",
+        "split": folds.held_out(table.obs, library_key) if reference is None else "reference",
         "model": model if isinstance(model, str) else repr(model),
         "split_key": column,
         "use_rep": how.names,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     Parts = list[tuple[np.ndarray, np.ndarray]]
 
 PATIENT = ("patient", "donor", "subject", "individual")
+SECTION = ("section", "library", "slide", "sample", "slice")
 SPOT = "spot"
 
 
@@ -56,10 +57,30 @@ class Folds:
 
     @property
     def kind(self) -> str:
-        """What is held out: `spot`, `section` or `patient`."""
+        """What is held out, by the name of the column: `spot`, `section`, `patient`, or `column` for any other."""
         if self.column is None:
             return SPOT
-        return "patient" if any(word in self.by.lower() for word in PATIENT) else "section"
+        words = {"patient": PATIENT, "section": SECTION}
+        return next((kind for kind, some in words.items() if any(word in self.by.lower() for word in some)), "column")
+
+    def held_out(self, obs: pd.DataFrame, library_key: str | None) -> str:
+        """Tell what is held out: `kind`, or `section` where each section has one value of the column.
+
+        Parameters
+        ----------
+        obs
+            The spots' annotation.
+        library_key
+            Its column of the section of each spot; None where there is none.
+
+        Returns
+        -------
+        `spot`, `section`, `patient` or `column`.
+        """
+        if self.kind != "column" or library_key is None or library_key not in obs:
+            return self.kind
+        values = obs.groupby(library_key, observed=True)[self.by].nunique()
+        return "section" if (values <= 1).all() else "column"
 
 
 def split_spots(spots: Spots, folds: Folds, column: pd.Series | None, seed: int) -> Parts:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,8 @@ from stalign.train.patterns import as_patterns, matches, warn_unfit
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+_DONOR = ("donor", "donor_id", "patient", "patient_id", "subject")
+
 
 def curate_stimage(
     root: str | Path,
@@ -27,13 +28,14 @@ def curate_stimage(
     exclude: Sequence[str] = (),
     donors: Mapping[str, str] | None = None,
     images: bool = True,
+    files: bool = True,
 ) -> pd.DataFrame:
     """Choose slides of an STimage-1K4M copy.
 
     Parameters
     ----------
     root
-        The collection's folder, with `meta`, `ST`, `Visium` and `VisiumHD`.
+        The collection's folder, with `meta`, `ST`, `Visium` and `VisiumHD`; or its metadata table alone.
     out
         CSV to write the manifest to, for `data.manifest` of a training configuration.
     species, technology
@@ -43,9 +45,12 @@ def curate_stimage(
     exclude
         Patterns (`fnmatch`) of slide names, donors, PubMed ids and titles that may not be used.
     donors
-        Donor of each slide: the collection does not say.
+        Donor of each slide. Else that of a column `donor`, `donor_id`, `patient`, `patient_id` or `subject` of the
+        table, if there is one: the table as published has none.
     images
         Whether a slide has to have its image. Without, a slide that has none is trained on its counts.
+    files
+        Whether the files of a slide have to be on disk. Without, the table alone is judged, before anything is fetched.
 
     Returns
     -------
@@ -68,10 +73,9 @@ def curate_stimage(
     >>> import stalign as st
     >>> table = st.train.curate_stimage("path/to/STimage-1K4M", "manifest.csv", exclude=["*Maynard*"])  # doctest: +SKIP
     """
-    root = Path(root).expanduser()
     check_out(out)
-    table = _table(root / "meta", "meta_all_gene*.csv", ("slide", "species", "tech"))
-    rows = []
+    root, table = _table(root, "meta", "meta_all_gene*.csv", ("slide", "species", "tech"))
+    there, rows = _Folders(), []
     for row in table.to_dict("records"):
         slide, tech = _text(row["slide"]), str(row["tech"])
         where = root / tech
@@ -81,19 +85,18 @@ def curate_stimage(
             "species": row["species"],
             "technology": tech,
             "tissue": row.get("tissue"),
-            "donor": (donors or {}).get(slide or ""),
+            "donor": (donors or {}).get(slide or "") or next(filter(None, (_text(row.get(c)) for c in _DONOR)), None),
             "study": _pmid(row.get("pmid")),
             "title": row.get("title"),
             "spots": _number(row.get("spot_num")),
         }
-        stem = escape(slide or "")
-        files = {
-            "counts": f"gene_exp/{stem}_count.*",
-            "coordinates": f"coord/{stem}_coord.*",
-            "image": f"image/{stem}.*",
+        names = {
+            "counts": ("gene_exp", f"{slide}_count"),
+            "coordinates": ("coord", f"{slide}_coord"),
+            "image": ("image", slide or ""),
         }
-        missing = [what for what, pattern in files.items() if not any(where.glob(pattern))]
-        entry["image"] = "image" not in missing
+        missing = [what for what, (part, name) in names.items() if files and name not in there[where / part]]
+        entry["image"] = "image" not in missing if files else None
         missing = [what for what in missing if images or what != "image"]
         rows.append(_judge(entry, species, technology, min_spots, exclude, missing))
     return write_manifest(_once(rows, exclude, ("technology", "slide")), root, out)
@@ -107,13 +110,14 @@ def curate_hest(
     technology: Sequence[str] = ("Visium",),
     min_spots: int = 50,
     exclude: Sequence[str] = (),
+    files: bool = True,
 ) -> pd.DataFrame:
     """Choose samples of a HEST-1k copy.
 
     Parameters
     ----------
     root
-        The collection's folder, with `HEST_v*.csv`, `st` and, where they were downloaded, `wsis`.
+        The collection's folder, with `HEST_v*.csv`, `st` and, where they were downloaded, `wsis`; or its table alone.
     out
         CSV to write the manifest to, for `data.manifest` of a training configuration.
     species, technology
@@ -123,6 +127,8 @@ def curate_hest(
     exclude
         Patterns (`fnmatch`) of sample ids, patients, studies and subseries that may not be used. A donor is named
         `study/patient`, as patient numbers are used more than once.
+    files
+        Whether the counts of a sample have to be on disk. Without, the table alone is judged.
 
     Returns
     -------
@@ -140,10 +146,9 @@ def curate_hest(
     >>> import stalign as st
     >>> table = st.train.curate_hest("path/to/hest", "manifest.csv", exclude=["MISC*"])  # doctest: +SKIP
     """
-    root = Path(root).expanduser()
     check_out(out)
-    table = _table(root, "HEST_v*.csv", ("id", "species", "st_technology"))
-    rows = []
+    root, table = _table(root, "", "HEST_v*.csv", ("id", "species", "st_technology"))
+    there, rows = _Folders(), []
     for row in table.to_dict("records"):
         sample, study, patient = _text(row["id"]), _text(row.get("dataset_title")), _text(row.get("patient"))
         entry = {
@@ -158,17 +163,31 @@ def curate_hest(
             "spots": _number(row.get("spots_under_tissue")),
             "image": None,
         }
-        missing = [] if (root / "st" / f"{sample}.h5ad").is_file() else ["counts"]
+        missing = ["counts"] if files and (sample or "") not in there[root / "st"] else []
         rows.append(_judge(entry, species, technology, min_spots, exclude, missing))
     return write_manifest(_once(rows, exclude, ("slide",)), root, out)
 
 
-def _table(folder: Path, pattern: str, columns: Iterable[str]) -> pd.DataFrame:
-    """Read the newest metadata table of a collection, whatever separates its cells, with or without a BOM."""
-    files = sorted(folder.glob(pattern), key=lambda file: (len(file.name), file.name))
+class _Folders(dict[Path, set[str]]):
+    """Names of the files of folders, each up to each of its dots; a folder is listed once."""
+
+    def __missing__(self, folder: Path) -> set[str]:
+        names = [file.name for file in folder.iterdir()] if folder.is_dir() else []
+        self[folder] = {name[:i] for name in names for i, letter in enumerate(name) if letter == "."}
+        return self[folder]
+
+
+def _table(given: str | Path, part: str, pattern: str, columns: Iterable[str]) -> tuple[Path, pd.DataFrame]:
+    """Read the table of a collection, the newest of its folder or the file that was given, and name the folder."""
+    given = Path(given).expanduser()
+    folder = given.parent if given.is_file() else given / part
+    files = [given] if given.is_file() else sorted(folder.glob(pattern), key=lambda file: (len(file.name), file.name))
     if not files:
         there = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
-        raise FileNotFoundError(message(f"Expected {folder / pattern}", found="no such file", available=there))
+        hint = "Pass the path of the table itself if it lies elsewhere"
+        raise FileNotFoundError(
+            message(f"Expected {folder / pattern}", found="no such file", available=there, hint=hint)
+        )
     table = read_table(files[-1], dtype=str)
     missing = [c for c in columns if c not in table]
     if missing:
@@ -176,7 +195,7 @@ def _table(folder: Path, pattern: str, columns: Iterable[str]) -> pd.DataFrame:
         raise ValueError(message(f"Expected columns {', '.join(missing)} in {name}", available=table.columns))
     if table.empty:
         raise ValueError(message(f"Expected rows in {str(files[-1])!r}", found="a header alone"))
-    return table
+    return folder.parent if part and folder.name == part else folder, table
 
 
 def _judge(

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stalign._validate import message
-from stalign.data import CountKeys, open_sections
+from stalign.data import CountKeys, open_sections, read_orthologs
 from stalign.train.config import SectionSpec, resolve
-from stalign.train.orthologs import read_orthologs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
