@@ -146,7 +146,8 @@ def embed(
     Warns
     -----
     UserWarning
-        If spots could not be embedded, counts are not whole numbers, or few genes are known.
+        If spots could not be embedded or are smaller than those that the weights were trained on, counts are not whole
+        numbers, or few genes are known.
 
     Notes
     -----
@@ -188,6 +189,7 @@ def embed(
         open_sections,
         section_table,
         table_of,
+        warn_small_spots,
         window_slots,
         write,
     )  # fmt: skip
@@ -223,6 +225,7 @@ def embed(
         niche_window=niche_window,
         want_mpp=VISIUM_SPOT_UM / spec.spot_px,
     )
+    warn_small_spots(sections, checkpoint.config.name)
     niche = niche_for(spec)
     slots = niche_slots(sections, niche, library_key)
     if any(section.image is not None for section in sections):

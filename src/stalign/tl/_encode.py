@@ -133,7 +133,7 @@ def encode(
     Warns
     -----
     UserWarning
-        If spots could not be encoded.
+        If spots could not be encoded, or are smaller than those that weights of HiBio-ST were trained on.
 
     Notes
     -----
@@ -148,7 +148,7 @@ def encode(
     >>> adata.obsm["X_colour_niche"].shape == (adata.n_obs, 27)
     True
     """
-    from stalign.data import CountKeys, check_key, check_writable, open_sections, table_of, write
+    from stalign.data import CountKeys, check_key, check_writable, open_sections, table_of, warn_small_spots, write
     from stalign.encoders import get
     from stalign.tl._encode_genes import encode_genes
     from stalign.tl._encode_images import encode_images, wanted_mpp
@@ -186,6 +186,8 @@ def encode(
         spot_diameter=spot_diameter,
         want_mpp=partial(wanted_mpp, card, level),
     )
+    if towers is not None:
+        warn_small_spots(sections, card.name)
     encoding = Encoding.start(card, weights, device=device, precision=precision, cache=cache, batch_size=batch_size)
     if card.modality == "image":
         features, noted = encode_images(encoding, sections, level=level)
