@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 import stalign
 from stalign._constants import Keys
@@ -12,6 +13,8 @@ from stalign.core.colour import colour_features
 from stalign.core.patches import spot_windows_um
 from stalign.core.surroundings import gaussian_mean
 from stalign.data import open_sections
+from stalign.models.weights import load_weights
+from stalign.tl._patch_rows import patch_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -25,6 +28,7 @@ COLOUR_UM = (100.0, 250.0, 600.0)  # sides of the windows of colour statistics i
 LITE0_UM = (112.0, 224.0)
 CONTEXT_UM = 250.0
 _PATCH_PX = 24
+_CHUNK = 256
 
 
 def read(root: Path, names: Iterable[str]) -> dict[str, AnnData]:
@@ -93,6 +97,32 @@ def add_weights(adata: AnnData, weights: str, cache: Path) -> dict[str, str]:
     for part, key in keys.items():
         adata.obsm[key] = _kept(cache, adata, key, lambda part=part: compute(part))
     return keys
+
+
+def add_towers(
+    adata: AnnData, weights: str | Path, cache: Path, *, genes: bool = True, key: str = "X_hibio"
+) -> tuple[str, str]:
+    """Embeddings of images and sentences by weights of HiBio-ST whose image tower is EfficientNet-Lite0, frozen.
+
+    What the tower sees is the same for all such weights, and is computed once.
+    """
+    network = load_weights(str(weights)).network.eval()
+
+    def compute() -> NDArray[np.float32]:
+        patches = patch_rows(adata, weights)
+        features = np.full((adata.n_obs, network.n_features), np.nan, np.float32)
+        with torch.inference_mode():
+            for rows in np.split(np.arange(len(patches)), range(_CHUNK, len(patches), _CHUNK)):
+                found = network.image_features(torch.from_numpy(patches[rows]))
+                features[patches.rows[rows]] = found.numpy()
+        return features
+
+    features = _kept(cache, adata, "hibio_features", compute)
+    with torch.inference_mode():
+        adata.obsm[f"{key}_image"] = network.embed_image(torch.from_numpy(features)).numpy()
+    if genes:
+        stalign.tl.encode(adata, "hibio", weights=weights, modality="gene", cache=False, key_added=f"{key}_gene")
+    return f"{key}_image", f"{key}_gene"
 
 
 def _kept(cache: Path, adata: AnnData, key: str, compute: Callable[[], NDArray]) -> NDArray:

@@ -77,3 +77,23 @@ def test_wrong_modalities(toy, folder):
         encode(toy, "hibio", weights=folder, modality="text")
     with pytest.raises(ValueError, match="`modality` for weights of HiBio-ST only"):
         encode(toy, "colour", modality="image")
+
+
+@pytest.mark.parametrize("bin_um", [8, 16])
+def test_bins_of_visium_hd_are_encoded_with_a_warning(bin_um):
+    adata = stalign.datasets.toy_hd(bin_um, side_um=208.0)
+    adata = adata[:90].copy()
+    for modality in ("image", "gene"):
+        with pytest.warns(UserWarning, match=f"Expected spots of 55 µm or more.*Found: {bin_um} µm"):
+            encode(adata, "hibio-mini", modality=modality, cache=False)
+    keys = ("X_hibio-mini_native", "X_hibio-mini-gene_spot")
+    assert np.isfinite(adata.obsm[keys[0]]).all()
+    found = retrieve(adata, use_rep=keys)
+    assert set(found.attrs["recall"]) == set(found.attrs["chance"])
+    layers = stalign.tl.zero_shot(adata, "domain", use_rep=keys[0], n_domains=2, n_init=2)
+    assert layers["n_spots"].iloc[0] == adata.n_obs
+
+
+def test_spots_of_visium_and_of_older_arrays_are_no_surprise(toy, folder, recwarn):
+    encode(toy, "hibio", weights=folder, cache=False)
+    assert not [one for one in recwarn if "Expected spots of" in str(one.message)]

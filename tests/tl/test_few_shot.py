@@ -5,9 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+import stalign
+from stalign.models.weights import load_weights
 from stalign.pl import few_shot as draw
-from stalign.tl import few_shot
+from stalign.tl import SGD, Retrieval, few_shot
+from stalign.tl._patch_rows import patch_rows
 
 
 @pytest.fixture
@@ -72,3 +76,69 @@ def test_one_ratio_and_one_seed(planted):
     options = {"folds": 2, "sample_key": "library", "use_rep": "X_planted", "genes": 3}
     one = few_shot(planted, 0.5, seeds=1, **options)
     pd.testing.assert_frame_equal(one, few_shot(planted, (0.5,), seeds=(1,), **options))
+
+
+def test_folds_hold_whole_samples_of_about_as_many_spots(planted):
+    planted.obs["sample"] = [f"s{i % 7}" for i in np.arange(planted.n_obs) ** 2 % 11]
+    table = few_shot(planted, 0.5, folds=3, sample_key="sample", use_rep="X_planted", genes=2, seeds=0)
+    held = table.drop_duplicates("fold").set_index("fold")["samples"].str.split(", ")
+    assert sorted(name for names in held for name in names) == sorted(planted.obs["sample"].unique())
+    sizes = planted.obs["sample"].value_counts()
+    assert table.drop_duplicates("fold")["n_test"].tolist() == [sizes[names].sum() for names in held]
+
+
+def test_one_step_of_sgd_by_hand(planted):
+    options = {"folds": 2, "sample_key": "library", "use_rep": "X_planted", "genes": list(planted.var_names)}
+    model = SGD(epochs=1, lr=0.01, batch_size=10_000, weight_decay=0.0)
+    table = few_shot(planted, 1.0, model=model, seeds=0, **options)
+    values, x = np.log1p(planted.X), planted.obsm["X_planted"]
+    rows = table[(table["model"] == "SGD") & (table["samples"] == "toy_2")]
+    held = (planted.obs["library"] == "toy_2").to_numpy()
+    mean = values[~held].mean(axis=0)
+    step = 0.01 * 2 / 6 * (values[~held] - mean).T @ x[~held]  # of the sum over spots of the mean over genes
+    assert rows["mse"].iloc[0] == pytest.approx(np.square(mean + x[held] @ step.T - values[held]).mean(), rel=1e-4)
+    assert rows["pearson"].iloc[0] > 0.9
+    axes = draw(pd.concat([table, few_shot(planted, 1.0, seeds=0, **options)]), "pearson", show=False)
+    assert axes.get_legend_handles_labels()[1] == ["X_planted, SGD", "X_planted, linear", "training mean"]
+
+
+def test_the_image_tower_is_trained_on_patches():
+    adata = stalign.datasets.toy(6, n_sections=2)
+    stalign.tl.encode(adata, "hibio-mini", library_key="library", cache=False)
+    options = {"folds": 2, "sample_key": "library", "genes": 4, "seeds": 0, "use_rep": "X_hibio-mini_native"}
+    fixed = few_shot(adata, 0.5, model=SGD(epochs=2, lr=1e-2), **options)
+    trained, again = (few_shot(adata, 0.5, model=SGD("hibio-mini", epochs=2, lr=1e-2), **options) for _ in range(2))
+    assert set(trained["use_rep"]) == {"hibio-mini"} and set(fixed["use_rep"]) == {"X_hibio-mini_native"}
+    ours, base = trained["model"] == "SGD", trained["model"] == "training mean"
+    assert np.isfinite(trained[["mse", "pearson"]].to_numpy()).all()
+    assert (trained[ours]["mse"].to_numpy() != fixed[ours]["mse"].to_numpy()).all()
+    np.testing.assert_allclose(trained[base]["mse"], fixed[base]["mse"])
+    pd.testing.assert_frame_equal(trained, again)
+    del adata.uns["spatial"]
+    with pytest.raises(ValueError, match="Expected an image to train a tower on"):
+        few_shot(adata, 0.5, model=SGD("hibio-mini"), **options)
+
+
+def test_a_tower_starts_where_the_embedding_is():
+    adata = stalign.datasets.toy(6)
+    stalign.tl.encode(adata, "hibio-mini", cache=False)
+    patches = patch_rows(adata, "hibio-mini")
+    tower = load_weights("hibio-mini").network
+    found = tower.embed_image(torch.from_numpy(patches[np.arange(len(patches))])).detach().numpy()
+    np.testing.assert_allclose(found, adata.obsm["X_hibio-mini_native"], atol=1e-4)
+
+
+def test_images_find_spots_by_their_sentences(planted):
+    rng = np.random.default_rng(0)
+    planted.obsm["X_gene"] = planted.obsm["X_planted"] + 0.05 * rng.normal(size=(planted.n_obs, 3))
+    planted.obsm["X_gene"][3] = np.nan  # a spot without counts is predicted, and is no reference
+    options = {"folds": 2, "sample_key": "library", "use_rep": "X_planted", "genes": 6, "seeds": 0}
+    found = few_shot(planted, 1.0, model=Retrieval(20, weights="mean", match="X_gene"), **options)
+    found = found[found["model"] == "Retrieval"]
+    assert found["pearson"].min() > 0.6
+    assert (found["n_train"] + found["n_test"]).tolist() == [planted.n_obs, planted.n_obs - 1]
+    planted.obsm["X_gene"] = planted.obsm["X_gene"][:, :2]
+    with pytest.raises(ValueError, match="3 in obsm.*2 in obsm"):
+        few_shot(planted, 1.0, model=Retrieval(match="X_gene"), **options)
+    with pytest.raises(TypeError, match="`fit` and `predict`"):
+        few_shot(planted, 1.0, model="lasso", **options)

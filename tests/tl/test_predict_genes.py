@@ -15,7 +15,7 @@ import stalign
 from stalign._constants import Keys
 from stalign.core.expression import normalise
 from stalign.pl._records import split_of
-from stalign.tl import Folds, ImageFeatures
+from stalign.tl import Folds, ImageFeatures, Retrieval, VariableGenes
 from stalign.tl import predict_genes as predict
 
 predict_genes = partial(predict, use_rep=Keys.EMBED_IMAGE, model="ridge")  # these features are linear in expression
@@ -509,9 +509,53 @@ def test_the_result_can_be_changed_without_the_query(first, second):
 def test_a_split_is_recorded_as_what_it_is(two):
     two.obs["fold"] = (np.arange(two.n_obs) % 3).astype(str)
     found = predict_genes(two, genes=2, split="fold", library_key="library")
-    record = found.uns["stalign"]["predict_genes"]
+    record = found.uns["stalign"]["predict_genes"]["params"]
     assert (record["split"], record["split_key"]) == ("column", "fold")
     assert split_of(found) == "Fitted to the other spots, each value of obs['fold'] held out"
     two.obs["block"] = two.obs["library"].map({"toy_1": "a", "toy_2": "b"})
     assert Folds("block").held_out(two.obs, "library") == "section"
     assert Folds("block").held_out(two.obs, None) == "column"
+
+
+def test_plain_retrieval_by_gene_sentences_is_a_mean_over_the_reference(first, second):
+    model = Retrieval(7, weights="mean", match=Keys.EMBED_GENE)
+    options = {"genes": 5, "standardise": "none", "shrink": False, "target": "counts", "model": model}
+    del second.obsm[Keys.EMBED_GENE]
+    found = predict_genes(second, first, **options)
+    both = second.obsm[Keys.EMBED_IMAGE].astype(float), first.obsm[Keys.EMBED_GENE].astype(float)
+    image, sentence = (one / np.linalg.norm(one, axis=1, keepdims=True) for one in both)
+    nearest = np.argsort(-(image @ sentence.T), axis=1)[:, :7]
+    values = np.log1p(first[:, found.var_names].X.toarray())
+    np.testing.assert_allclose(found.X, values[nearest].mean(axis=1), rtol=1e-4)
+    assert not found.uns["stalign"]["predict_genes"]["params"]["shrink"] and (found.var["shrink"] == 1).all()
+    with pytest.raises(ValueError, match="standardise='none'"):
+        predict_genes(second, first, model=model)
+    first.obsm[Keys.EMBED_GENE] = first.obsm[Keys.EMBED_GENE][:, :3]
+    with pytest.raises(ValueError, match="one width"):
+        predict_genes(second, first, **options)
+
+
+def test_folds_of_samples_are_recorded_and_matched_across(two):
+    two.obs["sample"] = two.obs["library"].astype(str) + [str(i % 3) for i in range(two.n_obs)]
+    options = {"standardise": "none", "shrink": False, "genes": VariableGenes(4), "target": "counts"}
+    model = Retrieval(9, weights="mean", match=Keys.EMBED_GENE)
+    found = predict_genes(two, split=Folds("sample", 2), model=model, library_key="library", **options)
+    record = found.uns["stalign"]["predict_genes"]
+    assert record["params"]["genes"] == "variable within sections"
+    folds = record["folds"].set_index("sample")
+    assert folds["n_spots"].to_dict() == two.obs["sample"].value_counts().to_dict()
+    sizes = folds.groupby("fold")["n_spots"].sum()
+    assert len(sizes) == 2 and sizes.max() - sizes.min() <= folds["n_spots"].max()
+    held = two.obs["sample"].map(folds["fold"]).to_numpy() == 0
+    alone = predict_genes(two[held].copy(), two[~held].copy(), model=model, library_key="library",
+                          **{**options, "genes": found.var_names.tolist()})  # fmt: skip
+    np.testing.assert_allclose(found.X[held], alone.X, rtol=1e-5)
+
+
+def test_variable_genes_vary_within_sections(two):
+    first = (two.obs["library"] == "toy_1").to_numpy()
+    two.X = two.X.toarray()
+    two.X[:, 0] = np.where(first, 0, 5000)  # differs between sections alone
+    options = {"target": "counts", "library_key": "library"}
+    over_all, within = (predict_genes(two, two, genes=genes, **options).var_names for genes in (1, VariableGenes(1)))
+    assert over_all[0] == two.var_names[0] and within[0] != two.var_names[0]

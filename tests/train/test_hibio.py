@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
+from stalign.core.pathways import Pathways
 from stalign.core.sentences import DocumentFrequencies
 from stalign.models import load
 from stalign.models.gene_tokens import GeneTokens
@@ -21,6 +22,7 @@ from stalign.train.assemble import assemble
 from stalign.train.config import DataConfig, OptimConfig, SectionSpec
 from stalign.train.dryrun import dry_run
 from stalign.train.hibio_module import HiBioModule
+from stalign.train.overlaps import overlaps
 from stalign.train.slides import Slide
 
 MODEL = {
@@ -288,3 +290,22 @@ def test_images_find_their_own_sentences_after_training(slides, small):
     rank = (cosine > cosine.diagonal()[:, None]).sum(1)
     recall = (rank < np.ceil(0.1 * len(cosine))).float().mean()
     assert recall > 0.2, recall  # chance is 0.1
+
+
+def test_overlaps_are_kept_with_the_sections_of_a_run(tmp_path, monkeypatch):
+    sets = Pathways.of({"one": ["a", "b"], "two": ["b", "c", "d"]}, list("abcd"), min_genes=1)
+    genes = np.array([[0, 1], [3, -1]], dtype=np.int32)
+    found = overlaps(sets, genes, tmp_path, above=0.1, largest=None)
+    assert (found != sets.overlaps(genes, above=0.1)).nnz == 0
+    assert len(list(tmp_path.iterdir())) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(Pathways, "overlaps", None)
+        assert (overlaps(sets, genes, tmp_path, above=0.1, largest=None) != found).nnz == 0
+    other = Pathways.of({"one": ["a", "b"], "two": ["b", "c", "a"]}, list("abcd"), min_genes=1)
+    overlaps(sets, genes, tmp_path, above=0.6, largest=None)
+    overlaps(sets, genes, tmp_path, above=0.1, largest=1)
+    overlaps(sets, genes[:1], tmp_path, above=0.1, largest=None)
+    overlaps(other, genes, tmp_path, above=0.1, largest=None)
+    assert len(list(tmp_path.iterdir())) == 5
+    assert (overlaps(sets, genes, tmp_path / "none", above=0.1, largest=None) != found).nnz == 0
+    assert not (tmp_path / "none").exists()

@@ -1,4 +1,4 @@
-"""Folds of a reference: what is held out of it, and how well it is predicted."""
+"""Folds of samples and of a reference: what is held out of it, and how well it is predicted."""
 
 from __future__ import annotations
 
@@ -10,6 +10,41 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     Parts = list[tuple[np.ndarray, np.ndarray, bool]]
+
+
+def deal(sizes: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Deal whole samples to folds of about as many spots.
+
+    Samples are shuffled and dealt in rounds of n; within a round the largest goes to the fold with the fewest spots.
+
+    Parameters
+    ----------
+    sizes
+        Spots of each sample, (s,).
+    n
+        How many folds, at most s.
+    rng
+        What samples are shuffled by.
+
+    Returns
+    -------
+    The fold of each sample, (s,) intp; folds differ by at most one sample.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from stalign.core.folds import deal
+    >>> np.bincount(deal(np.array([10, 10, 10, 10]), 2, np.random.default_rng(0))).tolist()
+    [2, 2]
+    """
+    fold, total = np.empty(len(sizes), dtype=np.intp), np.zeros(n)
+    order = rng.permutation(len(sizes))
+    for start in range(0, len(sizes), n):
+        some = order[start : start + n]
+        some = some[np.argsort(-sizes[some], kind="stable")]
+        fold[some] = np.argsort(total, kind="stable")[: len(some)]
+        total[fold[some]] += sizes[some]
+    return fold
 
 
 def shrinkage(hits: np.ndarray, sizes: np.ndarray) -> np.ndarray:

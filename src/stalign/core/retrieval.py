@@ -25,6 +25,9 @@ class Retrieval:
         `softmax`: more weight for more similar ones; `mean`: each counts alike.
     temperature
         Of the softmax over cosine similarities; the smaller, the more the nearest count.
+    match
+        The obsm key of what reference spots are found by, in the space of the features that find them, such as
+        embeddings of gene sentences that images find; None for these features themselves.
 
     Examples
     --------
@@ -38,6 +41,7 @@ class Retrieval:
     n_neighbors: int = 100
     weights: str = "softmax"
     temperature: float = 0.1
+    match: str | None = None
     _features: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)), init=False, repr=False)
     _targets: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)), init=False, repr=False)
 
@@ -53,7 +57,7 @@ class Retrieval:
         Parameters
         ----------
         features
-            Standardised features, (n, f).
+            Features, (n, f); with `match` those and what spots are found by, side by side, as in `predict`.
         targets
             Expression, (n, g).
 
@@ -61,7 +65,8 @@ class Retrieval:
         -------
         The model itself.
         """
-        self._features, self._targets = _unit(features), np.asarray(targets, dtype=np.float64)
+        found_by = features if self.match is None else features[:, features.shape[1] // 2 :]
+        self._features, self._targets = _unit(found_by), np.asarray(targets, dtype=np.float64)
         return self
 
     def predict(self, features: np.ndarray) -> np.ndarray:
@@ -70,12 +75,14 @@ class Retrieval:
         Parameters
         ----------
         features
-            Standardised features, (m, f).
+            Features, (m, f).
 
         Returns
         -------
         (m, g) float64.
         """
+        if self.match is not None:
+            features = features[:, : features.shape[1] // 2]
         k = min(self.n_neighbors, len(self._features))
         out = np.empty((len(features), self._targets.shape[1]))
         for start in range(0, len(features), _BLOCK):

@@ -6,7 +6,7 @@ import numpy as np
 
 from stalign._validate import one_of
 
-STANDARDS = ("section", "rank", "reference")
+STANDARDS = ("section", "rank", "reference", "none")
 LIMIT = 4.0  # standard deviations at which a standardised feature is cut off
 N_FOLDS = 5
 
@@ -25,7 +25,7 @@ def standardise(
     how
         `section`: less the mean and over the standard deviation of the row's own section, cut off at 4;
         `rank`: normal scores of the ranks within the section; `reference`: less the mean and over the standard
-        deviation of all rows of `reference`, sections taken together.
+        deviation of all rows of `reference`, sections taken together; `none`: as they are.
     reference
         Rows that give mean and standard deviation for `how="reference"`, (m, f); None for `features` themselves.
 
@@ -40,6 +40,8 @@ def standardise(
     """
     one_of(how, STANDARDS, name="standardise")
     features = np.asarray(features, dtype=np.float64)
+    if how == "none":
+        return features
     if how == "reference":
         source = features if reference is None else np.asarray(reference, dtype=np.float64)
         return _scaled(features, source.mean(axis=0), source.std(axis=0))

@@ -9,7 +9,7 @@ from stalign.data.genes import gene_ids
 from stalign.data.images import SectionImage
 from stalign.data.records import check_key, check_writable, facts, record, result_record, section_row, section_table
 from stalign.data.section import Section
-from stalign.data.sections import open_sections
+from stalign.data.sections import open_sections, warn_small_spots
 from stalign.data.slots import merged, write
 from stalign.data.table import (
     check_labels,
@@ -50,6 +50,7 @@ __all__ = [
     "section_row",
     "section_table",
     "table_of",
+    "warn_small_spots",
     "window_slots",
     "write",
 ]

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stalign._validate import message
+from stalign._constants import VISIUM_SPOT_UM
+from stalign._validate import message, warn
 from stalign.data.library import Library, only_library
 from stalign.data.regions import Region, region_rows
 from stalign.data.section import Given, Section
 from stalign.data.table import is_spatialdata, library_column, table_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from anndata import AnnData
     from spatialdata import SpatialData
@@ -109,6 +110,31 @@ def open_sections(
         )
         sections.append(Section(table, rows, name, place, given, read))
     return sections
+
+
+def warn_small_spots(sections: Sequence[Section], weights: str) -> None:
+    """Warn where spots are smaller than those that weights were trained on: all packaged ones, on 55 µm and more.
+
+    Parameters
+    ----------
+    sections
+        The sections to embed.
+    weights
+        Name of the weights.
+
+    Warns
+    -----
+    UserWarning
+        If there are bins or cells of a known size below that.
+    """
+    small = [section for section in sections if section.smaller_than(VISIUM_SPOT_UM)]
+    small = [section for section in small if np.isfinite(section.spot_diameter_um)]
+    if small:
+        expected = f"Expected spots of {VISIUM_SPOT_UM:g} µm or more, as the weights {weights!r} were trained on"
+        found = f"{small[0].spot_diameter_um:.3g} µm in {small[0].name!r}"
+        found += f" and such in {len(small) - 1} more" if len(small) > 1 else ""
+        hint = "Compare with a baseline, such as PCA, before relying on embeddings; `pp.rebin` makes larger bins"
+        warn(message(expected, found=found, hint=hint))
 
 
 def _of(value: Any, name: str) -> Any:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from stalign.pl._colors import Palette
 
+MEAN = "training mean"
 _NAMES = {"pearson": "Pearson", "mse": "MSE", "mae": "MAE"}
 
 
@@ -30,7 +31,7 @@ def few_shot(
     show: bool | None = None,
     return_fig: bool = False,
 ) -> Any:
-    """Draw what `tl.few_shot` returned: each metric over the share of training spots, a line per representation.
+    """Draw the metrics of `tl.few_shot` over the share of training spots, a line per representation and model.
 
     Lines are means over folds and seeds, bands one standard deviation over seeds. The baseline, the mean of the
     training spots, is dashed.
@@ -83,21 +84,25 @@ def few_shot(
         raise KeyError(message(expected, found=f"none called {', '.join(missing)}", available=table.columns))
     if not len(table):
         raise ValueError(message("Expected a table of scores", found="no rows", hint="Call `stalign.tl.few_shot`"))
-    reps = list(dict.fromkeys(table["use_rep"].astype(str)))
+    own_model = table["model"] != MEAN
+    line_of = table["use_rep"].astype(str)
+    if table.loc[own_model, "model"].nunique() > 1:
+        line_of = line_of + ", " + table["model"].astype(str)
+    reps = list(dict.fromkeys(line_of[own_model]))
     colors = chosen_colors(reps, palette)
-    legend_width = 0.6 + 0.085 * max(map(len, [*reps, "training mean"]))
+    legend_width = 0.6 + 0.085 * max(map(len, [*reps, MEAN]))
     legend_widths = [0.0] * (len(wanted) - 1) + [legend_width]
     figure, axes = canvas(len(wanted), ax=ax, ncols=ncols or len(wanted), width=3.2, height=3.0, beside=legend_widths)
     for index, (panel, metric) in enumerate(zip(axes, wanted, strict=True)):
-        base = table[table["model"] != "linear"].groupby("ratio")[metric].mean()
+        base = table[~own_model].groupby("ratio")[metric].mean()
         for rep, color in zip(reps, colors, strict=True):
-            own = table[(table["use_rep"].astype(str) == rep) & (table["model"] == "linear")]
+            own = table[own_model & (line_of == rep)]
             seeds = own.groupby(["ratio", "seed"])[metric].mean().groupby("ratio")
             mean, spread = seeds.mean(), seeds.std().fillna(0.0)
             panel.plot(mean.index, mean, marker="o", markersize=4, color=color, label=rep)
             panel.fill_between(mean.index, mean - spread, mean + spread, color=color, alpha=0.2, linewidth=0)
         if len(base):
-            panel.plot(base.index, base, linestyle="--", marker=".", color="#808080", label="training mean")
+            panel.plot(base.index, base, linestyle="--", marker=".", color="#808080", label=MEAN)
         panel.set_xlabel("share of the training spots")
         panel.set_ylabel(_NAMES.get(metric, metric))
         panel.set_xticks(sorted(table["ratio"].unique()))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from stalign.tl._embed import embed
     from stalign.tl._encode import encode
     from stalign.tl._few_shot import few_shot
+    from stalign.tl._gene_choice import VariableGenes
     from stalign.tl._image_features import ImageFeatures
     from stalign.tl._pathways import pathways
     from stalign.tl._predict_genes import predict_genes
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from stalign.tl._retrieve import retrieve
     from stalign.tl._score import score
     from stalign.tl._sentences import sentences
+    from stalign.tl._sgd import SGD
     from stalign.tl._splits import Folds
     from stalign.tl._suggest import suggest
     from stalign.tl._zero_shot import zero_shot
@@ -36,6 +38,8 @@ _WHERE = {
     "KMeans": "stalign.core.clustering",
     "Leiden": "stalign.core.clustering",
     "Retrieval": "stalign.core.retrieval",
+    "SGD": "stalign.tl._sgd",
+    "VariableGenes": "stalign.tl._gene_choice",
     "DomainModel": "stalign.core.domain_model",
     "annotate": "stalign.tl._annotate",
     "annotation_model": "stalign.tl._annotation_model",
@@ -56,6 +60,7 @@ _WHERE = {
 }
 __all__ = [
     "GMM",
+    "SGD",
     "AnnotationModel",
     "DomainModel",
     "Folds",
@@ -63,6 +68,7 @@ __all__ = [
     "KMeans",
     "Leiden",
     "Retrieval",
+    "VariableGenes",
     "annotate",
     "annotation_model",
     "domain_model",

@@ -155,7 +155,8 @@ def embed(
     Warns
     -----
     UserWarning
-        If spots could not be embedded, counts are not whole numbers, few genes are known, or names of genes are dates.
+        If spots could not be embedded or are smaller than those that the weights were trained on, counts are not whole
+        numbers, few genes are known, or names of genes are dates.
 
     Notes
     -----
@@ -199,6 +200,7 @@ def embed(
         result_record,
         section_table,
         table_of,
+        warn_small_spots,
         window_slots,
         write,
     )  # fmt: skip
@@ -235,6 +237,7 @@ def embed(
         niche_window=niche_window,
         want_mpp=VISIUM_SPOT_UM / spec.spot_px,
     )
+    warn_small_spots(sections, checkpoint.config.name)
     niche = niche_for(spec)
     slots = niche_slots(sections, niche, library_key)
     if any(section.image is not None for section in sections):

@@ -134,7 +134,7 @@ def encode(
     Warns
     -----
     UserWarning
-        If spots could not be encoded.
+        If spots could not be encoded, or are smaller than those that weights of HiBio-ST were trained on.
 
     Notes
     -----
@@ -157,6 +157,7 @@ def encode(
         open_sections,
         result_record,
         table_of,
+        warn_small_spots,
         write,
     )
     from stalign.encoders import get
@@ -196,6 +197,8 @@ def encode(
         spot_diameter=spot_diameter,
         want_mpp=partial(wanted_mpp, card, level),
     )
+    if towers is not None:
+        warn_small_spots(sections, card.name)
     encoding = Encoding.start(card, weights, device=device, precision=precision, cache=cache, batch_size=batch_size)
     if card.modality == "image":
         features, noted = encode_images(encoding, sections, level=level)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,6 +60,10 @@ class ReadOptions:
         """Names of the features."""
         return self.features.names if isinstance(self.features, ImageFeatures) else list(self.features)
 
+    def of(self, key: str) -> ReadOptions:
+        """Return the same for features under another obsm key."""
+        return replace(self, features=[key])
+
 
 @dataclass(frozen=True)
 class Spots:
@@ -98,6 +102,17 @@ class Spots:
     def usable(self) -> np.ndarray:
         """Spots with features, (n,) bool."""
         return np.asarray(np.isfinite(self.features).all(axis=1))
+
+    def beside(self, other: Spots | None) -> Spots:
+        """Put the features that these spots are found by beside their own; zeros for spots that are not to be found."""
+        found_by = np.zeros_like(self.features) if other is None else other.features
+        if found_by.shape != self.features.shape:
+            found = f"{self.features.shape[1]} and {found_by.shape[1]}"
+            hint = "Name image and gene embeddings of one set of weights in `use_rep` and `match`"
+            raise ValueError(
+                message("Expected features and what `match` names to be of one width", found=found, hint=hint)
+            )
+        return replace(self, features=np.hstack([self.features, found_by]))
 
     def columns(self, names: np.ndarray) -> np.ndarray:
         """Find genes: their columns, (m,) intp, with -1 for those that are not there."""
@@ -235,6 +250,11 @@ def most_variable(expression: sparse.csr_matrix, n_genes: int) -> np.ndarray:
     -------
     Their columns, by decreasing variance, (min(n_genes, g),) intp; of equals the first.
     """
+    return np.argsort(-variances(expression), kind="stable")[:n_genes]
+
+
+def variances(expression: sparse.csr_matrix) -> np.ndarray:
+    """Compute the variance of each column of CSR (n, g), (g,) float64."""
     mean = np.asarray(expression.mean(axis=0, dtype=np.float64)).ravel()
     square = np.asarray(expression.multiply(expression).mean(axis=0, dtype=np.float64)).ravel()
-    return np.argsort(-(square - mean**2), kind="stable")[:n_genes]
+    return np.asarray(square - mean**2)

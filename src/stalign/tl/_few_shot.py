@@ -1,4 +1,4 @@
-"""Gene prediction from few measured spots, by a linear head on features that are there already."""
+"""Gene prediction from few measured spots, on whole samples that are held out."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import pandas as pd
 from scipy import sparse
 
 from stalign._constants import Keys
-from stalign._settings import logger
+from stalign._settings import logger, settings
 from stalign._threads import few_threads
 from stalign._validate import message, whole
+from stalign.core.folds import deal
 from stalign.core.scores import per_gene
 from stalign.data import read_counts, table_of
 from stalign.data.table import library_column
-from stalign.tl._domains import features_of
-from stalign.tl._modality import check_modality
+from stalign.tl._few_shot_fits import LINEAR, few_shot_inputs, predictions
+from stalign.tl._gene_choice import VariableGenes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from anndata import AnnData
     from spatialdata import SpatialData
 
 N_GENES = 300
-_PENALTIES = tuple(float(value) for value in 10.0 ** np.arange(-2, 6))
 
 
 @few_threads
@@ -33,19 +33,22 @@ def few_shot(
     data: AnnData | SpatialData,
     ratios: float | Sequence[float] = (0.1, 0.25, 0.5),
     *,
+    model: Any = LINEAR,
     folds: int = 4,
     sample_key: str | None = None,
     use_rep: str | Sequence[str] = Keys.EMBED_IMAGE,
     genes: int | str | Sequence[str] = N_GENES,
     layer: str | None = None,
     seeds: int | Sequence[int] = (0, 1, 2),
+    library_key: str | None = None,
     table_key: str | None = None,
 ) -> pd.DataFrame:
     """Score how well genes are predicted from a share of the training spots.
 
-    The protocol follows HiBio-ST: samples are split into folds; a linear head is fitted to a share of the training
-    spots; spots of a smaller share are among those of a larger one; the whole held-out fold is scored. Expression is
-    log(1 + count), without normalisation for depth.
+    The protocol follows HiBio-ST: samples are dealt to folds of about as many spots; a model is fitted to a share of
+    the training spots; spots of a smaller share are among those of a larger one; the whole held-out fold is scored.
+    Expression is log(1 + count), without normalisation for depth. With a ratio of 1 it is HiBio-ST's cross-validated
+    prediction of genes; `tl.predict_genes` returns predictions themselves.
 
     Parameters
     ----------
@@ -53,27 +56,35 @@ def few_shot(
         Several sections in one table, with features and raw counts.
     ratios
         Shares of the training spots, or one.
+    model
+        `linear`, a ridge regression on standardised features; `tl.SGD()`, a linear layer by HiBio-ST's schedule, or
+        `tl.SGD(tower="hibio-mini")` to train the image tower with it, on patches and not on `use_rep`;
+        `tl.Retrieval(match=…)`, the mean of the reference spots whose gene sentences are most like the image; or any
+        object with `fit(X, y)` and `predict(X)` for many outputs.
     folds
-        How many folds; samples are spread over them in their order.
+        How many folds; samples are dealt by `settings.seed`.
     sample_key
         obs column that names the sample, patient or section of each spot; none of them is in two folds.
     use_rep
         The obsm key of the features, or several, each scored on its own.
     genes
-        How many genes, those with the largest variance averaged over the samples of the training folds; or their names.
+        How many genes, those with the largest variance averaged over the sections of the training folds; or their
+        names.
     layer
         Layer of the raw counts; None for `.X`.
     seeds
         Seeds of the subsets of training spots, or one.
+    library_key
+        obs column that names the section of each spot; None where a sample is one section.
     table_key
         Table of a SpatialData object.
 
     Returns
     -------
-    A row per `use_rep`, ratio, seed, fold and model, `linear` or `training mean` (the baseline that predicts the mean
-    of the same training spots), with n_train, n_test, n_genes, and over the genes and held-out samples: `mse`, `mae`
-    and `pearson` (mean over genes of the correlation within a sample; genes that do not vary in a sample are left out,
-    a constant prediction counts as 0).
+    A row per `use_rep` (or tower), ratio, seed, fold and model, `linear`, the class of another one, or `training mean`
+    (the baseline that predicts the mean of the same training spots), with n_train, n_test, n_genes, and over the genes
+    and held-out sections: `mse`, `mae` and `pearson` (mean over genes of the correlation within a section; genes that
+    do not vary in a section are left out, a constant prediction counts as 0); and the `samples` held out.
 
     Reads
     -----
@@ -86,15 +97,15 @@ def few_shot(
     KeyError
         If features, a layer, a gene or the column does not exist.
     ValueError
-        If a ratio is not in (0, 1], there are fewer samples than folds, counts are negative, or nothing is asked for.
+        If a ratio is not in (0, 1], there are fewer samples than folds, counts are negative, there is no image to train
+        a tower on, or nothing is asked for.
     TypeError
-        If `folds`, a seed or the number of genes is not a whole number.
+        If `folds`, a seed or the number of genes is not a whole number, or `model` has no `fit` and `predict`.
 
     Notes
     -----
-    The linear head is a ridge regression on standardised features, its penalty chosen by generalised cross-validation
-    on the training spots. HiBio-ST trains the head, and its image encoder with it, by stochastic gradient descent. Here
-    features stay fixed, so figures are not those of HiBio-ST's training; there is no schedule to choose.
+    The penalty of the ridge regression is chosen by generalised cross-validation on the training spots. HiBio-ST trains
+    a linear layer, and its image encoder with it, by stochastic gradient descent: `tl.SGD(tower=…)`.
 
     Examples
     --------
@@ -121,6 +132,7 @@ def few_shot(
                     hint="Folds hold out whole samples, so there have to be several")
         )  # fmt: skip
     names, sample = library_column(table, sample_key)
+    section = sample if library_key is None else library_column(table, library_key)[1]
     if not 2 <= whole(folds, name="folds") <= len(names):
         raise ValueError(
             message(f"Expected from 2 folds to as many as the {len(names)} samples", found=folds, available=names)
@@ -131,25 +143,24 @@ def few_shot(
     if not isinstance(genes, int | float | np.number):
         named = _named(table, [genes] if isinstance(genes, str) else genes)
     number = whole(genes, name="genes") if named is None else len(named)
+    fold_of = deal(np.bincount(sample, minlength=len(names)), folds, np.random.default_rng(settings.seed))
     rows: list[dict[str, Any]] = []
-    for rep in reps:
-        check_modality(table, rep)
-        features = np.asarray(features_of(table, rep), dtype=np.float64)
-        usable = np.isfinite(features).all(axis=1)
+    for inputs in few_shot_inputs(data, model, reps, library_key=library_key or sample_key, table_key=table_key):
         for fold in range(folds):
-            test = usable & (sample % folds == fold)
-            train = np.flatnonzero(usable & (sample % folds != fold))
-            if not len(train) or not test.any():
+            held = fold_of[sample] == fold
+            train, test = np.flatnonzero(inputs.known & ~held), np.flatnonzero(inputs.asked & held)
+            if not len(train) or not len(test):
                 raise ValueError(message(f"Expected spots with features in fold {fold}", found="none"))
-            columns = _variable(values, sample, train, number) if named is None else named
+            columns = VariableGenes(number).of(values[train], section[train]) if named is None else named
+            columns = np.sort(columns) if named is None else columns
             targets = values[:, columns].toarray().astype(np.float64)
-            for share, seed, model, predicted, n in _fits(features, targets, train, test, shares, draws):
+            for share, seed, name, predicted, n in predictions(model, inputs, targets, train, test, shares, draws):
                 rows.append(
-                    {"use_rep": rep, "ratio": share, "seed": seed, "fold": fold, "model": model, "n_train": n,
-                     "n_test": int(test.sum()), "n_genes": len(columns),
-                     **_scores(targets[test], predicted, sample[test])}
+                    {"use_rep": inputs.name, "ratio": share, "seed": seed, "fold": fold, "model": name, "n_train": n,
+                     "n_test": len(test), "n_genes": len(columns), **_scores(targets[test], predicted, section[test]),
+                     "samples": ", ".join(names[i] for i in np.flatnonzero(fold_of == fold))}
                 )  # fmt: skip
-        logger.info("Few-shot prediction from obsm[%r]: %d fits.", rep, len(rows) // 2)
+        logger.info("Few-shot prediction from %s: %d fits.", inputs.name, len(rows) // 2)
     return pd.DataFrame(rows)
 
 
@@ -159,40 +170,6 @@ def _named(table: AnnData, genes: Sequence[str]) -> np.ndarray:
         missing = [gene for gene, column in zip(genes, columns, strict=True) if column < 0]
         raise KeyError(message("Expected genes of the table", found=", ".join(missing[:5]), available=table.var_names))
     return np.asarray(columns)
-
-
-def _variable(values: sparse.csr_matrix, sample: np.ndarray, train: np.ndarray, n: int) -> np.ndarray:
-    """Columns of the genes with the largest variance, averaged over the training samples."""
-    total = np.zeros(values.shape[1])
-    for group in np.unique(sample[train]):
-        part = values[train[sample[train] == group]]
-        mean = np.asarray(part.mean(axis=0, dtype=np.float64)).ravel()
-        total += np.asarray(part.multiply(part).mean(axis=0, dtype=np.float64)).ravel() - mean**2
-    return np.sort(np.argsort(-total, kind="stable")[:n])
-
-
-def _fits(
-    features: np.ndarray,
-    targets: np.ndarray,
-    train: np.ndarray,
-    test: np.ndarray,
-    shares: Sequence[float],
-    seeds: Sequence[int],
-) -> Iterator[tuple[float, int, str, np.ndarray, int]]:
-    """Predictions of the held-out spots by each share and seed: share, seed, model, (n_test, g), training spots."""
-    from sklearn.linear_model import RidgeCV
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    for seed in seeds:
-        order = np.random.default_rng(seed).permutation(train)
-        for share in shares:
-            some = order[: max(round(share * len(order)), 2)]
-            fitted = make_pipeline(StandardScaler(), RidgeCV(_PENALTIES)).fit(features[some], targets[some])
-            predicted = np.asarray(fitted.predict(features[test])).reshape(int(test.sum()), -1)
-            yield share, seed, "linear", predicted, len(some)
-            mean = np.broadcast_to(targets[some].mean(axis=0), predicted.shape)
-            yield share, seed, "training mean", mean, len(some)
 
 
 def _scores(truth: np.ndarray, predicted: np.ndarray, sample: np.ndarray) -> dict[str, float]:

@@ -2,24 +2,69 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stalign._validate import message
-from stalign.tl._expression import most_variable
+from stalign._validate import message, whole
+from stalign.tl._expression import most_variable, variances
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from scipy import sparse
+
     from stalign.tl._expression import Spots
+
+    Genes = str | int | Sequence[str] | "VariableGenes" | None
 
 N_GENES = 50  # genes that are returned where none is reliable
 N_CANDIDATES = 1000  # most variable genes that are tried for reliability
 RELIABLE = "reliable"
 
 
-def candidates(source: Spots, genes: str | int | Sequence[str] | None) -> np.ndarray:
+@dataclass(frozen=True)
+class VariableGenes:
+    """The genes of the largest variance within a section, averaged over sections, as HiBio-ST and BLEEP choose them.
+
+    Parameters
+    ----------
+    n
+        How many.
+
+    Examples
+    --------
+    >>> import stalign
+    >>> stalign.tl.VariableGenes(50)
+    VariableGenes(n=50)
+    """
+
+    n: int = 300
+
+    def __post_init__(self) -> None:
+        whole(self.n, name="n")
+
+    def of(self, expression: sparse.csr_matrix, groups: np.ndarray) -> np.ndarray:
+        """Choose genes.
+
+        Parameters
+        ----------
+        expression
+            The target, CSR (n, g).
+        groups
+            The section of each spot, (n,).
+
+        Returns
+        -------
+        Their columns, by decreasing variance, (min(n, g),) intp; of equals the first.
+        """
+        names = np.unique(groups)
+        mean = sum(variances(expression[groups == name]) for name in names) / max(len(names), 1)
+        return np.argsort(-mean, kind="stable")[: self.n]
+
+
+def candidates(source: Spots, genes: Genes) -> np.ndarray:
     """List the genes to fit.
 
     Parameters
@@ -45,6 +90,9 @@ def candidates(source: Spots, genes: str | int | Sequence[str] | None) -> np.nda
         raise ValueError(message("Expected raw counts to fit to", found="no count matrix", hint=hint))
     if genes is None:
         return source.genes
+    if isinstance(genes, VariableGenes):
+        rows = source.usable & source.measured
+        return np.asarray(source.genes[genes.of(source.expression[rows], source.groups[rows])])
     if isinstance(genes, int | np.integer) or how_chosen(genes) == RELIABLE:
         count = N_CANDIDATES if isinstance(genes, str) else int(genes)  # type: ignore[arg-type]
         rows = source.usable & source.measured
@@ -59,7 +107,7 @@ def candidates(source: Spots, genes: str | int | Sequence[str] | None) -> np.nda
     return names
 
 
-def how_chosen(genes: str | int | Sequence[str] | None) -> str:
+def how_chosen(genes: Genes) -> str:
     """Say how genes are chosen.
 
     Parameters
@@ -69,8 +117,10 @@ def how_chosen(genes: str | int | Sequence[str] | None) -> str:
 
     Returns
     -------
-    `all`, `variable`, `reliable` or `named`.
+    `all`, `variable`, `variable within sections`, `reliable` or `named`.
     """
+    if isinstance(genes, VariableGenes):
+        return "variable within sections"
     if genes is None:
         return "all"
     if isinstance(genes, int | np.integer):

@@ -44,6 +44,8 @@ class Plan:
         Share of spots that intervals hold.
     carry
         What the factor of each gene is multiplied by.
+    shrink
+        Whether predictions are shrunken to the level of the reference, section by section; else they are the model's.
     """
 
     model: str | Callable[[int], Fitter]
@@ -51,6 +53,12 @@ class Plan:
     seed: int
     coverage: float
     carry: float = 1.0
+    shrink: bool = True
+
+    @property
+    def by_section(self) -> bool:
+        """Whether a section as a whole is predicted to have the level of the reference."""
+        return self.shrink and self.standard != "reference"
 
 
 @dataclass(frozen=True)
@@ -249,7 +257,7 @@ def _standardised(plan: Plan, spots: Spots, reference: np.ndarray) -> np.ndarray
 def _fit(plan: Plan, source: Spots, rows: np.ndarray, targets: np.ndarray) -> Fit:
     features = _standardised(plan, source, source.features[rows])[rows]
     sections = source.groups[rows]
-    groups = np.zeros_like(sections) if plan.standard == "reference" else sections
+    groups = sections if plan.by_section else np.zeros_like(sections)
     folds, kind = _folds(sections, source.patients[rows], source.coords[rows], plan.seed)
     views = None
     if isinstance(plan.model, str):
@@ -259,7 +267,12 @@ def _fit(plan: Plan, source: Spots, rows: np.ndarray, targets: np.ndarray) -> Fi
         model = fit_mean(views(features), views.widths(features), targets, groups, folds)
     else:
         model = fit_model(plan.model(plan.seed), features, targets, groups, folds)
-    model = replace(model, shrink=plan.carry * model.shrink)
+    if plan.shrink:
+        model = replace(model, shrink=plan.carry * model.shrink)
+    else:
+        free = {"shrink": np.ones_like(model.shrink), "low": np.full_like(model.low, -np.inf)}
+        held_out = (model.level + model.pattern).astype(np.float32)
+        model = replace(model, **free, high=np.full_like(model.high, np.inf), held_out=held_out)
     mean, error = reliability(targets, model.pattern, sections, folds)
     below, above = residual_range(targets, model.held_out, plan.coverage)
     n_units = len(np.unique(folds)) if kind in {"patient", "section"} else 1
@@ -285,5 +298,5 @@ def _apply(plan: Plan, fit: Fit, asked: Spots, reference: np.ndarray) -> np.ndar
     predicted = np.full((len(use), len(fit.model.mean)), np.nan)
     features = _standardised(plan, asked, reference)[use]
     features = features if fit.views is None else fit.views(features)
-    predicted[use] = fit.model.predict(features, None if plan.standard == "reference" else asked.groups[use])
+    predicted[use] = fit.model.predict(features, asked.groups[use] if plan.by_section else None)
     return predicted

@@ -10,6 +10,7 @@ import numpy as np
 from stalign._settings import logger, seed_of
 from stalign._threads import few_threads
 from stalign._validate import message, one_of, warn
+from stalign.core.retrieval import Retrieval
 from stalign.core.standardise import STANDARDS
 from stalign.data import label_columns, open_sections, result_record, table_of
 from stalign.tl._expression import TARGETS, ReadOptions, read_spots
@@ -17,13 +18,15 @@ from stalign.tl._gene_choice import N_GENES, RELIABLE, candidates, how_chosen, n
 from stalign.tl._gene_fit import Plan, as_fitter, predict_parts
 from stalign.tl._gene_result import gene_result
 from stalign.tl._image_features import DEFAULT, ImageFeatures
-from stalign.tl._splits import Folds, split_spots
+from stalign.tl._splits import Folds, fold_table, split_spots
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from anndata import AnnData
     from spatialdata import SpatialData
+
+    from stalign.tl._gene_choice import Genes
 
 ACROSS = "patients"  # what reliability is told across: patients, or only the parts of one, or nobody knows
 OTHER_PATIENT = 0.5  # of the factor, from one patient to another: the best is .43 from her2st C2 to C6 to A2
@@ -39,12 +42,13 @@ def predict_genes(
     query: AnnData | SpatialData,
     reference: AnnData | SpatialData | Sequence[AnnData | SpatialData] | None = None,
     *,
-    genes: str | int | Sequence[str] | None = RELIABLE,
+    genes: Genes = RELIABLE,
     use_rep: str | Sequence[str] | ImageFeatures | None = None,
     model: Any = "mean",
     split: str | Folds | None = None,
     standardise: str = "section",
     target: str = "cp10k",
+    shrink: bool = True,
     coverage: float = 0.9,
     layer: str | None = None,
     total_counts: str | None = None,
@@ -76,8 +80,9 @@ def predict_genes(
     genes
         `reliable`: of the 1000 most variable genes of the reference those that can be relied on, the best first, or, if
         there are none, 50 that are marked as not reliable; a number, for that many genes of the largest variance in the
-        spots fitted to; names; or None for all genes of the reference. All but the first also return genes that are
-        not reliable, marked as such.
+        spots fitted to; `tl.VariableGenes`, for those that vary most within sections (with `split`, of all spots);
+        names; or None for all genes of the reference. All but the first also return genes that are not reliable, marked
+        as such.
     use_rep
         The obsm key of the features, or several, whose columns are put side by side; or `tl.ImageFeatures`, to have
         them computed from the image. None for `ImageFeatures(colours=(100, 250, 600))`: EfficientNet-Lite0 with
@@ -87,8 +92,9 @@ def predict_genes(
         `mean` of a linear ridge regression and one on a Gaussian kernel, of each source of features (encoder, colours)
         by itself; `ridge`, a linear one of all features; `kernel`, one on a Gaussian kernel over all features; `mlp`, a
         multilayer perceptron of scikit-learn with hidden layers of 256 and 128; `retrieval`, the mean of the 100
-        reference spots that look most alike, or `tl.Retrieval` with other numbers; or an object with `fit(X, y)` and
-        `predict(X)` for many outputs, such as any regressor of scikit-learn, of which a copy is fitted for each fold.
+        reference spots that look most alike, or `tl.Retrieval` with other numbers, or that finds reference spots by
+        their gene sentences (`match`); or an object with `fit(X, y)` and `predict(X)` for many outputs, such as any
+        regressor of scikit-learn or `tl.SGD`, of which a copy is fitted for each fold.
     split
         Without a reference: `spot` predicts each spot from the other four fifths of the spots (seeded; neighbours fall
         on both sides, so this is the easiest task); or an obs column, such as that of the section or the patient, each
@@ -96,10 +102,12 @@ def predict_genes(
     standardise
         `section`: mean 0 and spread 1 in each section, cut off at 4; `rank`: normal scores of ranks in each section;
         `reference`: mean and spread of the reference for all, which keeps differences between sections and passes
-        stain and scale on to the prediction.
+        stain and scale on to the prediction; `none`: features as they are, which `match` needs.
     target
         `cp10k`: log1p of counts per 10,000 of a spot's total; `counts`: log1p of the counts themselves, which also
         differ with the depth of sequencing.
+    shrink
+        Whether predictions are shrunken as said above; else they are what the model makes of the features.
     coverage
         Share of spots that lie between `lower` and `upper`, between 0 and 1, if the query is like what was held out.
     layer
@@ -137,17 +145,18 @@ def predict_genes(
       of spots within the interval. Pearson is NaN for genes that vary in no section, and 0 in a section where the
       prediction does not vary;
     - uns["stalign"]["predict_genes"]: params, with split (`reference`, `spot`, `section` or `patient`), split_key,
-      model, use_rep, standardise, target, coverage, genes (how they were chosen) and random_state; alpha (penalties
+      model, use_rep, standardise, target, coverage, genes (how they were chosen), shrink and random_state; alpha (penalties
       per spot, folds x regressions), n_candidates, n_reliable, held_out (`patient`, `section`, `region` or `spot`:
       what reliability is told from), n_units (patients or sections that give the level), n_patients (0 where unknown),
       reliable_within, carry (0.5 where the query is another patient than the one of the reference, else 1: part of
-      `shrink`), n_reference, reference_sections, n_predicted, n_scored, n_constant_genes; and
+      `shrink`), n_reference, reference_sections, n_predicted, n_scored, n_constant_genes; folds (a DataFrame of
+      sample, fold and n_spots, where samples are held out); and
       uns["stalign"]["embed"] of the query, where features of `tl.embed` were used.
 
     Reads
     -----
     - `uns["spatial"]` and `obsm["spatial"]`, or the images of a SpatialData: for the default features
-    - `obsm[use_rep]`, (n_obs, width) float, where it is given
+    - `obsm[use_rep]`, (n_obs, width) float, where it is given; of the reference, `obsm[model.match]` too
     - `.X` or `layers[layer]`, (n_obs, n_vars): raw counts of the reference, and of the query for the truth
     - `obsm["spatial"]`, (n_obs, 2) float: to hold out regions where the reference is one section
 
@@ -188,7 +197,7 @@ def predict_genes(
         raise ValueError(message("Expected at least one gene", found=str(genes)))
     if reference is not None and split is not None:
         raise ValueError(message("Expected either `reference` or `split`", found="both"))
-    plan = Plan(as_fitter(model), standardise, seed_of(random_state), coverage)
+    plan = Plan(as_fitter(model), standardise, seed_of(random_state), coverage, shrink=shrink)
     features = _features_named(use_rep)
     table = table_of(query, table_key)
     folds = split if isinstance(split, Folds) else Folds(split or "spot")
@@ -200,16 +209,24 @@ def predict_genes(
             message("Expected `split` to name a column of obs", found=repr(column), available=known, hint=hint)
         )
     how = ReadOptions(features, target, layer, total_counts, library_key or column, table_key)
+    match = model.match if isinstance(model, Retrieval) else None
+    if match is not None and standardise != "none":
+        expected = "Expected `standardise='none'` where images are compared with what `match` names"
+        raise ValueError(message(expected, found=repr(standardise), hint="Pass it"))
     if column is not None and folds.kind == "patient" and patient_key is None:
         patient_key = column
     asked = read_spots(query, how, patient_key if reference is None or patient_key in table.obs else None)
     if not asked.usable.any():
         first = how.names[0]
         raise ValueError(message(f"Expected a spot with features in obsm[{first!r}]", found="NaN in every row"))
+    parts = None
     if reference is None:
-        source, parts = asked, split_spots(asked, folds, table.obs[column] if column else None, plan.seed)
+        parts = split_spots(asked, folds, table.obs[column] if column else None, plan.seed)
+        source = asked if match is None else asked.beside(read_spots(query, how.of(match), patient_key))
     else:
-        source, parts = read_spots(reference, how, patient_key), None
+        source = read_spots(reference, how, patient_key)
+        source = source if match is None else source.beside(read_spots(reference, how.of(match), patient_key))
+    asked = asked if match is None else asked.beside(None)
     patients, others = set(source.patients[source.measured]) - {""}, set(asked.patients) - {""}
     if reference is not None and len(patients) == 1 and others and not patients & others:
         plan = replace(plan, carry=OTHER_PATIENT)
@@ -234,6 +251,7 @@ def predict_genes(
         "target": target,
         "coverage": float(coverage),
         "genes": how_chosen(genes),
+        "shrink": shrink,
         "random_state": plan.seed,
     }
     noted: dict[str, Any] = {
@@ -246,6 +264,8 @@ def predict_genes(
         "carry": plan.carry,
         "n_reference": found.n_fitted,
     }
+    if column is not None and parts is not None:
+        noted["folds"] = fold_table(parts, table.obs[column])
     if reference is not None:
         noted["reference_sections"] = _reference_sections(reference, library_key, table_key)
     if isinstance(plan.model, str):

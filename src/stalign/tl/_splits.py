@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from stalign._validate import message
+from stalign.core.folds import deal
 from stalign.core.standardise import N_FOLDS
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ class Folds:
     by
         `spot`, or an obs column, such as that of the section or the patient, whose values stay together.
     n
-        How many folds, dealt at random; None leaves out one value at a time, or a fifth of the spots.
+        How many folds; None leaves out one value at a time, or a fifth of the spots. Spots and samples are dealt at
+        random, samples so that folds have about as many spots.
 
     Examples
     --------
@@ -122,7 +124,29 @@ def split_spots(spots: Spots, folds: Folds, column: pd.Series | None, seed: int)
             expected = f"Expected at least {folds.n or 'two'} values in obs[{column.name!r}]"
             raise ValueError(message(expected, found="one" if values == 1 else str(values), hint=hint))
         if folds.n is not None:
-            dealt = np.empty(values, dtype=np.intp)
-            dealt[rng.permutation(values)] = np.arange(values) % folds.n
-            fold = np.where(fold >= 0, dealt[fold], -1)
+            sizes = np.bincount(fold[(fold >= 0) & spots.usable], minlength=values)
+            fold = np.where(fold >= 0, deal(sizes, folds.n, rng)[fold], -1)
     return [((fold >= 0) & (fold != part), fold == part) for part in range(fold.max() + 1)]
+
+
+def fold_table(parts: Parts, column: pd.Series) -> pd.DataFrame:
+    """List which samples were held out together.
+
+    Parameters
+    ----------
+    parts
+        From `split_spots`.
+    column
+        The values that stay together.
+
+    Returns
+    -------
+    A row per sample: sample, fold and n_spots.
+    """
+    rows = [
+        {"sample": str(name), "fold": number, "n_spots": int(count)}
+        for number, (_, test) in enumerate(parts)
+        for name, count in column[test].astype(str).value_counts(sort=False).sort_index().items()
+        if count
+    ]
+    return pd.DataFrame(rows, columns=["sample", "fold", "n_spots"])

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from stalign.models.turns import turn
+
 if TYPE_CHECKING:
     from stalign.models.batch import Batch
     from stalign.train.options import AugmentConfig
@@ -111,31 +113,6 @@ def augment(batch: Batch, draws: Draw) -> Batch:
         if f.name.endswith("_image") and images is not None and images.dtype == torch.uint8:
             changes[f.name] = jitter(turn(images, draws.flip, draws.turns), draws.stain)
     return replace(batch, **changes)
-
-
-def turn(images: torch.Tensor, flip: torch.Tensor | None, turns: torch.Tensor | None) -> torch.Tensor:
-    """Mirror patches left to right, then turn them anticlockwise.
-
-    Parameters
-    ----------
-    images
-        Square patches, (b, 3, h, h).
-    flip
-        Which are mirrored, (b,); None for none.
-    turns
-        Quarter turns, (b,); None for none.
-
-    Returns
-    -------
-    Patches, (b, 3, h, h).
-    """
-    out = images
-    if flip is not None:
-        out = torch.where(flip[:, None, None, None], out.flip(-1), out)
-    if turns is not None:
-        for k in (1, 2, 3):
-            out = torch.where((turns == k)[:, None, None, None], torch.rot90(out, k, (-2, -1)), out)
-    return out
 
 
 def jitter(images: torch.Tensor, stain: tuple[torch.Tensor, torch.Tensor] | None) -> torch.Tensor:

@@ -28,6 +28,7 @@ from stalign.train.hibio_data import PairedSection, SentenceData, images_of
 from stalign.train.hibio_module import HiBioModule
 from stalign.train.initial import genes_of, initial, start_from, warn_seen
 from stalign.train.loaders import make_sampler
+from stalign.train.overlaps import overlaps
 from stalign.train.placement import place
 from stalign.train.run import SectionRun, fingerprint_of, meta_of, records_of, slides_of
 from stalign.train.store import open_store
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from stalign.train.placement import Placement
     from stalign.train.store import SectionStore, StoredSection
 
+STORE = "store"
 UNKNOWN = "?"  # organ or disease of a slide that nothing is said of
 _CHUNK = 512  # spots whose images are encoded at one time
 
@@ -79,7 +81,7 @@ def assemble(slides: Iterable[Any] | None, config: TrainConfig, shape: HiBioConf
     sets = _gene_sets(config, shape)
     weights = initial(config.model)
     genes = () if weights is None else genes_of(weights)
-    folder = Path(config.out) / "store"
+    folder = Path(config.out) / STORE
     store = open_store(given, config.data, shape.reading, genes=genes, seed=config.seed, folder=folder)
     words = {slide.name: _words(slide.spec) for slide in given} if shape.sentence.metadata == "prefix" else {}
     return wire(config, shape, store, placement, sets=sets, words=words, weights=weights)
@@ -142,11 +144,13 @@ def wire(
     if sets is not None:
         spec = shape.pathways
         pathways = Pathways.of(sets, symbols, min_genes=spec.min_genes, max_genes=spec.max_genes)
+    folder = Path(config.out) / STORE
     sections: list[PairedSection] = []
     for stored in store.sections:
         if stored.reader.modality == "both":
             first = sections[-1].first + len(sections[-1].genes) if sections else 0
-            sections.append(_paired(stored, network, symbols, idf, pathways, first, words.get(stored.slide, ())))
+            own = words.get(stored.slide, ())
+            sections.append(_paired(stored, network, symbols, idf, pathways, first, own, folder))
     if not sections:
         found = f"{len(store.sections)} with one of them"
         raise ValueError(message("Expected at least one section with image and counts", found=found))
@@ -224,6 +228,7 @@ def _paired(
     pathways: Pathways | None,
     first: int,
     words: tuple[str, ...],
+    folder: Path,
 ) -> PairedSection:
     """Write the sentences of a section, and encode its image where the tower stays as it is."""
     spec, sets = network.config.sentence, network.config.pathways
@@ -232,9 +237,8 @@ def _paired(
     overlap = None
     if pathways is not None:
         top = sets.positives == "top"
-        overlap = pathways.overlaps(
-            genes, above=0.0 if top else sets.overlap, largest=sets.n_positives if top else None
-        )
+        largest = sets.n_positives if top else None
+        overlap = overlaps(pathways, genes, folder, above=0.0 if top else sets.overlap, largest=largest)
     return PairedSection(_with_features(stored, network), genes, overlap, first, words)
 
 
