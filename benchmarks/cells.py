@@ -36,7 +36,7 @@ class Cell:
 
     row: str
     column: str
-    compute: Callable[[], Mapping[str, float]]  # metric: value
+    compute: Callable[[], Mapping[str | tuple[str, str], float]]  # metric: value, or (another column, metric): value
     seed: int = 0
     settings: str = ""  # what else tells it from others, such as the number of steps; averaged over in the report
     weights: str = ""  # sha256 of what was trained elsewhere
@@ -81,7 +81,11 @@ class Results:
             "reason": reason, "seen": cell.seen, "settings": cell.settings, "weights_sha256": cell.weights,
             "data_sha256": cell.data, "versions": versions(), "origin": "",
         }  # fmt: skip
-        lines = [{**shared, "metric": name, "value": value} for name, value in found.items()]
+        lines = []
+        for name, value in found.items():
+            column, metric = name if isinstance(name, tuple) else (cell.column, name)
+            other = {} if column == cell.column else {"column": column, "seconds": 0.0}  # are told once
+            lines.append({**shared, **other, "metric": metric, "value": value})
         self.add(pd.DataFrame(lines or [{**shared, "metric": "", "value": float("nan")}]))
         return reason
 

@@ -12,6 +12,7 @@ from benchmarks.cells import read
 from benchmarks.tables import TABLES, table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 MARKS = {"section": "†", "donor": "‡", "study": "§", "unknown": "?"}
@@ -86,7 +87,8 @@ def part(name: str, folder: Path) -> dict[str, Any]:
     cells, module = read(folder / f"{name}.csv"), table(name)
     there = cells[cells["value"].notna()]
     best = getattr(module, "BEST", {})
-    blocks = [block(cells, metric, best.get(metric, "max")) for metric in dict.fromkeys(there["metric"])]
+    order = getattr(module, "COLUMNS", ())
+    blocks = [block(cells, metric, best.get(metric, "max"), order) for metric in dict.fromkeys(there["metric"])]
     origins = [text for text in dict.fromkeys(there["origin"]) if text]
     source = f"{there['seconds'].groupby(_keys(there)).first().sum():.0f} CPU seconds in all."
     made = sorted({text.split(",")[0] for text in there.loc[there["origin"] == "", "versions"]})
@@ -103,11 +105,12 @@ def _keys(cells: pd.DataFrame) -> list[pd.Series]:
     return [cells[key] for key in ("row", "column", "seed", "settings")]
 
 
-def block(cells: pd.DataFrame, metric: str, best: str) -> dict[str, Any]:
+def block(cells: pd.DataFrame, metric: str, best: str, order: Sequence[str] = ()) -> dict[str, Any]:
     """Rows by columns of one metric, as texts; `best` is max, min or none."""
     cells = cells[(cells["metric"] == metric) | cells["value"].isna()]
     there = cells[cells["value"].notna()]
     rows, columns = list(dict.fromkeys(cells["row"])), list(dict.fromkeys(cells["column"]))
+    columns = [name for name in order if name in columns] + [name for name in columns if name not in order]
     grouped = there.groupby(["row", "column"])
     mean, sd = (getattr(grouped["value"], how)().unstack().reindex(rows, columns=columns) for how in ("mean", "std"))
     seen = grouped["seen"].first().unstack().reindex(rows, columns=columns)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.cells import Cell, Missing
+from benchmarks.config import Config
 from benchmarks.real import IGNORED
 from benchmarks.sections import find
 from benchmarks.seen import seen
@@ -16,7 +17,6 @@ from benchmarks.seen import seen
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from benchmarks.config import Config
     from benchmarks.sections import Section
     from stalign.models.checkpoint import Checkpoint
 
@@ -26,21 +26,28 @@ GENES = ("mob rep1", "mob rep2")  # genes of the second are predicted from the i
 Changes = dict[str, Any]  # of fields of the network; of `loss` and `input`, of their fields
 
 
-@lru_cache(maxsize=2)
-def _store(config: Config) -> tuple[Any, Any, Any]:
-    """Recipe, shape of the network and sections with an image, read once."""
+def _recipe(config: Config) -> tuple[Any, Any]:
+    """The recipe of the packaged weights without what is scored, and the shape of its network."""
     from stalign.train.network_config import model_config
     from stalign.train.recipes import load_config
-    from stalign.train.slides import as_slides
-    from stalign.train.store import open_store
 
     recipe = load_config(CONFIG, overrides=[f"data.root={config.data}"])
     data = replace(recipe.data, exclude=(*recipe.data.exclude, *HELD_OUT), workers=0)
     recipe = replace(recipe, data=data, run=replace(recipe.run, steps=config.steps, tensorboard=False))
-    shape = model_config(recipe)
-    store = open_store(as_slides(data.sections, root=config.data), data, shape.input, seed=recipe.seed)
+    return recipe, model_config(recipe)
+
+
+@lru_cache(maxsize=1)
+def _store(data: Path, spec: Any) -> Any:
+    """Sections with an image, read as the network of `spec` reads them."""
+    from stalign.train.slides import as_slides
+    from stalign.train.store import open_store
+
+    recipe, _ = _recipe(Config(data=data))
+    slides = as_slides(recipe.data.sections, root=data)
+    store = open_store(slides, recipe.data, spec, seed=recipe.seed)
     store.sections = [section for section in store.sections if section.reader.modality != "gene"]
-    return recipe, shape, store
+    return store
 
 
 def train(changes: Changes, seed: int, config: Config) -> Checkpoint:
@@ -54,9 +61,10 @@ def train(changes: Changes, seed: int, config: Config) -> Checkpoint:
     from stalign.train.validation import split
 
     with own_randomness(), tempfile.TemporaryDirectory() as folder:
-        recipe, base, store = _store(config)
+        recipe, base = _recipe(config)
         parts = {key: replace(getattr(base, key), **changes[key]) for key in ("loss", "input") if key in changes}
         shape = replace(base, **{**changes, **parts})
+        store = _store(config.data, shape.input)
         torch.manual_seed(seed)
         network = STAlign(shape, len(store.vocabulary.symbols))
         run = wire(replace(recipe, seed=seed), store, network.train(), split(store, ())[0], None)

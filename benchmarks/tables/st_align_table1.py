@@ -67,13 +67,13 @@ def cells(config: Config) -> Iterator[Cell]:
                 yield cell(features, section, seed)
 
 
-def absent(row: str, name: str, error: Missing) -> Cell:
+def absent(row: str, column: str, error: Missing, settings: str = "") -> Cell:
     """A cell of a section that is not there."""
 
     def fail() -> dict[str, float]:
         raise error
 
-    return Cell(row, name.partition("@")[0], fail)
+    return Cell(row, column.partition("@")[0], fail, settings=settings)
 
 
 def cell(features: Features, section: Section, seed: int) -> Cell:

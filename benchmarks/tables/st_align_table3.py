@@ -41,6 +41,7 @@ GENES = [gene for genes in GROUPS.values() for gene in genes]
 SPLITS = {"spot": "MSE, 80/20 by spot", "patient": "MSE, by patient"}
 BEST = dict.fromkeys(SPLITS.values(), "min")
 LEVEL = "the level alone"
+COLUMNS = (*GENES, *GROUPS, "all")
 
 
 def methods(config: Config) -> Iterator[Features]:
@@ -62,34 +63,36 @@ def cells(config: Config) -> Iterator[Cell]:
         try:
             there.append(find(name, config))
         except Missing as error:
-            yield from (absent(features.name, column, error) for features in rows for column in ("all",))
+            yield from (absent(features.name, "all", error, name) for features in rows)
     for section in there:
-        for features in rows:
-            for split in SPLITS:
-                yield from _cells(features, section, there, split, config)
+        for split in SPLITS:
+            for features in rows:
+                yield _cell(features.name, features, section, there, split)
+                if features.name == "colour statistics":  # the same with any features
+                    yield _cell(LEVEL, features, section, there, split)
 
 
-def _cells(features: Features, section: Section, there: list[Section], split: str, config: Config) -> Iterator[Cell]:
-    others = [other for other in there if other.donor != section.donor]
-    fitted = lru_cache(maxsize=1)(lambda: _errors(features, section, others, split))
-    for seed in config.seeds_or(1):
-        for column in (*GENES, *GROUPS, "all"):
-            genes = GROUPS.get(column, GENES if column == "all" else (column,))
-            for row in (features.name, LEVEL):
-                if row == LEVEL and features.name != "colour statistics":
-                    continue  # the same for all
+def _cell(row: str, features: Features, section: Section, there: list[Section], split: str) -> Cell:
+    def compute() -> dict[tuple[str, str], float]:
+        others = tuple(other for other in there if other.donor != section.donor)
+        errors = _errors(features, section, others, split)["mse_mean" if row == LEVEL else "mse"]
+        columns = {**{gene: (gene,) for gene in GENES}, **GROUPS, "all": GENES}
+        means = {
+            name: np.mean([errors[gene] for gene in genes if gene in errors] or [np.nan])
+            for name, genes in columns.items()
+        }
+        return {(name, SPLITS[split]): float(mean) for name, mean in means.items()}
 
-                def compute(genes=genes, row=row) -> dict[str, float]:
-                    errors = fitted()["mse_mean" if row == LEVEL else "mse"]
-                    return {SPLITS[split]: float(np.nanmean([errors[gene] for gene in genes]))}
-
-                yield Cell(
-                    row, column, compute, seed, f"{section.name}, by {split}", features.sha256, section.sha256,
-                    features.seen(section) if row != LEVEL else "",
-                )  # fmt: skip
+    return Cell(
+        row, "all", compute, settings=f"{section.name}, by {split}", weights=features.sha256, data=section.sha256,
+        seen="" if row == LEVEL else features.seen(section),
+    )  # fmt: skip
 
 
-def _errors(features: Features, section: Section, others: list[Section], split: str) -> dict[str, dict[str, float]]:
+@lru_cache(maxsize=2)
+def _errors(
+    features: Features, section: Section, others: tuple[Section, ...], split: str
+) -> dict[str, dict[str, float]]:
     """Errors of each gene, and those of predicting the level."""
     if split == "patient" and not others:
         raise Missing("there is no section of another donor; name one with --slices")
@@ -104,7 +107,7 @@ def _errors(features: Features, section: Section, others: list[Section], split: 
     found = stalign.tl.predict_genes(
         tables[0], reference, genes=genes, use_rep=features.of(section), model="mlp", random_state=0, **how, **counts
     )
-    return {key: {gene: float(found.var[key].get(gene, np.nan)) for gene in GENES} for key in ("mse", "mse_mean")}
+    return {key: {gene: float(found.var[key][gene]) for gene in genes} for key in ("mse", "mse_mean")}
 
 
 def _by_symbol(section: Section, key: str):

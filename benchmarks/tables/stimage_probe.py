@@ -82,7 +82,7 @@ def tuned_here(row: str, name: str, genes: str, sections: list[Section], config:
 
 def cells(config: Config) -> Iterator[Cell]:
     there, lost = [], {}
-    for name in config.slices or [real.name for real in SECTIONS]:
+    for name in config.slices or [real.name for real in reversed(SECTIONS)]:
         try:
             there.append(find(name, config))
         except Missing as error:

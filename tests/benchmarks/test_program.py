@@ -62,6 +62,15 @@ def test_cells_are_written_as_they_come_in_one_schema(tmp_path):
     assert row["versions"].startswith(f"stalign {stalign.__version__}") and row["seconds"] >= 0
 
 
+def test_a_cell_may_fill_several_columns_and_tells_its_seconds_once(tmp_path):
+    results = Results("made", tmp_path)
+    cell = Cell("a", "all", lambda: {("G1", "MSE"): 2.0, ("all", "MSE"): 3.0})
+    results.run(cell)
+    table = read(tmp_path / "made.csv").set_index("column")
+    assert dict(table["value"]) == {"G1": 2.0, "all": 3.0} and table.at["G1", "seconds"] == 0
+    assert results.has(cell)
+
+
 @pytest.mark.parametrize("changed", [{"weights": "other"}, {"data": "other"}, {"settings": "9 steps"}, {"seed": 1}])
 def test_cells_of_other_weights_data_or_settings_are_computed_again(tmp_path, changed):
     Results("made", tmp_path).run(_cell(weights="w", data="d"))

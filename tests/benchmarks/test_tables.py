@@ -54,12 +54,12 @@ def test_genes_by_spot_and_by_patient(tmp_path, files, monkeypatch):
     monkeypatch.setattr(st_align_table3, "GROUPS", {"group": tuple(names[:2])})
     found = _values(st_align_table3, _config(tmp_path, *files), "colour statistics", "the level alone")
     spot, patient = st_align_table3.SPLITS.values()
-    of = {key[1:]: value for key, value in found.items() if key[0] == "colour statistics"}
-    parts = [of[name, 0, "s0, by spot"][spot] for name in names]
-    assert of["group", 0, "s0, by spot"][spot] == pytest.approx(np.mean(parts[:2]))
-    assert of["all", 0, "s0, by spot"][spot] == pytest.approx(np.mean(parts))
-    assert set(of["all", 0, "s1, by patient"]) == {patient}
-    assert found["the level alone", "all", 0, "s0, by spot"][spot] > 0
+    errors = found["colour statistics", "all", 0, "s0, by spot"]
+    parts = [errors[name, spot] for name in names]
+    assert errors["group", spot] == pytest.approx(np.mean(parts[:2]))
+    assert errors["all", spot] == pytest.approx(np.mean(parts))
+    assert {metric for _, metric in found["colour statistics", "all", 0, "s1, by patient"]} == {patient}
+    assert found["the level alone", "all", 0, "s0, by spot"]["all", spot] > 0
     with pytest.raises(Missing, match="another donor"):
         _values(st_align_table3, _config(tmp_path, files[0]), "raw pixels")
 
