@@ -19,7 +19,6 @@ TABLES = {
     "matches": "Profiles found by images (`benchmarks/matches.py`)",
     "annotate": "Labels carried and completed (`benchmarks/annotate.py`)",
     "hd": "Domains of Visium HD (`benchmarks/hd.py`)",
-    "ablation": "The paper's ablation at this size, from scratch (`benchmarks/ablation.py --steps 60`)",
     "speed": "Seconds and memory (`benchmarks/speed.py`)",
 }
 

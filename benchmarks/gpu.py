@@ -1,4 +1,4 @@
-"""What an accelerator makes of training: spots a second, share of its peak, waiting, memory, waits in a step, agreement.
+"""Training on an accelerator: spots a second, share of its peak, waiting, memory, waits in a step, and agreement.
 
 python benchmarks/gpu.py --peak 989            # bf16 TFLOPS of the device, dense: 989 for an H100
 python benchmarks/gpu.py --steps 2 --batch-size 16 --rows 8 --networks st-align      # a trial on the CPU
@@ -96,7 +96,7 @@ def training(network: str, given: argparse.Namespace, folder: Path) -> dict[str,
 
 
 def agreement(weights: str, rows: int) -> dict[str, float]:
-    """Compare embeddings of the device with those of the CPU, in float32: the largest difference of rows of length 1."""
+    """Compare embeddings of the device with the CPU's, in float32: the largest difference in rows of length 1."""
     found = {}
     for device in ("cpu", "cuda" if torch.cuda.is_available() else "cpu"):
         table = st.datasets.toy(n_rows=rows)

@@ -24,6 +24,8 @@ class Real:
     section: str | None = None  # its name in a table of several
     total_counts: str | None = None
     gene_key: str | None = None
+    donor: str | None = None
+    study: str | None = None
 
     def read(self, root: Path) -> AnnData:
         """Read the section, with its image where there is one."""
@@ -35,14 +37,14 @@ class Real:
         return adata
 
 
-_DLPFC = {"truth": "layer", "n_domains": 7, "total_counts": "sum_umi", "gene_key": "gene_name"}
+_DLPFC = {"truth": "layer", "n_domains": 7, "total_counts": "sum_umi", "gene_key": "gene_name", "study": "Maynard 2021"}
 SECTIONS = [
-    Real("151673", "dlpfc/151673.h5ad", **_DLPFC),
-    Real("151675", "dlpfc/151675.h5ad", **_DLPFC),
-    Real("151510", "dlpfc/151510.h5ad", **_DLPFC),
-    Real("mob rep1", "mob/rep1.h5ad", "layer", 5),
-    Real("mob rep2", "mob/rep2.h5ad", "layer", 5),
-    Real("her2st A1", "her2st/her2st.h5ad", "label", 5, section="A1"),
+    Real("151673", "dlpfc/151673.h5ad", **_DLPFC, donor="Br8100"),
+    Real("151675", "dlpfc/151675.h5ad", **_DLPFC, donor="Br8100"),
+    Real("151510", "dlpfc/151510.h5ad", **_DLPFC, donor="Br5292"),
+    Real("mob rep1", "mob/rep1.h5ad", "layer", 5, donor="mob-rep1", study="Stahl 2016"),
+    Real("mob rep2", "mob/rep2.h5ad", "layer", 5, donor="mob-rep2", study="Stahl 2016"),
+    Real("her2st A1", "her2st/her2st.h5ad", "label", 5, section="A1", donor="A", study="Andersson 2021"),
 ]
 IGNORED = ("", "nan", "None", "undetermined")  # labels that count as unlabelled
 

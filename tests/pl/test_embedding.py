@@ -90,3 +90,12 @@ def test_errors_say_what_to_do(embedded):
         embedding(embedded, "domain")
     with pytest.raises(KeyError, match=r"stalign\.tl\.domains"):
         embedding(embedded)
+
+
+def test_a_basis_may_be_named_as_in_scanpy(embedded):
+    embedded.obsm["X_tsne"] = embedded.obsm["X_stalign"][:, :2]
+    drawn, same = (
+        np.asarray(embedding(embedded, "domain", basis=basis, show=False).collections[0].get_offsets())
+        for basis in ("tsne", "X_tsne")
+    )
+    np.testing.assert_array_equal(drawn, same)

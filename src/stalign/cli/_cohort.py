@@ -107,7 +107,7 @@ def each(arguments: argparse.Namespace, module: str, mark: str, **facts: str) ->
     return int(failed > 0)
 
 
-def _here(tasks: list[Task], work: tuple[Any, ...]) -> Iterator[Done]:
+def _here(tasks: list[Task], work: tuple[str, argparse.Namespace, str]) -> Iterator[Done]:
     for task in tasks:
         try:
             yield task, _do(*work, *task)
@@ -117,7 +117,7 @@ def _here(tasks: list[Task], work: tuple[Any, ...]) -> Iterator[Done]:
             yield task, error
 
 
-def _on_cluster(tasks: list[Task], work: tuple[Any, ...], address: str) -> Iterator[Done]:
+def _on_cluster(tasks: list[Task], work: tuple[str, argparse.Namespace, str], address: str) -> Iterator[Done]:
     """Give each section to a worker; a worker that dies is replaced, and another makes its section anew."""
     distributed = require("distributed", purpose="`--dask`")
     with ExitStack() as stack:

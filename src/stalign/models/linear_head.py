@@ -78,7 +78,8 @@ class LinearHead(nn.Module):
         x
             Patches (B, 3, h, h) uint8, or features (B, f).
         """
-        return self.head(x if self.tower is None else self.tower.embed_image(x))
+        found: Tensor = self.head(x if self.tower is None else self.tower.embed_image(x))
+        return found
 
 
 def train_head(
@@ -106,7 +107,7 @@ def train_head(
     model.to(device).eval()
     weights = model.trained()
     for weight in weights:
-        weight.requires_grad_(requires_grad=True)
+        weight.requires_grad = True
     optimiser = torch.optim.SGD(weights, how.lr, momentum=how.momentum, weight_decay=how.weight_decay)
     chance = torch.Generator().manual_seed(how.seed)
     for _ in range(how.epochs):

@@ -61,7 +61,8 @@ def embedding(
     use_rep
         obsm key of the embedding that UMAP is computed from.
     basis
-        obsm key of two dimensions to draw instead of computing UMAP.
+        obsm key of two dimensions to draw instead of computing UMAP, with or without `X_`, such as `tsne` after
+        `sc.tl.tsne`.
     library_key
         Column of obs that names the section of each spot: a last panel shows it.
     table_key
@@ -120,6 +121,8 @@ def embedding(
     'domain'
     """
     table = table_of(data, table_key)
+    if basis is not None and basis not in table.obsm and f"X_{basis}" in table.obsm:
+        basis = f"X_{basis}"
     wanted = use_rep if basis is None else basis
     if wanted not in table.obsm:
         raise KeyError(

@@ -244,7 +244,8 @@ def embed(
         slots = merged(slots, window_slots(sections, niche, spot_um=spec.spot_um, niche_um=spec.niche_um))
     log_changes(table, slots)
     embedding = Embedding(checkpoint, table.n_obs, batch_size, read_weights)
-    facts, lists = [], {}
+    facts = []
+    lists: dict[str, Any] = {}
     while sections:  # one by one, so that one image is in memory at a time
         section = sections.pop(0)
         own = {branch: values[section.rows] for branch, values in arrays.items()}

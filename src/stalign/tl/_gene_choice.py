@@ -12,12 +12,13 @@ from stalign.tl._expression import most_variable, variances
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import TypeAlias
 
     from scipy import sparse
 
     from stalign.tl._expression import Spots
 
-    Genes = str | int | Sequence[str] | "VariableGenes" | None
+    Genes: TypeAlias = "str | int | Sequence[str] | VariableGenes | None"
 
 N_GENES = 50  # genes that are returned where none is reliable
 N_CANDIDATES = 1000  # most variable genes that are tried for reliability
@@ -94,7 +95,7 @@ def candidates(source: Spots, genes: Genes) -> np.ndarray:
         rows = source.usable & source.measured
         return np.asarray(source.genes[genes.of(source.expression[rows], source.groups[rows])])
     if isinstance(genes, int | np.integer) or how_chosen(genes) == RELIABLE:
-        count = N_CANDIDATES if isinstance(genes, str) else int(genes)  # type: ignore[arg-type]
+        count = N_CANDIDATES if isinstance(genes, str) else int(genes)
         rows = source.usable & source.measured
         return np.asarray(
             source.genes[most_variable(source.expression[rows] if rows.any() else source.expression, count)]

@@ -1,0 +1,77 @@
+"""python -m benchmarks list | run NAME [NAME ...] [options] | report [options]
+
+`run all` runs every table of what is there; a cell that exists for the same weights, data and version is not computed
+again. `report` sets report.md and report.html of the cells in the folder --out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import stalign
+from benchmarks.cells import Results
+from benchmarks.config import add_options, from_options
+from benchmarks.report import write_report
+from benchmarks.tables import TABLES, table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from benchmarks.config import Config
+
+
+def run(names: Sequence[str], config: Config) -> None:
+    """Compute the cells of tables that are not there, and write the report."""
+    for name in names:
+        results = Results(name, config.out)
+        start, n, kept = time.perf_counter(), 0, 0
+        missing: set[tuple[str, str, str]] = set()
+        for cell in table(name).cells(config):
+            if config.only not in cell.row or (cell.row, cell.column, cell.settings) in missing:
+                continue
+            if results.has(cell):
+                kept += 1
+                continue
+            reason = results.run(cell)
+            n += 1
+            if reason:
+                missing.add((cell.row, cell.column, cell.settings))
+            print(f"{name}: {cell.row} | {cell.column} | seed {cell.seed}: {reason or 'done'}", flush=True)
+        seconds = time.perf_counter() - start
+        print(f"{name}: {n - len(missing)} cells computed, {kept} kept, {len(missing)} missing, {seconds:.0f} s.")
+    print(f"Report: {write_report(config.out)}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="name the tables")
+    runner = commands.add_parser("run", help="compute tables")
+    runner.add_argument("names", nargs="+", metavar="NAME", choices=["all", *TABLES], help=f"all, {', '.join(TABLES)}")
+    add_options(runner)
+    reporter = commands.add_parser("report", help="set the report of what is there")
+    add_options(reporter)
+    options = parser.parse_args(arguments)
+    if options.command == "list":
+        for name in TABLES:
+            print(f"{name:24} {table(name).TITLE}")
+        return
+    config = from_options(options)
+    if options.command == "report":
+        print(write_report(config.out))
+        return
+    if not config.data.is_dir():
+        print(f"There is no folder {config.data}; name one with --data. Fetchers and paths work.", file=sys.stderr)
+    given = {"show_progress": False, "verbosity": "error", "offline": not config.download, "cache_dir": config.cache}
+    with stalign.settings.override(**given):
+        run(TABLES if "all" in options.names else options.names, config)
+
+
+if __name__ == "__main__":
+    main()

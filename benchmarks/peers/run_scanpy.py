@@ -1,0 +1,23 @@
+"""scanpy: variable genes, scaled, principal components, neighbours, Leiden at a resolution that gives n clusters."""
+
+import scanpy as sc
+from common import at_resolution, main, normalised
+
+
+def domains(adata, n, seed):
+    adata = normalised(adata, sc)
+    if adata.n_vars > 2000:
+        sc.pp.highly_variable_genes(adata, n_top_genes=2000)
+        adata = adata[:, adata.var["highly_variable"]].copy()
+    sc.pp.scale(adata, max_value=10)
+    sc.pp.pca(adata, random_state=seed)
+    sc.pp.neighbors(adata, random_state=seed)
+
+    def cluster(resolution):
+        sc.tl.leiden(adata, resolution, random_state=seed, flavor="igraph", n_iterations=2, directed=False)
+        return adata.obs["leiden"].astype(str)
+
+    return at_resolution(cluster, n)
+
+
+main(domains)

@@ -1,0 +1,135 @@
+"""Short trainings of variants of `stalign-mini`, on sections that they are not scored on."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.cells import Cell, Missing
+from benchmarks.config import Config
+from benchmarks.real import IGNORED
+from benchmarks.sections import find
+from benchmarks.seen import seen
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from benchmarks.sections import Section
+    from stalign.models.checkpoint import Checkpoint
+
+CONFIG = Path(__file__).resolve().parents[1] / "configs" / "stalign-mini.toml"
+HELD_OUT = ("A", "B", "mob-rep2")
+GENES = ("mob rep1", "mob rep2")  # genes of the second are predicted from the image by the first
+Changes = dict[str, Any]  # of fields of the network; of `loss` and `input`, of their fields
+
+
+def _recipe(config: Config) -> tuple[Any, Any]:
+    """The recipe of the packaged weights without what is scored, and the shape of its network."""
+    from stalign.train.network_config import model_config
+    from stalign.train.recipes import load_config
+
+    recipe = load_config(CONFIG, overrides=[f"data.root={config.data}"])
+    data = replace(recipe.data, exclude=(*recipe.data.exclude, *HELD_OUT), workers=0)
+    recipe = replace(recipe, data=data, run=replace(recipe.run, steps=config.steps, tensorboard=False))
+    return recipe, model_config(recipe)
+
+
+@lru_cache(maxsize=1)
+def _store(data: Path, spec: Any) -> Any:
+    """Sections with an image, read as the network of `spec` reads them."""
+    from stalign.train.slides import as_slides
+    from stalign.train.store import open_store
+
+    recipe, _ = _recipe(Config(data=data))
+    slides = as_slides(recipe.data.sections, root=data)
+    store = open_store(slides, recipe.data, spec, seed=recipe.seed)
+    store.sections = [section for section in store.sections if section.reader.modality != "gene"]
+    return store
+
+
+def train(changes: Changes, seed: int, config: Config) -> Checkpoint:
+    """Train one variant from scratch for `config.steps` steps."""
+    import torch
+
+    from stalign.models import STAlign
+    from stalign.models.checkpoint import Checkpoint
+    from stalign.train.run import wire
+    from stalign.train.trainer import make_trainer, own_randomness
+    from stalign.train.validation import split
+
+    with own_randomness(), tempfile.TemporaryDirectory() as folder:
+        recipe, base = _recipe(config)
+        parts = {key: replace(getattr(base, key), **changes[key]) for key in ("loss", "input") if key in changes}
+        shape = replace(base, **{**changes, **parts})
+        store = _store(config.data, shape.input)
+        torch.manual_seed(seed)
+        network = STAlign(shape, len(store.vocabulary.symbols))
+        run = wire(replace(recipe, seed=seed), store, network.train(), split(store, ())[0], None)
+        make_trainer(run, callbacks=[], loggers=[], out=Path(folder)).fit(run.module, datamodule=run.data)
+        return Checkpoint(network.eval(), store.vocabulary.symbols, store.vocabulary.ensembl)
+
+
+def variants(table: Mapping[str, Changes], asked: tuple[str, ...], seeds: range, config: Config) -> Iterator[Cell]:
+    """Domains of sections, and genes of olfactory bulb rep2, by each variant, which is trained once for its cells."""
+    settings = f"{config.steps} steps"
+    for row, changes in table.items():
+        for seed in seeds:
+            trained = lru_cache(maxsize=1)(lambda changes=changes, seed=seed: train(changes, seed, config))
+            for name in asked:
+                yield _cell(row, name, seed, settings, config, lambda s, trained=trained: _domains(s, trained()))
+            yield _cell(
+                row, GENES[1], seed, f"{settings}, genes", config, lambda s, trained=trained: _genes(trained(), config)
+            )
+
+
+def _cell(row: str, name: str, seed: int, settings: str, config: Config, score: Any) -> Cell:
+    try:
+        section = find(name, config)
+        find(GENES[0], config)
+    except Missing as error:
+        reason = error
+
+        def fail() -> dict[str, float]:
+            raise reason
+
+        return Cell(row, name, fail, seed, settings)
+    return Cell(
+        row, name, lambda: score(section), seed, settings, data=section.sha256,
+        seen=seen(_training_data(), section.own_name, section.donor, section.study),
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=1)
+def _training_data() -> list[dict[str, Any]]:
+    """Studies of the sections that are trained on: no section or donor of those that are scored is among them."""
+    return [{"study": "Andersson 2021"}, {"study": "Stahl 2016"}, {"study": "Parigi 2022"}]
+
+
+def _embedded(section: Section, weights: Checkpoint) -> Any:
+    import stalign
+
+    return stalign.tl.embed(section.read(), weights, copy=True, **section.counts)
+
+
+def _domains(section: Section, weights: Checkpoint) -> dict[str, float]:
+    import stalign
+    from stalign.core.clustering import GMM
+
+    adata = _embedded(section, weights)
+    key = next(k for k in ("X_stalign_fused", "X_stalign_gene", "X_stalign") if k in adata.obsm)
+    found = {}
+    for metric, rep in (("ARI", "X_stalign"), ("ARI, what was learned", key)):
+        stalign.tl.domains(adata, GMM(section.n_domains), use_rep=rep)
+        found[metric] = stalign.tl.score(adata, section.truth, ignore=IGNORED).iloc[-1]["ARI"]
+    return found
+
+
+def _genes(weights: Checkpoint, config: Config) -> dict[str, float]:
+    import stalign
+
+    reference, query = (_embedded(find(name, config), weights) for name in GENES)
+    var = stalign.tl.predict_genes(query, reference, genes=config.genes, use_rep="X_stalign_image", model="ridge").var
+    return {"Pearson, genes": var["pearson"].mean(), "MSE, genes": var["mse"].mean()}

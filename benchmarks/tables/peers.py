@@ -1,0 +1,144 @@
+"""Other methods side by side: each in an environment of its own, on the same sections and seeds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+import stalign
+from benchmarks.cells import Cell, Missing
+from benchmarks.real import IGNORED
+from benchmarks.sections import find
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from benchmarks.config import Config
+    from benchmarks.sections import Section
+
+TITLE = "Peers side by side"
+NOTE = """\
+Each peer is installed into an environment of its own from `benchmarks/peers/NAME.txt`, and run by
+`benchmarks/peers/run_NAME.py` as its documentation says, with the number of labels as the number of domains where it
+takes one. Seconds are elapsed ones, of the method without reading files; memory is the largest resident size of its
+process. `stalign` is `tl.embed` and `tl.domains` with the packaged weights, in a process of its own as well. A peer
+that cannot be installed is listed with the last line of pip."""
+COMMAND = "python -m benchmarks run peers --peers graphst stagate novae cellcharter"
+SEEDS = 3
+BEST = {"seconds": "min", "GB": "min"}
+HERE = Path(__file__).resolve().parents[1] / "peers"
+HEAVY = ("graphst", "stagate", "novae", "cellcharter")  # bring a torch of their own: only when named
+NO_DOMAINS = {"lazyslide": "embeds tiles of whole-slide images; has no domains of a table of counts"}
+PEERS = ("stalign", "scanpy", "squidpy", "banksy", "spagcn", *HEAVY, *NO_DOMAINS)
+OWN = ("stalign", "scanpy", "squidpy")  # are in the environment of stalign
+ASKED = ("151510", "mob rep2")
+LIMIT_S = 3600
+
+
+def cells(config: Config) -> Iterator[Cell]:
+    unknown = sorted(set(config.peers) - set(PEERS))
+    if unknown:
+        raise SystemExit(f"Expected --peers among {', '.join(PEERS)}; found {', '.join(unknown)}.")
+    for name in config.slices or ASKED:
+        for peer in PEERS:
+            for seed in config.seeds_or(SEEDS):
+                yield _cell(peer, name, seed, config)
+
+
+def _cell(peer: str, name: str, seed: int, config: Config) -> Cell:
+    def compute() -> dict[str, float]:
+        section = find(name, config)
+        if peer in NO_DOMAINS:
+            raise Missing(NO_DOMAINS[peer])
+        if peer in HEAVY and peer not in config.peers:
+            raise Missing(f"brings some GB of packages, so it is installed when named: `run peers --peers {peer}`")
+        if config.peers and peer not in config.peers and peer not in OWN:
+            raise Missing("not among --peers")
+        return run(peer, section, seed, config)
+
+    try:
+        sha256 = find(name, config).sha256
+    except Missing:
+        sha256 = ""
+    return Cell(peer, name.partition("@")[0], compute, seed, data=sha256)
+
+
+def run(peer: str, section: Section, seed: int, config: Config) -> dict[str, float]:
+    """Run a peer on a section in a process of its own, and score its domains."""
+    python = sys.executable if peer in OWN else environment(peer, config.cache)
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "labels.csv"
+        command = [
+            python,
+            str(HERE / f"run_{peer}.py"),
+            str(written(section, config.cache)),
+            str(out),
+            str(section.n_domains),
+            str(seed),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+        if done.returncode or not out.is_file():
+            raise Missing(f"failed: {_last(done.stderr)}")
+        labels = pd.read_csv(out, index_col=0, dtype={"label": str})
+        spent = json.loads(out.with_suffix(".json").read_text())
+    adata = section.read()
+    adata.obs["peer"] = pd.Categorical(labels["label"].reindex(adata.obs_names))
+    score = stalign.tl.score(adata, section.truth, key="peer", ignore=IGNORED).iloc[-1]
+    del adata.obs["peer"]
+    return {"ARI": score["ARI"], "NMI": score["NMI"], "seconds": spent["seconds"], "GB": spent["gb"]}
+
+
+@cache
+def written(section: Section, cache: Path) -> Path:
+    """Write the counts, positions and nothing else of a section for the peers."""
+    import anndata
+
+    adata = section.read()
+    file = cache / "peers" / f"{section.sha256[:16]}.h5ad"
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        columns = [name for name in ("array_row", "array_col", section.real.total_counts) if name in adata.obs]
+        plain = anndata.AnnData(
+            adata.X, obs=adata.obs[columns], var=adata.var[[]], obsm={"spatial": adata.obsm["spatial"]}
+        )
+        if section.real.gene_key:
+            plain.var_names = adata.var[section.real.gene_key].astype(str).to_numpy()
+            plain.var_names_make_unique()
+        if section.real.total_counts:
+            plain.obs["total_counts"] = adata.obs[section.real.total_counts]
+        plain.write_h5ad(file)
+    return file
+
+
+@cache
+def environment(peer: str, cache: Path) -> str:
+    """Make the environment of a peer; return its Python, or raise `Missing` with what pip said."""
+    folder = cache / "peers" / peer
+    python, done, failed = folder / "bin" / "python", folder / "installed", folder.with_suffix(".failed")
+    wanted = (HERE / f"{peer}.txt").read_text()
+    if done.is_file() and done.read_text() == wanted:
+        return str(python)
+    if failed.is_file() and failed.read_text().startswith(wanted):
+        raise Missing(f"does not install: {failed.read_text()[len(wanted) :]} (delete {failed.name} to try again)")
+    subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+    command = [str(python), "-m", "pip", "install", "--quiet", "-r", str(HERE / f"{peer}.txt")]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    if found.returncode:
+        why = _last(found.stderr)
+        failed.write_text(wanted + why)
+        raise Missing(f"does not install: {why}")
+    done.write_text(wanted)
+    return str(python)
+
+
+def _last(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("[notice]")]
+    errors = [line for line in lines if "error" in line.lower()]
+    return (errors or lines or ["no message"])[-1][:300]

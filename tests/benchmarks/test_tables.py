@@ -1,0 +1,164 @@
+"""Single tables of the benchmark program, on small sections."""
+
+from __future__ import annotations
+
+import json
+from subprocess import CompletedProcess
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from benchmarks.cells import Missing
+from benchmarks.config import Config
+from benchmarks.sections import find
+from benchmarks.tables import TABLES, hest_bench, peers, st_align_table3, stimage_probe, stimage_tsne, table
+
+import stalign
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Two small sections of two donors."""
+    folder = tmp_path_factory.mktemp("sections")
+    for i in range(2):
+        adata = stalign.datasets.toy(12, seed=i)
+        adata.obs["donor"] = f"D{i}"
+        adata.write_h5ad(folder / f"s{i}.h5ad")
+    return [f"{folder / f's{i}.h5ad'}@domain" for i in range(2)]
+
+
+def _config(tmp_path, *slices, **more) -> Config:
+    return Config(data=tmp_path, cache=tmp_path / "cache", out=tmp_path / "out", slices=slices, **more)
+
+
+def _values(module, config, *rows):
+    return {
+        (cell.row, cell.column, cell.seed, cell.settings): cell.compute()
+        for cell in module.cells(config)
+        if any(row in cell.row for row in rows)
+    }
+
+
+@pytest.mark.parametrize("name", list(TABLES))
+def test_tables_have_what_the_program_asks_of_them(name):
+    module = table(name)
+    assert module.TITLE and module.NOTE.strip() and callable(module.cells)
+    assert set(getattr(module, "BEST", {}).values()) <= {"min", "max", "none"}
+
+
+def test_genes_by_spot_and_by_patient(tmp_path, files, monkeypatch):
+    names = list(find(files[0], _config(tmp_path)).read().var_names[:3])
+    monkeypatch.setattr(st_align_table3, "GENES", names)
+    monkeypatch.setattr(st_align_table3, "GROUPS", {"group": tuple(names[:2])})
+    found = _values(st_align_table3, _config(tmp_path, *files), "colour statistics", "the level alone")
+    spot, patient = st_align_table3.SPLITS.values()
+    errors = found["colour statistics", "all", 0, "s0, by spot"]
+    parts = [errors[name, spot] for name in names]
+    assert errors["group", spot] == pytest.approx(np.mean(parts[:2]))
+    assert errors["all", spot] == pytest.approx(np.mean(parts))
+    assert {metric for _, metric in found["colour statistics", "all", 0, "s1, by patient"]} == {patient}
+    assert found["the level alone", "all", 0, "s0, by spot"]["all", spot] > 0
+    with pytest.raises(Missing, match="another donor"):
+        _values(st_align_table3, _config(tmp_path, files[0]), "raw pixels")
+
+
+def test_probes_and_scores_of_regions(tmp_path, files):
+    found = _values(stimage_probe, _config(tmp_path, files[0], seeds=2), "colour statistics")
+    adata = find(files[0], _config(tmp_path)).read()
+    probed = stalign.tl.probe(adata, "domain", use_rep="X_colour_spot", seeds=(0, 1))
+    mean = np.mean([found["colour statistics", "s0", seed, "of 2 splits"]["macro-F1"] for seed in (0, 1)])
+    assert mean == pytest.approx(probed["macro_f1"].iloc[0])
+    assert set(found["colour statistics", "s0", 0, "regions"]) == {"silhouette", "Calinski-Harabasz", "Davies-Bouldin"}
+    with pytest.raises(Missing, match="--weights clip-vit-b32=PATH"), stalign.settings.override(offline=True):
+        _values(stimage_probe, _config(tmp_path, files[0]), "CLIP, tuned, hvg")
+
+
+def test_tsne_is_drawn(tmp_path, files, monkeypatch):
+    config = _config(tmp_path, files[0])
+    only = [row for row in stimage_probe.methods(config, []) if row.name in ("colour statistics", "UNI, zero-shot")]
+    monkeypatch.setattr(stimage_tsne, "methods", lambda *_: only)
+    with stalign.settings.override(offline=True):
+        ((_, drawn),) = _values(stimage_tsne, config, "figure").items()
+    assert drawn == {"embeddings": 1.0} and (config.out / "stimage-tsne-s0.png").is_file()
+
+
+@pytest.fixture
+def bench(tmp_path):
+    """A task in the layout of HEST-bench: three samples, two folds, genes that follow the colour of the patch."""
+    folder, rng = tmp_path / "bench" / "IDC", np.random.default_rng(0)
+    for name in ("patches", "adata", "splits"):
+        (folder / name).mkdir(parents=True)
+    genes = [f"G{i}" for i in range(6)]
+    for sample in ("S1", "S2", "S3"):
+        shade = rng.uniform(40, 220, 40)
+        patches = np.clip(shade[:, None, None, None] + rng.normal(0, 5, (40, 32, 32, 3)), 0, 255).astype(np.uint8)
+        barcodes = [f"b{i}" for i in range(40)]
+        with h5py.File(folder / "patches" / f"{sample}.h5", "w") as file:
+            file["img"], file["coords"] = patches, np.zeros((40, 2))
+            file["barcodes"] = np.array(barcodes, dtype="S")[:, None]
+        counts = rng.poisson(shade[:, None] / 10, (40, 6)).astype(np.float32)
+        order = rng.permutation(40)  # tables are in another order, and have a spot without a patch
+        obs = pd.DataFrame(index=[*np.array(barcodes)[order], "off"])
+        adata = AnnData(np.vstack([counts[order], np.ones((1, 6), np.float32)]), obs, pd.DataFrame(index=genes))
+        adata.obsm["spatial"] = rng.uniform(0, 1000, (41, 2))
+        adata.write_h5ad(folder / "adata" / f"{sample}.h5ad")
+    (folder / "var_50genes.json").write_text(json.dumps({"genes": genes[:4]}))
+    for i, (train, test) in enumerate(((["S1", "S2"], ["S3"]), (["S2", "S3"], ["S1"]))):
+        for part, names in (("train", train), ("test", test)):
+            rows = [(name, f"patches/{name}.h5", f"adata/{name}.h5ad") for name in names]
+            frame = pd.DataFrame(rows, columns=["sample_id", "patches_path", "expr_path"])
+            frame.to_csv(folder / "splits" / f"{part}_{i}.csv", index=False)
+    return folder.parent
+
+
+def test_hest_bench_reads_its_layout_and_splits(tmp_path, bench):
+    config = _config(tmp_path, bench=bench)
+    cells = [cell for cell in hest_bench.cells(config) if cell.row.startswith("colour;")]
+    there = {(cell.row, cell.seed): cell.compute()["Pearson"] for cell in cells if cell.column == "IDC"}
+    assert set(there) == {(f"colour; {model}", fold) for model in hest_bench.MODELS for fold in (0, 1)}
+    assert min(there.values()) > 0.5
+    with pytest.raises(Missing, match="no folder PRAD.*MahmoodLab/hest-bench"):
+        next(cell for cell in cells if cell.column == "PRAD").compute()
+    with pytest.raises(Missing, match="--bench FOLDER"):
+        next(hest_bench.cells(_config(tmp_path))).compute()
+
+
+def test_ridge_of_hest_bench_is_the_published_formula():
+    rng = np.random.default_rng(0)
+    x, y, new = rng.normal(size=(60, 5)), rng.normal(size=(60, 3)) + 2, rng.normal(size=(4, 5))
+    scaled, moved = ((values - x.mean(0)) / x.std(0) for values in (x, new))
+    weights = np.linalg.solve(scaled.T @ scaled + 100 / (5 * 3) * np.eye(5), scaled.T @ y)
+    assert np.allclose(hest_bench.ridge(x, y, new), moved @ weights, atol=1e-3)  # components turn, and change nothing
+
+
+def test_peers_run_in_a_process_of_their_own(tmp_path, files, monkeypatch):
+    adapters = tmp_path / "peers"
+    adapters.mkdir()
+    (adapters / "common.py").write_text((peers.HERE / "common.py").read_text())
+    (adapters / "run_scanpy.py").write_text(
+        "from common import main\nmain(lambda adata, n, seed: [str(i % n) for i in range(adata.n_obs)])\n"
+    )
+    (adapters / "run_squidpy.py").write_text("raise ValueError('not today')\n")
+    (adapters / "banksy.txt").write_text("nothing==1\n")
+    monkeypatch.setattr(peers, "HERE", adapters)
+    config = _config(tmp_path, files[0], seeds=1)
+    cells = {cell.row: cell for cell in peers.cells(config)}
+    found = cells["scanpy"].compute()
+    assert set(found) == {"ARI", "NMI", "seconds", "GB"} and found["GB"] > 0 and abs(found["ARI"]) < 0.2
+    with pytest.raises(Missing, match="failed: ValueError: not today"):
+        cells["squidpy"].compute()
+    with pytest.raises(Missing, match="run peers --peers graphst"):
+        cells["graphst"].compute()
+
+    def pip(command, **_):
+        return CompletedProcess(command, int("pip" in command), "", "ERROR: No matching distribution\n[notice] new pip")
+
+    monkeypatch.setattr(peers.subprocess, "run", pip)
+    for _ in range(2):  # the second time from what was noted
+        peers.environment.cache_clear()
+        with pytest.raises(Missing, match="does not install: ERROR: No matching distribution"):
+            cells["banksy"].compute()
+    with pytest.raises(SystemExit, match="Expected --peers among"):
+        list(peers.cells(_config(tmp_path, files[0], peers=("nobody",))))
