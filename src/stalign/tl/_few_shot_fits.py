@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from anndata import AnnData
+    from numpy.typing import NDArray
     from spatialdata import SpatialData
 
 LINEAR, MEAN = "linear", "training mean"

@@ -95,7 +95,7 @@ def candidates(source: Spots, genes: Genes) -> np.ndarray:
         rows = source.usable & source.measured
         return np.asarray(source.genes[genes.of(source.expression[rows], source.groups[rows])])
     if isinstance(genes, int | np.integer) or how_chosen(genes) == RELIABLE:
-        count = N_CANDIDATES if isinstance(genes, str) else int(genes)
+        count = int(genes) if isinstance(genes, int | np.integer) else N_CANDIDATES
         rows = source.usable & source.measured
         return np.asarray(
             source.genes[most_variable(source.expression[rows] if rows.any() else source.expression, count)]
