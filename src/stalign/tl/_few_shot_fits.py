@@ -91,7 +91,7 @@ def few_shot_inputs(
     for rep in reps:
         check_modality(table, rep)
         values = np.asarray(features_of(table, rep), dtype=np.float64)
-        asked: NDArray[np.bool_] = np.isfinite(values).all(axis=1)
+        asked: NDArray[np.bool_] = np.asarray(np.isfinite(values).all(axis=1))
         known = asked
         if isinstance(model, Retrieval) and model.match is not None:
             found_by = np.asarray(features_of(table, model.match), dtype=np.float64)

@@ -147,11 +147,11 @@ def predict_genes(
     - uns["stalign"]["predict_genes"]: params, with split (`reference`, `spot`, `section` or `patient`), split_key,
       model, use_rep, standardise, target, coverage, genes (how they were chosen), shrink and random_state; alpha
       (penalties per spot, folds x regressions), n_candidates, n_reliable, held_out (`patient`, `section`, `region` or
-      `spot`: what reliability is told from), n_units (patients or sections that give the level), n_patients (0 where unknown),
-      reliable_within, carry (0.5 where the query is another patient than the one of the reference, else 1: part of
-      `shrink`), n_reference, reference_sections, n_predicted, n_scored, n_constant_genes; folds (a DataFrame of
-      sample, fold and n_spots, where samples are held out); and
-      uns["stalign"]["embed"] of the query, where features of `tl.embed` were used.
+      `spot`: what reliability is told from), n_units (patients or sections that give the level), n_patients (0 where
+      unknown), reliable_within, carry (0.5 where the query is another patient than the one of the reference, else 1:
+      part of `shrink`), n_reference, reference_sections, n_predicted, n_scored, n_constant_genes; folds (a DataFrame of
+      sample, fold and n_spots, where samples are held out); and uns["stalign"]["embed"] of the query, where features of
+      `tl.embed` were used.
 
     Reads
     -----
