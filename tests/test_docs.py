@@ -171,3 +171,11 @@ def test_messages_of_training_are_on_their_page():
     own = {text for file in source.glob("train/*.py") for text in _texts(file) if file.stem not in _APART}
     told = {text for text in own if re.match(r"(Expected|Cannot) \S", text)}
     assert sorted(text for text in told if not any(_like(text).match(q) for q in quoted)) == []
+
+
+def test_nothing_installs_stalign_from_an_index():
+    files = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "tutorials").glob("*.ipynb")]
+    files += (ROOT / "src").rglob("*.py")
+    told = re.compile(r"pip install[^\n]*[\s\"'=]stalign(?![\w-])")
+    found = [f"{file}: {line}" for file in files for line in told.findall(file.read_text(encoding="utf-8"))]
+    assert not [line for line in found if "checkout of stalign" not in line]

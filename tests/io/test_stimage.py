@@ -90,3 +90,19 @@ def test_a_table_that_cannot_be_read_is_named(tmp_path, content):
     (tmp_path / "Visium" / "coord" / f"{slide}_coord.csv").write_bytes(content)
     with pytest.raises(ValueError, match=rf"Expected a table in .*{slide}_coord\.csv"):
         stalign.io.read_stimage(tmp_path, slide)
+
+
+def test_labels_of_the_slide_or_its_data_set(tmp_path, log):
+    made, slide = folders.write_stimage(tmp_path)
+    assert "annotation" not in stalign.io.read_stimage(tmp_path, slide, image=False).obs
+    names = [f"{slide}_{name}" for name in made.obs_names]
+    (tmp_path / "annotation").mkdir()
+    file = tmp_path / "annotation" / f"{slide.rpartition('_')[0]}_anno.csv"
+    pd.DataFrame({"V2": "L1"}, index=[*names[1:], f"{slide}1_x"]).to_csv(file, sep="\t")
+    found = stalign.io.read_stimage(tmp_path, slide, image=False).obs["annotation"]
+    assert found.isna().tolist() == [True] + [False] * (made.n_obs - 1) and set(found.dropna()) == {"L1"}
+    pd.DataFrame({"V2": "own"}, index=names).to_csv(tmp_path / "annotation" / f"{slide}_anno.csv")
+    assert set(stalign.io.read_stimage(tmp_path, slide, image=False).obs["annotation"]) == {"own"}
+    pd.DataFrame({"other": "x"}, index=names).to_csv(tmp_path / "annotation" / f"{slide}_anno.csv")
+    assert "annotation" not in stalign.io.read_stimage(tmp_path, slide, image=False).obs
+    assert "Expected a column V2 or label or annotation" in log.text

@@ -151,7 +151,8 @@ def stnet(section: str, *, image: bool = True, base_url: str | None = None) -> A
     Examples
     --------
     >>> import stalign as st
-    >>> adata = st.datasets.stnet("BC23450_C1")  # doctest: +SKIP
+    >>> slides = st.datasets.stimage_table()["slide"]  # doctest: +SKIP
+    >>> adata = st.datasets.stnet(slides[slides.str.contains("_He_06222020_")].iloc[0])  # doctest: +SKIP
     """
     slide = _STNET + section.removeprefix(_STNET)
     table = stimage_table(base_url=base_url)

@@ -11,7 +11,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from stalign._settings import logger, settings
-from stalign._validate import message
+from stalign._validate import message, one_of
 from stalign.core.files import sha256_of
 
 if TYPE_CHECKING:
@@ -44,13 +44,23 @@ def source_of(dataset: str) -> dict[str, str]:
     return _known()[dataset]
 
 
-def sources() -> pd.DataFrame:
+def sources(name: str | None = None) -> pd.DataFrame:
     """List the public data that can be fetched, with their licences.
+
+    Parameters
+    ----------
+    name
+        One of them, such as `her2st`; None for all.
 
     Returns
     -------
     A row per data set, named as its folder in the cache: `call`, the function that fetches it; `url`, its host;
     `licence`, as its publisher states it; `citation`; and `check`, what a file is checked against.
+
+    Raises
+    ------
+    ValueError
+        If there is no data set of this name.
 
     Notes
     -----
@@ -65,7 +75,10 @@ def sources() -> pd.DataFrame:
     """
     import pandas as pd
 
-    return pd.DataFrame.from_dict(_known(), orient="index")
+    if name is not None:
+        one_of(name, _known(), name="name")
+    chosen = {key: value for key, value in _known().items() if name in (None, key)}
+    return pd.DataFrame.from_dict(chosen, orient="index")
 
 
 def folder(dataset: str) -> Path:
@@ -136,7 +149,9 @@ def fetch(
     mirror = os.environ.get(ENVIRONMENT)
     root = base_url or (f"{mirror.rstrip('/')}/{dataset}" if mirror else host)
     url = f"{root.rstrip('/')}/{path}"
-    noted = target.with_name(target.name + ".sha256")
+    noted, old = (target.with_name(f"{dot}{target.name}.sha256") for dot in (".", ""))
+    if old.is_file():  # of earlier versions; readers of folders pass over hidden files alone
+        old.replace(noted)
     known = registry().get(dataset, {}).get(path)
     if known is None and noted.is_file():
         known = f"sha256:{noted.read_text(encoding='utf-8').strip()}"

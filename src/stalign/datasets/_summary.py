@@ -45,8 +45,8 @@ def summary(table: str | Path | pd.DataFrame) -> pd.DataFrame:
     >>> import stalign as st
     >>> table = pd.DataFrame({"slide": ["a", "b"], "tissue": "brain", "species": "human", "tech": "Visium",
     ...                       "spot_num": [10, 20], "pmid": "1"})
-    >>> st.datasets.summary(table).iloc[0].tolist()
-    ['all', '', 2, 30, 1]
+    >>> int(st.datasets.summary(table)["spots"].iloc[0])
+    30
     """
     if not isinstance(table, pd.DataFrame):
         path = Path(table).expanduser()

@@ -197,8 +197,10 @@ def _annotation(where: Path, slide: str) -> pd.Series | None:
         return None
     table = read_table(file, index_col=0, dtype=str)
     column = next((name for name in _LABELS if name in table), None)
-    if column is None:
-        raise ValueError(message(f"Expected a column {' or '.join(_LABELS)} in {file}", available=table.columns))
+    if column is None:  # the slide can be used without
+        expected = f"Expected a column {' or '.join(_LABELS)} in {file}"
+        logger.warning("No labels are read. %s", message(expected, available=table.columns))
+        return None
     table.index = table.index.astype(str)
     table = table[table.index.str.startswith(f"{slide}_")]
     return one_row_each(table[[column]], file)[column] if len(table) else None
