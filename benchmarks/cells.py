@@ -115,7 +115,8 @@ def read(file: Path) -> pd.DataFrame:
     """Read a file of cells; an empty table where there is none."""
     if not file.is_file():
         return pd.DataFrame({name: pd.Series(dtype=str if name in _TEXT else float) for name in COLUMNS})
-    table = pd.read_csv(file, dtype=dict.fromkeys(_TEXT, str), keep_default_na=False, na_values={"value": [""]})
+    empty = {"value": [""], "seconds": [""]}
+    table = pd.read_csv(file, dtype=dict.fromkeys(_TEXT, str), keep_default_na=False, na_values=empty)
     absent = sorted(set(COLUMNS) - set(table))
     if absent:
         raise ValueError(f"Expected the columns {', '.join(COLUMNS)} in {file}; found none called {', '.join(absent)}.")
