@@ -78,8 +78,8 @@ class Results:
         shared = {
             "table": self.table, "row": cell.row, "column": cell.column, "seed": cell.seed,
             "seconds": round(sum(os.times()[:4]) - start, 3),  # of the processor, with those of subprocesses
-            "reason": reason, "seen": cell.seen, "settings": cell.settings, "weights_sha256": cell.weights,
-            "data_sha256": cell.data, "versions": versions(), "origin": "",
+            "reason": reason, "seen": cell.seen, "settings": cell.settings, "weights_sha256": _hash(cell.weights),
+            "data_sha256": _hash(cell.data), "versions": versions(), "origin": "",
         }  # fmt: skip
         lines = []
         for name, value in found.items():
@@ -104,7 +104,7 @@ class Results:
         temporary.replace(self.file)
 
     def _rows_of(self, cell: Cell) -> pd.DataFrame:
-        wanted = (cell.row, cell.column, cell.seed, cell.settings, cell.weights, cell.data)
+        wanted = (cell.row, cell.column, cell.seed, cell.settings, _hash(cell.weights), _hash(cell.data))
         same = pd.Series(data=True, index=self.rows.index)
         for name, value in zip(_SAME, wanted, strict=True):
             same &= self.rows[name] == value
@@ -121,6 +121,11 @@ def read(file: Path) -> pd.DataFrame:
     if absent:
         raise ValueError(f"Expected the columns {', '.join(COLUMNS)} in {file}; found none called {', '.join(absent)}.")
     return table[list(COLUMNS)]
+
+
+def _hash(digits: str) -> str:
+    """Hash as it is written: pandas crashes where it takes 5e1557… for a number."""
+    return f"sha256:{digits}" if digits else ""
 
 
 def versions() -> str:
