@@ -78,8 +78,8 @@ class Results:
         shared = {
             "table": self.table, "row": cell.row, "column": cell.column, "seed": cell.seed,
             "seconds": round(sum(os.times()[:4]) - start, 3),  # of the processor, with those of subprocesses
-            "reason": reason, "seen": cell.seen, "settings": cell.settings, "weights_sha256": cell.weights,
-            "data_sha256": cell.data, "versions": versions(), "origin": "",
+            "reason": reason, "seen": cell.seen, "settings": cell.settings, "weights_sha256": _hash(cell.weights),
+            "data_sha256": _hash(cell.data), "versions": versions(), "origin": "",
         }  # fmt: skip
         lines = []
         for name, value in found.items():
@@ -104,7 +104,7 @@ class Results:
         temporary.replace(self.file)
 
     def _rows_of(self, cell: Cell) -> pd.DataFrame:
-        wanted = (cell.row, cell.column, cell.seed, cell.settings, cell.weights, cell.data)
+        wanted = (cell.row, cell.column, cell.seed, cell.settings, _hash(cell.weights), _hash(cell.data))
         same = pd.Series(data=True, index=self.rows.index)
         for name, value in zip(_SAME, wanted, strict=True):
             same &= self.rows[name] == value
@@ -115,11 +115,17 @@ def read(file: Path) -> pd.DataFrame:
     """Read a file of cells; an empty table where there is none."""
     if not file.is_file():
         return pd.DataFrame({name: pd.Series(dtype=str if name in _TEXT else float) for name in COLUMNS})
-    table = pd.read_csv(file, dtype=dict.fromkeys(_TEXT, str), keep_default_na=False, na_values={"value": [""]})
+    empty = {"value": [""], "seconds": [""]}
+    table = pd.read_csv(file, dtype=dict.fromkeys(_TEXT, str), keep_default_na=False, na_values=empty)
     absent = sorted(set(COLUMNS) - set(table))
     if absent:
         raise ValueError(f"Expected the columns {', '.join(COLUMNS)} in {file}; found none called {', '.join(absent)}.")
     return table[list(COLUMNS)]
+
+
+def _hash(digits: str) -> str:
+    """Hash as it is written: pandas crashes where it takes 5e1557… for a number."""
+    return f"sha256:{digits}" if digits else ""
 
 
 def versions() -> str:

@@ -87,8 +87,8 @@ def part(name: str, folder: Path) -> dict[str, Any]:
     cells, module = read(folder / f"{name}.csv"), table(name)
     there = cells[cells["value"].notna()]
     best = getattr(module, "BEST", {})
-    order = getattr(module, "COLUMNS", ())
-    blocks = [block(cells, metric, best.get(metric, "max"), order) for metric in dict.fromkeys(there["metric"])]
+    order = getattr(module, "ROWS", ()), getattr(module, "COLUMNS", ())
+    blocks = [block(cells, metric, best.get(metric, "max"), *order) for metric in dict.fromkeys(there["metric"])]
     origins = [text for text in dict.fromkeys(there["origin"]) if text]
     source = f"{there['seconds'].groupby(_keys(there)).first().sum():.0f} CPU seconds in all."
     made = sorted({text.split(",")[0] for text in there.loc[there["origin"] == "", "versions"]})
@@ -105,12 +105,13 @@ def _keys(cells: pd.DataFrame) -> list[pd.Series]:
     return [cells[key] for key in ("row", "column", "seed", "settings")]
 
 
-def block(cells: pd.DataFrame, metric: str, best: str, order: Sequence[str] = ()) -> dict[str, Any]:
+def block(
+    cells: pd.DataFrame, metric: str, best: str, first_rows: Sequence[str] = (), first_columns: Sequence[str] = ()
+) -> dict[str, Any]:
     """Rows by columns of one metric, as texts; `best` is max, min or none."""
     cells = cells[(cells["metric"] == metric) | cells["value"].isna()]
     there = cells[cells["value"].notna()]
-    rows, columns = list(dict.fromkeys(cells["row"])), list(dict.fromkeys(cells["column"]))
-    columns = [name for name in order if name in columns] + [name for name in columns if name not in order]
+    rows, columns = _ordered(cells["row"], first_rows), _ordered(cells["column"], first_columns)
     grouped = there.groupby(["row", "column"])
     mean, sd = (getattr(grouped["value"], how)().unstack().reindex(rows, columns=columns) for how in ("mean", "std"))
     seen = grouped["seen"].first().unstack().reindex(rows, columns=columns)
@@ -122,6 +123,12 @@ def block(cells: pd.DataFrame, metric: str, best: str, order: Sequence[str] = ()
         ranks = rank.loc[row] if row in rank.index else pd.Series(np.nan, index=columns)
         texts.append({"name": row, "cells": [_mark(text, ranks[c]) for text, c in zip(line, columns, strict=True)]})
     return {"metric": metric, "columns": columns, "rows": texts}
+
+
+def _ordered(names: pd.Series, first: Sequence[str]) -> list[str]:
+    """Names in the order of the table, then in that in which they came."""
+    there = dict.fromkeys(names)
+    return [*(name for name in first if name in there), *(name for name in there if name not in first)]
 
 
 def _text(mean: float, sd: float, seen: object) -> str:

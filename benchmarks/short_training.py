@@ -132,4 +132,5 @@ def _genes(weights: Checkpoint, config: Config) -> dict[str, float]:
 
     reference, query = (_embedded(find(name, config), weights) for name in GENES)
     var = stalign.tl.predict_genes(query, reference, genes=config.genes, use_rep="X_stalign_image", model="ridge").var
-    return {"Pearson, genes": var["pearson"].mean(), "MSE, genes": var["mse"].mean()}
+    mse, level = var["mse"].mean(), var["mse_mean"].mean()
+    return {"Pearson, genes": var["pearson"].mean(), "MSE, genes": mse, "MSE over that of the mean, genes": mse / level}

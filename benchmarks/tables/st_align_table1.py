@@ -37,6 +37,7 @@ ENCODERS = {
     "Scanpy": "pca", "scFoundation": "scfoundation", "scGPT": "scgpt",
 }  # fmt: skip
 TUNED = {"CLIP": "clip-vit-b32", "PLIP": "plip"}
+ROWS, COLUMNS = (*ENCODERS, *TUNED), PAPER
 
 
 def methods(config: Config) -> Iterator[Features]:

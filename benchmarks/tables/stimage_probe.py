@@ -67,10 +67,13 @@ def tuned_here(row: str, name: str, genes: str, sections: list[Section], config:
     def write(section: Section) -> str:
         folder = config.cache / f"{name}-{genes}-{'-'.join(part.sha256[:8] for part in sections)}"
         if not (folder / "clip.json").is_file():
+            from stalign.encoders.access import fetch
+            from stalign.encoders.registry import get
             from stalign.train.clip import ClipConfig, fit_clip
 
             how = ClipConfig(encoder=name, weights=config.weights.get(name, ""), genes=genes, out=str(folder))
             try:
+                fetch(get(name), config.weights.get(name))  # before anything is read
                 fit_clip([part.read() for part in sections], how)
             except (FileNotFoundError, PermissionError, ConnectionError) as error:
                 raise Missing(no_weights(name)) from error

@@ -58,8 +58,14 @@ def test_cells_are_written_as_they_come_in_one_schema(tmp_path):
     table = read(tmp_path / "made.csv")
     assert tuple(table) == COLUMNS
     row = table.iloc[0]
-    assert (row["metric"], row["value"], row["weights_sha256"], row["seen"]) == ("ARI", 1.0, "w", "study")
+    assert (row["metric"], row["value"], row["weights_sha256"], row["seen"]) == ("ARI", 1.0, "sha256:w", "study")
     assert row["versions"].startswith(f"stalign {stalign.__version__}") and row["seconds"] >= 0
+
+
+def test_hashes_that_look_like_numbers_are_read_by_plain_pandas(tmp_path):
+    digits = "5e1557253285822130325479"  # for which pandas' parser looks beyond its table of powers
+    Results("made", tmp_path).run(_cell(data=digits))
+    assert pd.read_csv(tmp_path / "made.csv")["data_sha256"].iloc[0] == f"sha256:{digits}"
 
 
 def test_a_cell_may_fill_several_columns_and_tells_its_seconds_once(tmp_path):
