@@ -70,16 +70,15 @@ def training(network: str, given: argparse.Namespace, folder: Path) -> dict[str,
     config = configuration(network, tables, folder, given.batch_size, given.workers)
     timed = dry_run(tables, config, steps=given.steps)
     alone = replace(config, data=replace(config.data, workers=0))
-    with FlopCounterMode(display=False) as counter:
-        dry_run(tables, alone, steps=0)  # one step
-    flops = counter.get_total_flops() / given.batch_size * timed.spots_per_second
     kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
-    waits = {}
-    for steps in (0, given.steps):  # the difference is that of the steps between
-        with profile(activities=kinds) as profiled:
+    counts: list[dict[str, float]] = []
+    for steps in (0, given.steps):  # the difference is that of the steps between, without those that warm up
+        with profile(activities=kinds) as profiled, FlopCounterMode(display=False) as counter:
             dry_run(tables, alone, steps=steps)
         found = {event.key: event.count for event in profiled.key_averages() if event.key in WAITS}
-        waits = {key: (count - waits.get(key, 0)) / max(given.steps, 1) for key, count in found.items()}
+        counts.append({**dict.fromkeys(WAITS, 0), **found, "flops": counter.get_total_flops()})
+    per_step = {name: (counts[1][name] - counts[0][name]) / given.steps for name in counts[0]}
+    flops = per_step.pop("flops") / timed.seconds_per_step
     by = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
     (folder / f"{network}.txt").write_text(profiled.key_averages().table(sort_by=by, row_limit=25))
     return {
@@ -91,7 +90,7 @@ def training(network: str, given: argparse.Namespace, folder: Path) -> dict[str,
         "gpu_memory_gb": timed.gpu_memory_gb,
         "memory_gb": timed.memory_gb,
         "precision": timed.precision,
-        "waits_per_step": waits,
+        "waits_per_step": per_step,
     }
 
 
