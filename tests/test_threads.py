@@ -9,7 +9,8 @@ import torch
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
 import stalign
-from stalign._threads import few_threads, threads_for
+from stalign._threads import few_threads, in_parallel, threads_for
+from stalign.core.clustering import GMM
 
 
 def numbers():
@@ -82,3 +83,21 @@ def test_one_thread_and_two_find_the_same_domains(toy):
             found.append(made)
     np.testing.assert_allclose(found[0].obsm["X_stalign"], found[1].obsm["X_stalign"], rtol=1e-4, atol=1e-4)
     assert (found[0].obs["stalign_domain"] == found[1].obs["stalign_domain"]).all()
+
+
+def test_starts_in_parallel_find_what_starts_one_by_one_find():
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(600, 5)) + 2 * rng.normal(size=(4, 5))[rng.integers(0, 4, 600)]
+    labels, mixture = GMM(4).fit(features)
+    seen, before = [], numbers()
+
+    def look(item):
+        seen.append([one.num_threads for one in ThreadpoolController().lib_controllers if "torch" not in one.filepath])
+        return item
+
+    with stalign.settings.override(n_jobs=3):
+        assert in_parallel(look, [4, 5, 6], 10) == [4, 5, 6]
+        again, same = GMM(4).fit(features)
+    assert {number for one in seen for number in one} == {1} and numbers() == before
+    np.testing.assert_array_equal(again, labels)
+    np.testing.assert_allclose(same.means, mixture.means)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -10,10 +11,11 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from stalign._settings import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 _FEW_SPOTS = 20_000  # their matrices are so small that a second thread waits longer than it computes
 _FEW_IMAGES = 500  # likewise for networks that read the image of each spot
 
@@ -47,6 +49,24 @@ def threads_for(n_spots: int, *, images: bool = False, sklearn: bool = True) -> 
             stack.callback(torch.set_num_threads, torch.get_num_threads())
             torch.set_num_threads(number)
         yield
+
+
+def in_parallel(function: Callable[[T], R], items: Sequence[T], n_spots: int) -> list[R]:
+    """Call a function for each item, one thread each, several at once where spots are many; results keep the order."""
+    from joblib import Parallel, delayed
+    from threadpoolctl import threadpool_limits
+
+    jobs = settings.n_jobs or (1 if n_spots < _FEW_SPOTS else os.cpu_count() or 1)
+    if min(jobs, len(items)) == 1:
+        return [function(item) for item in items]
+
+    def alone(item: T) -> R:
+        with threadpool_limits(1):  # OpenMP counts for each thread
+            return function(item)
+
+    with threadpool_limits(1):
+        found: list[R] = Parallel(n_jobs=min(jobs, len(items)), prefer="threads")(map(delayed(alone), items))
+    return found
 
 
 def few_threads(function: Callable[P, R], *, sklearn: bool = True) -> Callable[P, R]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import sparse
 
+from stalign._threads import in_parallel
 from stalign._validate import message, one_of
 from stalign.core.leiden import FitPredict, Leiden
 from stalign.core.mixture import Mixture
@@ -170,7 +171,7 @@ class GMM(FitPredict):
         # a covariance needs a least variance that follows the scale of the features
         least = 1e-6 * float(features.var(axis=0).mean()) or 1e-6
         seeds = np.random.SeedSequence(seed).generate_state(self.n_init)
-        starts = [self._start(features, seed=int(start), least=least) for start in seeds]
+        starts = in_parallel(lambda start: self._start(features, seed=int(start), least=least), seeds, len(features))
         labels = [mixture.predict(features) for mixture, _ in starts]
         best = _choose(labels, [bound for _, bound in starts], by=self.choose)
         return labels[best], starts[best][0]
