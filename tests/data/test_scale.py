@@ -5,7 +5,8 @@ import warnings
 import numpy as np
 import pytest
 
-from stalign.data.scale import _ST_SPOTS, Stated, array_lattice, bin_size, lattice, resolve
+from stalign.core.lattice import array_lattice, lattice
+from stalign.data.scale import _ST_SPOTS, Stated, bin_size, resolve
 
 
 def hexagons(n=12, pitch=137.0, angle=0.0):

@@ -1,5 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -95,3 +96,9 @@ def test_what_the_registry_promises(name):
     assert checkpoint.config.name == name
     assert checkpoint.meta["licence"] == entry.licence
     assert sum(path.stat().st_size for path in entry.path.iterdir()) < 25e6
+
+
+def test_weights_of_a_kind_that_nothing_reads_are_refused_by_name():
+    checkpoint = weights.Checkpoint(SimpleNamespace(config=SimpleNamespace(name="mine", kind="other")), ())
+    with pytest.raises(ValueError, match="Expected weights of ST-Align. Found: 'mine', which are of other"):
+        weights.of_kind(checkpoint, "st-align")

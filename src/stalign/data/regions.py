@@ -12,10 +12,11 @@ from scipy.spatial import cKDTree
 
 from stalign._constants import Keys
 from stalign._validate import message
+from stalign.core.lattice import lattice
 from stalign.data.choice import Candidate, asked_for, bases, choose, image_name
 from stalign.data.image_levels import affine, arrays, channels, open_level, turned_scale
 from stalign.data.library import entry_of, stated
-from stalign.data.scale import Stated, bin_size, lattice
+from stalign.data.scale import Stated, bin_size
 from stalign.data.table import library_column
 
 if TYPE_CHECKING:

@@ -164,8 +164,9 @@ def of_kind(checkpoint: Checkpoint, kind: str) -> Checkpoint:
     config = checkpoint.config
     if config.kind != kind:
         expected = f"Expected weights of {_NETWORKS[kind]}"
-        found = f"{config.name!r}, which are of {_NETWORKS[config.kind]}"
-        raise ValueError(message(expected, found=found, hint=f"Those are read by {_READERS[config.kind]}"))
+        found = f"{config.name!r}, which are of {_NETWORKS.get(config.kind, config.kind)}"
+        hint = f"Those are read by {_READERS[config.kind]}" if config.kind in _READERS else ""
+        raise ValueError(message(expected, found=found, hint=hint))
     return checkpoint
 
 
