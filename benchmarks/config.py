@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 HERE = Path(__file__).resolve().parent
+DATA = Path(os.environ.get("STALIGN_TEST_DATA", HERE.parents[1] / "shared" / "data"))
 
 
 class Config(BaseModel):
@@ -20,7 +22,7 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    data: Path = Field(HERE.parents[1] / "shared" / "data", description="folder of sections")
+    data: Path = Field(DATA, description="folder of sections")
     cache: Path = Field(Path(tempfile.gettempdir()) / "stalign-benchmarks", description="folder of cached features")
     out: Path = Field(HERE / "results" / "tables", description="folder of the results and the report")
     seeds: int | None = Field(None, ge=1, description="how many; each table has its own number")

@@ -30,14 +30,14 @@ Each peer is installed into an environment of its own from `benchmarks/peers/NAM
 takes one. Seconds are elapsed ones, of the method without reading files; memory is the largest resident size of its
 process. `stalign` is `tl.embed` and `tl.domains` with the packaged weights, in a process of its own as well. A peer
 that cannot be installed is listed with the last line of pip."""
-COMMAND = "python -m benchmarks run peers --peers graphst stagate novae cellcharter"
+COMMAND = "python -m benchmarks run peers --peers banksy spagcn cellcharter graphst stagate novae"
 SEEDS = 3
 BEST = {"seconds": "min", "GB": "min"}
 HERE = Path(__file__).resolve().parents[1] / "peers"
-HEAVY = ("graphst", "stagate", "novae", "cellcharter")  # bring a torch of their own: only when named
-NO_DOMAINS = {"lazyslide": "embeds tiles of whole-slide images; has no domains of a table of counts"}
-PEERS = ("stalign", "scanpy", "squidpy", "banksy", "spagcn", *HEAVY, *NO_DOMAINS)
 OWN = ("stalign", "scanpy", "squidpy")  # are in the environment of stalign
+INSTALLED = ("banksy", "spagcn", "cellcharter", "graphst", "stagate", "novae")  # when named
+NO_DOMAINS = {"lazyslide": "embeds tiles of whole-slide images; has no domains of a table of counts"}
+PEERS = (*OWN, *INSTALLED, *NO_DOMAINS)
 ASKED = ("151510", "mob rep2")
 LIMIT_S = 3600
 
@@ -57,10 +57,10 @@ def _cell(peer: str, name: str, seed: int, config: Config) -> Cell:
         section = find(name, config)
         if peer in NO_DOMAINS:
             raise Missing(NO_DOMAINS[peer])
-        if peer in HEAVY and peer not in config.peers:
-            raise Missing(f"brings some GB of packages, so it is installed when named: `run peers --peers {peer}`")
-        if config.peers and peer not in config.peers and peer not in OWN:
-            raise Missing("not among --peers")
+        if peer in INSTALLED and peer not in config.peers:
+            raise Missing(
+                f"is installed, up to some GB, when it is named: `python -m benchmarks run peers --peers {peer}`"
+            )
         return run(peer, section, seed, config)
 
     try:
@@ -83,7 +83,10 @@ def run(peer: str, section: Section, seed: int, config: Config) -> dict[str, flo
             str(section.n_domains),
             str(seed),
         ]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+        except subprocess.TimeoutExpired:
+            raise Missing(f"took more than {LIMIT_S} s") from None
         if done.returncode or not out.is_file():
             raise Missing(f"failed: {_last(done.stderr)}")
         labels = pd.read_csv(out, index_col=0, dtype={"label": str})
@@ -127,7 +130,11 @@ def environment(peer: str, cache: Path) -> str:
         return str(python)
     if failed.is_file() and failed.read_text().startswith(wanted):
         raise Missing(f"does not install: {failed.read_text()[len(wanted) :]} (delete {failed.name} to try again)")
-    subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+    made = subprocess.run(
+        [sys.executable, "-m", "venv", "--clear", str(folder)], capture_output=True, text=True, check=False
+    )
+    if made.returncode:
+        raise Missing(f"no environment can be made: {_last(made.stderr or made.stdout)}")
     command = [str(python), "-m", "pip", "install", "--quiet", "-r", str(HERE / f"{peer}.txt")]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     if found.returncode:

@@ -152,6 +152,8 @@ def test_peers_run_in_a_process_of_their_own(tmp_path, files, monkeypatch):
     with pytest.raises(Missing, match="run peers --peers graphst"):
         cells["graphst"].compute()
 
+    named = {cell.row: cell for cell in peers.cells(_config(tmp_path, files[0], seeds=1, peers=("banksy",)))}
+
     def pip(command, **_):
         return CompletedProcess(command, int("pip" in command), "", "ERROR: No matching distribution\n[notice] new pip")
 
@@ -159,6 +161,6 @@ def test_peers_run_in_a_process_of_their_own(tmp_path, files, monkeypatch):
     for _ in range(2):  # the second time from what was noted
         peers.environment.cache_clear()
         with pytest.raises(Missing, match="does not install: ERROR: No matching distribution"):
-            cells["banksy"].compute()
+            named["banksy"].compute()
     with pytest.raises(SystemExit, match="Expected --peers among"):
         list(peers.cells(_config(tmp_path, files[0], peers=("nobody",))))
