@@ -170,8 +170,8 @@ class GMM(FitPredict):
         seed = random_state if self.random_state is None else self.random_state
         # a covariance needs a least variance that follows the scale of the features
         least = 1e-6 * float(features.var(axis=0).mean()) or 1e-6
-        seeds = np.random.SeedSequence(seed).generate_state(self.n_init)
-        starts = in_parallel(lambda start: self._start(features, seed=int(start), least=least), seeds, len(features))
+        seeds = np.random.SeedSequence(seed).generate_state(self.n_init).tolist()
+        starts = in_parallel(lambda start: self._start(features, seed=start, least=least), seeds, len(features))
         labels = [mixture.predict(features) for mixture, _ in starts]
         best = _choose(labels, [bound for _, bound in starts], by=self.choose)
         return labels[best], starts[best][0]
