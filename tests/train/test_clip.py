@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from stalign.data import open_sections as sections_of
 from stalign.encoders.clip_pair import ClipPair
 from stalign.train.clip import ClipConfig, fit_clip, main, read_config
 from stalign.train.clip_data import read_pairs
+from stalign.train.options import RunConfig
 
 SMALL = {"embed_dim": 24, "depth": 1, "num_heads": 2}
 
@@ -75,6 +78,34 @@ def test_trains_and_serves_tl_encode(sections, tmp_path):
     again = fit_clip(sections, _config(tmp_path, epochs=4, out=str(tmp_path / "again")), changes=SMALL)
     for name, value in load_file(folder / "model.safetensors").items():
         torch.testing.assert_close(value, load_file(again / "model.safetensors")[name])
+
+
+def test_goes_on_exactly_where_it_was_cut_short(sections, tmp_path, monkeypatch):
+    whole = fit_clip(sections, _config(tmp_path), changes=SMALL)
+    config = _config(tmp_path, out=str(tmp_path / "cut"))
+    with monkeypatch.context() as patch:
+        loss = ClipPair.loss
+        calls = iter(range(100))
+
+        def cut(self, images, genes):
+            if next(calls) == 4:
+                raise KeyboardInterrupt
+            return loss(self, images, genes)
+
+        patch.setattr("stalign.train.clip.RunConfig", partial(RunConfig, checkpoint_every=1))
+        patch.setattr(ClipPair, "loss", cut)
+        with pytest.raises(KeyboardInterrupt):
+            fit_clip(sections, config, changes=SMALL)
+    with pytest.raises(FileExistsError, match="Expected no run in .* Found: checkpoints. Pass `resume=True`"):
+        fit_clip(sections, config, changes=SMALL)
+    with pytest.raises(ValueError, match="lr was 0.001 and is 0.1"):
+        fit_clip(sections, replace(config, lr=0.1), changes=SMALL, resume=True)
+    again = fit_clip(sections, config, changes=SMALL, resume=True)
+    assert json.loads((again / "clip.json").read_text())["loss"] == pytest.approx(
+        json.loads((whole / "clip.json").read_text())["loss"]
+    )
+    for name, value in load_file(whole / "model.safetensors").items():
+        torch.testing.assert_close(value, load_file(again / "model.safetensors")[name], rtol=0, atol=0)
 
 
 def test_any_network_of_timm_from_the_users_file(sections, tmp_path):
@@ -166,9 +197,13 @@ def test_config_file_and_command_line(tmp_path, monkeypatch):
         read_config(tmp_path / "none.toml")
     seen = []
     monkeypatch.setattr("stalign.io.read_h5ad", lambda path: seen.append(path) or path)
-    monkeypatch.setattr("stalign.train.clip.fit_clip", lambda data, config: seen.append(config.epochs))
+    monkeypatch.setattr(
+        "stalign.train.clip.fit_clip", lambda data, config, resume: seen.append((config.epochs, resume))
+    )
     main([str(tmp_path / "clip.toml"), "epochs=4"])
-    assert seen == ["a.h5ad", 4]
+    assert seen == ["a.h5ad", (4, False)]
+    main([str(tmp_path / "clip.toml"), "--resume"])
+    assert seen[2:] == ["a.h5ad", (2, True)]
 
 
 def test_folder_of_something_else(tmp_path, sections):

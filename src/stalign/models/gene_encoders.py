@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -16,13 +16,6 @@ from stalign.models.tokens import Tokens
 if TYPE_CHECKING:
     from stalign.models.branches import GeneSpec
     from stalign.models.config import ModelConfig
-
-
-class GeneEncoder(Protocol):
-    """Anything that makes (B, s, l) tokens of (B, n) numbers that stand for an expression profile."""
-
-    def __call__(self, genes: Tensor) -> Tensor:
-        """Return the tokens."""
 
 
 def gene_encoder(spec: GeneSpec, config: ModelConfig, n_genes: int) -> nn.Module:

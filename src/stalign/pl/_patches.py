@@ -118,8 +118,6 @@ def patches(
     >>> len(axes)
     10
     """
-    from matplotlib import rcParams
-
     table = table_of(data, table_key)
     for _, slot in _LEVELS:
         if slot not in table.obsm:
@@ -159,10 +157,7 @@ def patches(
             if j == 1:
                 continue
             for k, pick in enumerate(picks):
-                row = view.rows[pick]
-                code = -1 if labels is None else labels.codes[row]
-                default = str(table.obs_names[row]) if labels is None or code < 0 else labels.names[code]
-                color = rcParams["text.color"] if labels is None or code < 0 else labels.colors[code]
+                default, color = _caption(table, view.rows[pick], labels)
                 name = textwrap.fill(default, _LINE, max_lines=2, placeholder=" …")
                 font = "small" if len(default) < _LINE - 4 else "x-small"  # barcodes are long, and stand close
                 entitle(strip[k], title, name, (2 * i + j) * width + k, len(axes), fontsize=font, color=color)
@@ -200,6 +195,16 @@ def _choose(
         return np.array([_middle(view.coords, group) for group in groups if len(group)], dtype=np.intp)
     usable = np.flatnonzero(has)
     return usable[np.linspace(0, len(usable) - 1, min(n, len(usable)) + 2)[1:-1].round().astype(np.intp)]
+
+
+def _caption(table: AnnData, row: int, labels: Labels | None) -> tuple[str, Any]:
+    """Label of a spot with its colour, or its name."""
+    from matplotlib import rcParams
+
+    code = -1 if labels is None else labels.codes[row]
+    if labels is None or code < 0:
+        return str(table.obs_names[row]), rcParams["text.color"]
+    return labels.names[code], labels.colors[code]
 
 
 def _middle(coords: NDArray[np.float64], group: NDArray[np.intp]) -> int:

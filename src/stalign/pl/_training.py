@@ -162,12 +162,10 @@ def _panels(
         if unknown:
             raise KeyError(message("Expected a logged quantity", found=repr(unknown[0]), available=quantities))
         return {name: [pair for pair in curves if pair[0] == name] for name in chosen}
-    terms = [name for name in quantities if name in {"spot", "niche", "spot_niche"} or name.startswith("loss_")]
-    panels = {_TOTAL: [pair for pair in curves if pair[0] == _TOTAL]}
-    panels["terms"] = [pair for pair in curves if pair[0] in terms]
-    for name in quantities:
-        if name != _TOTAL and name not in terms:
-            panels[name] = [pair for pair in curves if pair[0] == name]
+    panels: dict[str, list[tuple[str, str]]] = {_TOTAL: [], "terms": []}
+    for quantity, stage in curves:
+        term = quantity in {"spot", "niche", "spot_niche"} or quantity.startswith("loss_")
+        panels.setdefault("terms" if term else quantity, []).append((quantity, stage))
     return {name: members for name, members in panels.items() if members}
 
 

@@ -49,7 +49,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         msg = f"module 'stalign.train' has no attribute {name!r}"
         raise AttributeError(msg)
-    if name in ("finetune", "fit"):
+    if name in ("ClipConfig", "finetune", "fit", "fit_clip"):
         require("lightning.pytorch", purpose="Training")
     return getattr(import_module(f"stalign.train.{_HOMES[name]}"), name)
 

@@ -27,7 +27,7 @@ from stalign.train.duplicates import alike
 from stalign.train.frozen import weights_hash, with_features
 from stalign.train.held_out import hold_out
 from stalign.train.options import AugmentConfig, OptimConfig, RunConfig, SamplerConfig
-from stalign.train.placement import place
+from stalign.train.placement import on_device, place
 from stalign.train.run import wire
 from stalign.train.slides import Slide
 from stalign.train.store import open_store
@@ -182,7 +182,7 @@ def finetune(
     if out is not None:
         check_folder(Path(out).expanduser())
     try:
-        placement = place(RunConfig(**_device()))
+        placement = place(RunConfig(**on_device(settings.device)))
     except ValueError as error:
         expected, found = "Expected `settings.device` to be a device of this machine", repr(settings.device)
         raise ValueError(message(expected, found=found)) from error
@@ -212,7 +212,7 @@ def finetune(
         optim=OptimConfig(
             lr=lr, warmup_epochs=min(1.0, epochs / 4), weight_decay=0.0, weight_decay_end=0.0, anchor=_ANCHOR
         ),
-        run=RunConfig(epochs=epochs, strategy="auto", tensorboard=False, **_device()),
+        run=RunConfig(epochs=epochs, strategy="auto", tensorboard=False, **on_device(settings.device)),
     )
     loss = before.config.loss if temperature is None else replace(before.config.loss, temperature=temperature)
     loss = replace(loss, negatives="in_batch")
@@ -308,12 +308,3 @@ def _hold_out(sections: Sequence[StoredSection], share: float, seed: int) -> tup
         )
     record = [part.record(section.name) for section, part in zip(sections, parts, strict=True)]
     return (list(sections), [p.train for p in parts]), (list(sections), [p.held for p in parts]), record
-
-
-def _device() -> dict[str, Any]:
-    """Say in Lightning's words where `settings.device` is."""
-    if settings.device is None:
-        return {"accelerator": "auto", "devices": 1}
-    device = torch.device(settings.device)
-    accelerator = "gpu" if device.type == "cuda" else device.type
-    return {"accelerator": accelerator, "devices": 1 if device.index is None else f"{device.index},"}

@@ -6,9 +6,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
 
 from stalign._validate import message
 from stalign.data import gene_ids, open_sections, read_counts, table_of
+from stalign.train.source import StepData, StepPlans
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from stalign.data.images import SectionImage
+    from stalign.encoders.vision import ImageEncoder
 
 PUBLISHED_GENES = {"overlap": 100, "hvg": 128}
 
@@ -135,6 +140,63 @@ def read_pairs(
     parts, columns = choose(counts, names, n_genes)
     section = np.repeat(np.arange(len(images)), [len(part) for part in windows])
     return Pairs(images, section, np.concatenate(windows), np.concatenate(parts), columns, size)
+
+
+@dataclass(frozen=True)
+class PairStep:
+    """Spots of one step: normalised images (b, 3, H, W) and expression (b, n_genes)."""
+
+    images: Tensor
+    genes: Tensor
+    sections: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.genes)
+
+    def to(self, device: torch.device, *, non_blocking: bool = False) -> PairStep:
+        """Return a copy on a device."""
+        images, genes = (part.to(device, non_blocking=non_blocking) for part in (self.images, self.genes))
+        return PairStep(images, genes)
+
+
+class PairSteps(Dataset[PairStep]):
+    """Images and expression of the spots that a plan names."""
+
+    def __init__(self, pairs: Pairs, encoder: ImageEncoder) -> None:
+        self.pairs, self.encoder = pairs, encoder
+
+    def __getitem__(self, rows: NDArray[np.intp]) -> PairStep:
+        return PairStep(self.encoder.prepare(self.pairs.patches(rows)), torch.from_numpy(self.pairs.expression[rows]))
+
+
+class PairOrders(StepPlans["NDArray[np.intp]"]):
+    """All spots in another order each epoch; a last one alone, which has no negatives, is left out."""
+
+    def __init__(self, n: int, batch_size: int, seed: int) -> None:
+        self.n, self.batch_size, self.seed = n, batch_size, seed
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps that read everything once."""
+        return len(range(0, self.n - 1, self.batch_size))
+
+    def plan(self, step: int) -> NDArray[np.intp]:
+        """Say which spots a step reads."""
+        epoch, index = divmod(step, self.steps_per_epoch)
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.n)
+        return order[index * self.batch_size :][: self.batch_size]
+
+
+class PairData(StepData):
+    """The batches of a run."""
+
+    def __init__(self, dataset: PairSteps, orders: PairOrders, steps: int) -> None:
+        super().__init__(steps=steps)
+        self.dataset, self.orders = dataset, orders
+
+    def training(self, rank: int, world: int) -> tuple[PairSteps, PairOrders]:
+        """Return what to train on."""
+        return self.dataset, self.orders
 
 
 def _table(counts: sp.csr_matrix) -> Any:

@@ -13,18 +13,17 @@ from stalign.core.gaussian import GaussianMean
 if TYPE_CHECKING:
     from stalign.train.store import StoredSection
 
+_CLUSTERS = 8
 _LEAST = 6  # clusters a section has to have, so that there are five others (authors' code)
 
 
-def with_clusters(stored: StoredSection, *, n_clusters: int = 8, seed: int = 0) -> StoredSection:
+def with_clusters(stored: StoredSection, *, seed: int = 0) -> StoredSection:
     """Cluster the niches of a section by their expression.
 
     Parameters
     ----------
     stored
         The section.
-    n_clusters
-        How many clusters.
     seed
         Seed of k-means.
 
@@ -45,10 +44,10 @@ def with_clusters(stored: StoredSection, *, n_clusters: int = 8, seed: int = 0) 
     from sklearn.decomposition import TruncatedSVD
 
     expression = stored.reader.expression
-    if expression is None or len(stored.rows) < 4 * n_clusters:
+    if expression is None or len(stored.rows) < 4 * _CLUSTERS:
         found = "no counts" if expression is None else f"{len(stored.rows)} spots"
         expected = (
-            f"Expected counts and at least {4 * n_clusters} spots in section {stored.name!r} for cluster negatives"
+            f"Expected counts and at least {4 * _CLUSTERS} spots in section {stored.name!r} for cluster negatives"
         )
         raise ValueError(message(expected, found=found, hint='Use `loss.negatives = "in_batch"`'))
     values, few = expression.values, not isinstance(expression.graph, GaussianMean)
@@ -56,7 +55,7 @@ def with_clusters(stored: StoredSection, *, n_clusters: int = 8, seed: int = 0) 
     scores = TruncatedSVD(min(20, min(niches.shape) - 1), random_state=seed).fit_transform(niches)
     if not few:
         scores = (expression.graph @ scores)[stored.rows]
-    labels = KMeans(n_clusters, n_init=4, random_state=seed).fit_predict(scores)
+    labels = KMeans(_CLUSTERS, n_init=4, random_state=seed).fit_predict(scores)
     if len(np.unique(labels)) < _LEAST:
         raise ValueError(
             message(f"Expected {_LEAST} clusters in section {stored.name!r}", found=len(np.unique(labels)))

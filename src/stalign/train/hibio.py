@@ -135,27 +135,13 @@ def wire(
     init = None if weights is None else start_from(network, weights, store.vocabulary)
     if isinstance(shape.image, TimmEncoder) and shape.image.frozen:
         store.encoders |= {"image": weights_hash(network.image_tower)[:16]}
-    corpus = [s for s in store.sections if s.reader.expression and not s.fits(config.data.validation)]
-    counts = [_counts(stored, "spot")[stored.rows] for stored in corpus]
-    frequencies = [DocumentFrequencies.of(part, np.asarray(part.sum(axis=0)).ravel() > 0) for part in counts]
-    idf = sum(frequencies[1:], frequencies[0]).idf(shape.sentence.idf)
+    idf = _idf([s for s in store.sections if s.reader.expression and not s.fits(config.data.validation)], shape)
     network.idf.copy_(torch.from_numpy(idf))
     pathways = None
     if sets is not None:
         spec = shape.pathways
         pathways = Pathways.of(sets, symbols, min_genes=spec.min_genes, max_genes=spec.max_genes)
-    folder = Path(config.out) / STORE
-    sections: list[PairedSection] = []
-    for stored in store.sections:
-        if stored.reader.modality == "both":
-            first = sections[-1].first + len(sections[-1].genes) if sections else 0
-            own = words.get(stored.slide, ())
-            sections.append(_paired(stored, network, symbols, idf, pathways, first, own, folder))
-    if not sections:
-        found = f"{len(store.sections)} with one of them"
-        raise ValueError(message("Expected at least one section with image and counts", found=found))
-    left = len(store.sections) - len(sections)
-    logger.info("%d sections with image and counts; %d others count for document frequencies.", len(sections), left)
+    sections = _pair(store.sections, network, symbols, idf, pathways, words, Path(config.out) / STORE)
     store = replace(store, sections=[section.stored for section in sections])
     train, validation = split(store, config.data.validation, content)
     if weights is not None and validation is not None:
@@ -218,6 +204,37 @@ def _counts(stored: StoredSection, level: str) -> sparse.csr_matrix:
     if expression is None:
         raise ValueError(message("Expected a section with counts", found=f"none for {stored.name!r}"))
     return expression.counts if level == "spot" else sparse.csr_matrix(stored.reader.graph @ expression.counts)
+
+
+def _idf(corpus: Sequence[StoredSection], shape: HiBioConfig) -> NDArray[np.float32]:
+    """Inverse document frequency of each gene over the spots of sections, (V,)."""
+    counts = [_counts(stored, "spot")[stored.rows] for stored in corpus]
+    frequencies = [DocumentFrequencies.of(part, np.asarray(part.sum(axis=0)).ravel() > 0) for part in counts]
+    return sum(frequencies[1:], frequencies[0]).idf(shape.sentence.idf)
+
+
+def _pair(
+    stored: Sequence[StoredSection],
+    network: HiBioST,
+    symbols: Sequence[str],
+    idf: NDArray[np.float32],
+    pathways: Pathways | None,
+    words: Mapping[str, tuple[str, ...]],
+    folder: Path,
+) -> list[PairedSection]:
+    """Write the sentences of the sections that have image and counts."""
+    sections: list[PairedSection] = []
+    for one in stored:
+        if one.reader.modality == "both":
+            first = sections[-1].first + len(sections[-1].genes) if sections else 0
+            own = words.get(one.slide, ())
+            sections.append(_paired(one, network, symbols, idf, pathways, first, own, folder))
+    if not sections:
+        found = f"{len(stored)} with one of them"
+        raise ValueError(message("Expected at least one section with image and counts", found=found))
+    left = len(stored) - len(sections)
+    logger.info("%d sections with image and counts; %d others count for document frequencies.", len(sections), left)
+    return sections
 
 
 def _paired(

@@ -103,6 +103,25 @@ def place(config: RunConfig) -> Placement:
     return Placement(arguments, trial.world_size, isinstance(trial.accelerator, pl.accelerators.CUDAAccelerator))
 
 
+def on_device(name: str | None) -> dict[str, Any]:
+    """Say in Lightning's words where one process computes.
+
+    Parameters
+    ----------
+    name
+        A torch device; None leaves the choice to Lightning.
+
+    Returns
+    -------
+    `accelerator` and `devices`.
+    """
+    if name is None:
+        return {"accelerator": "auto", "devices": 1}
+    device = torch.device(name)
+    accelerator = "gpu" if device.type == "cuda" else device.type
+    return {"accelerator": accelerator, "devices": 1 if device.index is None else f"{device.index},"}
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep Lightning's advertisements and hints out of the log."""

@@ -168,8 +168,31 @@ def open_store(
     extra = read_gene_file(resolve(config.root, config.vocabulary)) if config.vocabulary and vocabulary is None else []
     extra = [*extra, *genes]
     by_ensembl = {ensembl: symbol for symbol, ensembl in extra if ensembl}
-    report: list[dict[str, Any]] = []
+    surveys = _survey(slides, config, source, by_ensembl)
     census = GeneCensus()
+    for found in surveys:
+        if isinstance(found, Survey):
+            census.add(found.symbols, found.detected)
+    if vocabulary is None and (census.tables or genes):
+        vocabulary = choose(census, config.max_genes, extra)
+    sections, report = _read(slides, surveys, source, vocabulary, config.min_spots)
+    if not sections:
+        causes = "; ".join(f"{r['section'] or r['slide']}: {r['why']}" for r in report) or "no slide was given"
+        raise ValueError(message("Expected at least one usable section", found=f"none ({causes})"))
+    if vocabulary is None:
+        raise ValueError(
+            message("Expected counts in at least one section", found="images alone", hint="Start from trained weights")
+        )
+    store = SectionStore(sections, vocabulary, report, encoders)
+    dropped = sum(not r["kept"] for r in report)
+    logger.info("%d sections with %d spots; %d left out.", len(store.sections), store.n_spots, dropped)
+    return store
+
+
+def _survey(
+    slides: Sequence[Slide], config: DataConfig, source: SlideReader, by_ensembl: dict[str, str]
+) -> list[Survey | str]:
+    """Say what each slide holds, or why it is left out."""
     reasons = [excluded(slide, config.exclude) for slide in slides]
     barred = {i: why for i, why in enumerate(reasons) if why}
     wanted = [slide for i, slide in enumerate(slides) if i not in barred]
@@ -177,14 +200,23 @@ def open_store(
     surveys = [why or next(in_turn) for why in reasons]
     warn_unfit_exclude(slides, surveys, config.exclude)
     use_once(slides, surveys, barred)
+    return surveys
+
+
+def _read(
+    slides: Sequence[Slide],
+    surveys: Sequence[Survey | str],
+    source: SlideReader,
+    vocabulary: Vocabulary | None,
+    min_spots: int,
+) -> tuple[list[StoredSection], list[dict[str, Any]]]:
+    """Read the sections that were found; return those that can be used, and a row of the report for each."""
+    report: list[dict[str, Any]] = []
+    usable: list[tuple[Slide, Survey]] = []
     for slide, found in zip(slides, surveys, strict=True):
         report.extend(found.dropped if isinstance(found, Survey) else [report_row(slide, "", found)])
-        if isinstance(found, Survey):
-            census.add(found.symbols, found.detected)
-    if vocabulary is None and (census.tables or genes):
-        vocabulary = choose(census, config.max_genes, extra)
-    usable = [(slide, found) for slide, found in zip(slides, surveys, strict=True) if isinstance(found, Survey)]
-    usable = [(slide, found) for slide, found in usable if found.sections]
+        if isinstance(found, Survey) and found.sections:
+            usable.append((slide, found))
     surveyed = {id(slide): found for slide, found in usable}
     source.opened = {key: one for key, one in source.opened.items() if key in surveyed}
     readers = source.each(
@@ -203,21 +235,11 @@ def open_store(
             more: dict[str, Any] = {"donor": donor, "study": slide.spec.study, "slide": slide.name, "names": names}
             stored = StoredSection(name, reader, rows, **more)
             n = len(stored.rows)
-            why = f"{n} spots that can be embedded, fewer than {config.min_spots}" if n < config.min_spots else ""
+            why = f"{n} spots that can be embedded, fewer than {min_spots}" if n < min_spots else ""
             report.append(report_row(slide, name, why, donor=donor, spots=n, inputs=stored.stratum))
             if not why:
                 sections[name] = stored
-    if not sections:
-        causes = "; ".join(f"{r['section'] or r['slide']}: {r['why']}" for r in report) or "no slide was given"
-        raise ValueError(message("Expected at least one usable section", found=f"none ({causes})"))
-    if vocabulary is None:
-        raise ValueError(
-            message("Expected counts in at least one section", found="images alone", hint="Start from trained weights")
-        )
-    store = SectionStore(list(sections.values()), vocabulary, report, encoders)
-    dropped = sum(not r["kept"] for r in report)
-    logger.info("%d sections with %d spots; %d left out.", len(store.sections), store.n_spots, dropped)
-    return store
+    return list(sections.values()), report
 
 
 def _find_encoders(slides: Sequence[Slide], config: DataConfig) -> dict[str, str]:
