@@ -123,8 +123,10 @@ def main() -> None:
         for seed in range(given.seeds):
             predicted(row, joined, "linear", rep, seed, RATIOS)
     for seed, weights in enumerate(weights_of(given)):
-        for adata in (*sections.values(), *layers.values()):
-            add_towers(adata, weights, given.cache, genes=adata.var_names[0] in sections["A1"].var_names)
+        for adata in sections.values():
+            add_towers(adata, weights, given.cache)
+        for adata in layers.values():
+            add_towers(adata, weights, given.cache, genes=False)
         joined = together(sections)
         for column, metric, value in zero_shot(sections, layers, IMAGE, seed):
             note("zero-shot", "hibio-mini", column, metric, seed, value)

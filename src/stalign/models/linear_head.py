@@ -106,7 +106,7 @@ def train_head(
     model.to(device).eval()
     weights = model.trained()
     for weight in weights:
-        weight.requires_grad_(requires_grad=True)
+        weight.requires_grad = True
     optimiser = torch.optim.SGD(weights, how.lr, momentum=how.momentum, weight_decay=how.weight_decay)
     chance = torch.Generator().manual_seed(how.seed)
     for _ in range(how.epochs):

@@ -90,7 +90,7 @@ def few_shot_inputs(
     for rep in reps:
         check_modality(table, rep)
         values = np.asarray(features_of(table, rep), dtype=np.float64)
-        known = asked = np.isfinite(values).all(axis=1)
+        known = asked = np.asarray(np.isfinite(values).all(axis=1))
         if isinstance(model, Retrieval) and model.match is not None:
             found_by = np.asarray(features_of(table, model.match), dtype=np.float64)
             if found_by.shape != values.shape:

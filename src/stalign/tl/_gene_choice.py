@@ -12,12 +12,13 @@ from stalign.tl._expression import most_variable, variances
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import TypeAlias
 
     from scipy import sparse
 
     from stalign.tl._expression import Spots
 
-    Genes = str | int | Sequence[str] | "VariableGenes" | None
+    Genes: TypeAlias = "str | int | Sequence[str] | VariableGenes | None"
 
 N_GENES = 50  # genes that are returned where none is reliable
 N_CANDIDATES = 1000  # most variable genes that are tried for reliability

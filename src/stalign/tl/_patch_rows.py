@@ -54,7 +54,7 @@ class PatchRows:
         for number in np.unique(self.section[rows]):
             own = self.section[rows] == number
             image = self.sections[number].image
-            out[own] = image.patches(self.windows[rows[own]], self.px).transpose(0, 3, 1, 2)  # type: ignore[union-attr]
+            out[own] = image.patches(self.windows[rows[own]], self.px).transpose(0, 3, 1, 2)
         return out
 
     def of(self, rows: NDArray[np.intp]) -> PatchRows:

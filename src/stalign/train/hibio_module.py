@@ -13,7 +13,8 @@ from torch import Tensor
 from stalign._settings import logger
 from stalign.core.regions import regions
 from stalign.models.hibio_losses import HiBioLoss
-from stalign.train.augment import jitter, turn
+from stalign.models.turns import turn
+from stalign.train.augment import jitter
 from stalign.train.hibio_data import PairedSection, images_of
 from stalign.train.ranks import joined, several
 from stalign.train.steps import TrainingModule
