@@ -1,4 +1,4 @@
-"""The tables of HiBio-ST as published, in their rows and columns."""
+"""The tables of HiBio-ST as published, in their rows and columns, rounded to three digits, or two for recall."""
 
 from __future__ import annotations
 

@@ -123,8 +123,10 @@ def main() -> None:
         for seed in range(given.seeds):
             predicted(row, joined, "linear", rep, seed, RATIOS)
     for seed, weights in enumerate(weights_of(given)):
-        for adata in (*sections.values(), *layers.values()):
-            add_towers(adata, weights, given.cache, genes=adata.var_names[0] in sections["A1"].var_names)
+        for adata in sections.values():
+            add_towers(adata, weights, given.cache)
+        for adata in layers.values():
+            add_towers(adata, weights, given.cache, genes=False)
         joined = together(sections)
         for column, metric, value in zero_shot(sections, layers, IMAGE, seed):
             note("zero-shot", "hibio-mini", column, metric, seed, value)
@@ -165,7 +167,8 @@ def write(table: pd.DataFrame, curves: pd.DataFrame, out: Path) -> None:
     folds.to_csv(out / "hibio-folds.csv", index=False)
     own: dict[str, Any] = {name: _cells(part) for name, part in table.groupby("table")}
     none = f"{NO_BREAST} / {NO_KIDNEY}"
-    zero = "Zero-shot layers, ARI/NMI with the vote; raw: without. Ours: DLPFC 151673, 151675, 151510; HER2 A1"
+    layers = "151673, 151675, 151510" if (table["column"] == "DLPFC").any() else "not run"
+    zero = f"Zero-shot layers, ARI/NMI with the vote; raw: without. Ours: DLPFC {layers}; HER2 A1"
     pred = f"300 genes, MSE/MAE/Pearson. Ours: HER2 A1, A2, B4, C5, C6, three folds by patient. Breast, Kidney: {none}"
     text = [
         *_table(zero, published.ZERO_SHOT, own["zero-shot"], extra=("HER2 raw",)),
@@ -215,7 +218,8 @@ def _few_shot(curves: pd.DataFrame) -> list[str]:
             own = part[(part["row"] == name) & (part["ratio"] == ratio)]
             seeds = own.groupby("seed")[["mse", "mae", "pearson"]].mean()
             mean, spread = seeds.mean(), seeds.std(ddof=0)
-            some = "/".join(f"{v:.3f}" for v in mean) + " ± " + "/".join(f"{v:.3f}" for v in spread)
+            some = "/".join(f"{v:.3f}" for v in mean)
+            some += " ± " + "/".join(f"{v:.3f}" for v in spread) if len(seeds) > 1 else ""
             cells.append(some if len(own) else "–")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return lines

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from anndata import AnnData
-    from numpy.typing import NDArray
     from spatialdata import SpatialData
 
 LINEAR, MEAN = "linear", "training mean"
@@ -91,8 +90,7 @@ def few_shot_inputs(
     for rep in reps:
         check_modality(table, rep)
         values = np.asarray(features_of(table, rep), dtype=np.float64)
-        asked: NDArray[np.bool_] = np.asarray(np.isfinite(values).all(axis=1))
-        known = asked
+        known = asked = np.asarray(np.isfinite(values).all(axis=1))
         if isinstance(model, Retrieval) and model.match is not None:
             found_by = np.asarray(features_of(table, model.match), dtype=np.float64)
             if found_by.shape != values.shape:

@@ -270,13 +270,9 @@ def _fit(plan: Plan, source: Spots, rows: np.ndarray, targets: np.ndarray) -> Fi
     if plan.shrink:
         model = replace(model, shrink=plan.carry * model.shrink)
     else:
-        model = replace(
-            model,
-            shrink=np.ones_like(model.shrink),
-            low=np.full_like(model.low, -np.inf),
-            high=np.full_like(model.high, np.inf),
-            held_out=(model.level + model.pattern).astype(np.float32),
-        )
+        held_out = (model.level + model.pattern).astype(np.float32)
+        low, high = np.full_like(model.low, -np.inf), np.full_like(model.high, np.inf)
+        model = replace(model, shrink=np.ones_like(model.shrink), low=low, high=high, held_out=held_out)
     mean, error = reliability(targets, model.pattern, sections, folds)
     below, above = residual_range(targets, model.held_out, plan.coverage)
     n_units = len(np.unique(folds)) if kind in {"patient", "section"} else 1
