@@ -133,7 +133,7 @@ def test_the_report_marks_best_second_best_seen_and_missing(monkeypatch, config)
     assert "| b | <u>0.400‡</u> | · |" in text
     assert "| c | 0.300§ | · |" in text and "| e | 0.200? | · |" in text
     assert "| x, random weights | 0.900 | · |" in text  # is not ranked
-    assert "| d | – | · |" in text and "- d: no weights; `--weights d=PATH`" in text
+    assert "| d | – | · |" in text and "- d (s): no weights; `--weights d=PATH`" in text
     assert "| `made` | `python -m benchmarks run made` |" in text
     html = (config.out / "report.html").read_text()
     assert "<b>0.600 ± 0.141†</b>" in html and "<code>--weights d=PATH</code>" in html
