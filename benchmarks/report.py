@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment
 
+import stalign
 from benchmarks.cells import read
 from benchmarks.tables import TABLES, table
 
@@ -19,38 +20,50 @@ MARKS = {"section": "†", "donor": "‡", "study": "§", "unknown": "?"}
 LEGEND = (
     "Best **bold**, second best <u>underlined</u>, over rows that are ranked. The weights have seen † the section, "
     "‡ another section of its donor, § another donor of its study; ? their card does not say. Values are means ± the "
-    "standard deviation over seeds and, where the table says so, sections; – is missing, with the reason below."
+    "standard deviation over seeds and, where the table says so, sections; – is missing, with the reason below; · has "
+    "not been run."
 )
 UNRANKED = ("random", "no result")  # words in the names of rows
 _MARKDOWN = """\
 {{ legend }}
+
 {% for part in parts %}
 ## {{ part.title }}
 
 {{ part.note }}
+
 {% for block in part.blocks %}
 | {{ block.metric }} | {{ block.columns | join(" | ") }} |
 |{{ "---|" * (block.columns | length + 1) }}
-{% for row in block.rows -%}
+{% for row in block.rows %}
 | {{ row.name }} | {{ row.cells | join(" | ") }} |
-{% endfor %}{% endfor %}{% if part.figures %}
-{% for figure in part.figures -%}
+{% endfor %}
+
+{% endfor %}
+{% for figure in part.figures %}
 ![{{ part.title }}]({{ figure }})
-{% endfor %}{% endif %}{% if part.missing %}
+
+{% endfor %}
+{% if part.missing %}
 Missing:
 
-{% for reason in part.missing -%}
+{% for reason in part.missing %}
 - {{ reason }}
-{% endfor %}{% endif %}
+{% endfor %}
+
+{% endif %}
 {{ part.source }}
-{% endfor %}{% if commands %}
+
+{% endfor %}
+{% if commands %}
 ## Tables that need files from elsewhere
 
 | table | command |
 |---|---|
-{% for name, command in commands -%}
+{% for name, command in commands %}
 | {{ name }} | {{ command }} |
-{% endfor %}{% endif %}"""
+{% endfor %}
+{% endif %}"""
 _HTML = """\
 <!doctype html><meta charset="utf-8"><title>Benchmarks of stalign</title>
 <style>body{font:15px/1.5 sans-serif;max-width:70em;margin:2em auto}table{border-collapse:collapse;margin:1em 0}
@@ -92,7 +105,9 @@ def part(name: str, folder: Path) -> dict[str, Any]:
     origins = [text for text in dict.fromkeys(there["origin"]) if text]
     source = f"{there['seconds'].groupby(_keys(there)).first().sum():.0f} CPU seconds in all."
     made = sorted({text.split(",")[0] for text in there.loc[there["origin"] == "", "versions"]})
-    source += f" Computed by {', '.join(made)}." if made else ""
+    source += (
+        f" Computed by {', '.join(made).replace('), stalign ' + stalign.__version__ + ' (', ', ')}." if made else ""
+    )
     source += f" Taken over: {'; '.join(origins)}." if origins else ""
     figures = sorted(file.name for file in folder.glob(f"{name}*.png"))
     return {
@@ -117,9 +132,10 @@ def block(
     seen = grouped["seen"].first().unstack().reindex(rows, columns=columns)
     whole = mean.drop(index=[row for row in rows if any(word in row for word in UNRANKED)])
     rank = whole.rank(ascending=best != "max", method="min") if best != "none" else whole * np.nan
+    run = set(zip(cells["row"], cells["column"], strict=True))
     texts = []
     for row in rows:
-        line = [_text(mean.at[row, c], sd.at[row, c], seen.at[row, c]) for c in columns]
+        line = [_text(mean.at[row, c], sd.at[row, c], seen.at[row, c]) if (row, c) in run else "·" for c in columns]
         ranks = rank.loc[row] if row in rank.index else pd.Series(np.nan, index=columns)
         texts.append({"name": row, "cells": [_mark(text, ranks[c]) for text, c in zip(line, columns, strict=True)]})
     return {"metric": metric, "columns": columns, "rows": texts}
@@ -140,7 +156,7 @@ def _text(mean: float, sd: float, seen: object) -> str:
 
 
 def _mark(text: str, rank: float) -> str:
-    if text == "–" or np.isnan(rank):
+    if text in "–·" or np.isnan(rank):
         return text
     return f"**{text}**" if rank == 1 else f"<u>{text}</u>" if rank == 2 else text
 

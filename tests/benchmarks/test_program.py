@@ -124,14 +124,16 @@ def test_the_report_marks_best_second_best_seen_and_missing(monkeypatch, config)
         _cell("e", value=0.2, seen="unknown"),
     ]
     cells += [_cell("x, random weights", value=0.9), _cell("d", value=Missing("no weights; `--weights d=PATH`"))]
+    cells += [_cell("a", "t", value=0.1)]
     _table(monkeypatch, *cells)
     program.run(["made"], config)
     text = (config.out / "report.md").read_text()
-    assert "| a | **0.600 ± 0.141†** |" in text
-    assert "| b | <u>0.400‡</u> |" in text
-    assert "| c | 0.300§ |" in text and "| e | 0.200? |" in text
-    assert "| x, random weights | 0.900 |" in text  # is not ranked
-    assert "| d | – |" in text and "- d: no weights; `--weights d=PATH`" in text
+    assert "For a test.\n\n| ARI | s | t |\n|---|---|---|\n| a |" in text and "|\n\nMissing:\n\n- d" in text
+    assert "| a | **0.600 ± 0.141†** | **0.100** |" in text
+    assert "| b | <u>0.400‡</u> | · |" in text
+    assert "| c | 0.300§ | · |" in text and "| e | 0.200? | · |" in text
+    assert "| x, random weights | 0.900 | · |" in text  # is not ranked
+    assert "| d | – | · |" in text and "- d (s): no weights; `--weights d=PATH`" in text
     assert "| `made` | `python -m benchmarks run made` |" in text
     html = (config.out / "report.html").read_text()
     assert "<b>0.600 ± 0.141†</b>" in html and "<code>--weights d=PATH</code>" in html
