@@ -238,7 +238,8 @@ def embed(
         slots = merged(slots, window_slots(sections, niche, spot_um=spec.spot_um, niche_um=spec.niche_um))
     log_changes(table, slots)
     embedding = Embedding(checkpoint, table.n_obs, batch_size)
-    facts, lists = [], {}
+    facts: list[dict[str, Any]] = []
+    lists: dict[str, Any] = {}
     while sections:  # one by one, so that one image is in memory at a time
         section = sections.pop(0)
         own = {branch: values[section.rows] for branch, values in arrays.items()}
