@@ -83,6 +83,11 @@ def test_a_file_made_with_other_options_is_not_taken_for_done(folder, tmp_path, 
     assert "another mpp, seed" in capsys.readouterr().err and out.read_bytes() == kept
     assert main(["embed", str(section), "--out", str(out), "--device", "cpu"]) == 0  # changes no result
     assert "there already" in capsys.readouterr().out
+    aliases = tmp_path / "aliases.tsv"
+    aliases.write_text("alias\tsymbol\nOLD\tACTB\n")
+    assert main(["embed", str(section), "--out", str(out), "--aliases", str(aliases)]) == 1
+    assert "another aliases" in capsys.readouterr().err
+    assert main(["embed", str(section), "--out", str(out), "--aliases", str(aliases), "--overwrite"]) == 0
     stalign.datasets.toy(n_rows=8).write_h5ad(out)
     assert main(["embed", str(section), "--out", str(out)]) == 1
     assert "another program" in capsys.readouterr().err

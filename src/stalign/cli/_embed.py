@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from stalign._validate import message
 from stalign.cli import _cohort
+from stalign.core.files import sha256_of
 
 if TYPE_CHECKING:
     import argparse
@@ -31,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", default="stalign-mini", help="name, or a checkpoint's folder (default: %(default)s)"
     )
+    parser.add_argument("--aliases", type=Path, help="table of further names of genes, as `stalign.tl.embed` takes it")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -39,9 +41,13 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.weights not in REGISTRY and (path := Path(arguments.weights).expanduser()).exists():
         arguments.weights = str(path.resolve())  # workers run in other folders
+    facts = {}
+    if arguments.aliases is not None:
+        arguments.aliases = arguments.aliases.expanduser().resolve()
+        facts["aliases"] = sha256_of(arguments.aliases)
     _weights.cache_clear()
     arguments.sha256 = of_kind(load_weights(arguments.weights), "st-align").sha256
-    return _cohort.each(arguments, __name__, ".stalign", weights=arguments.sha256)
+    return _cohort.each(arguments, __name__, ".stalign", weights=arguments.sha256, **facts)
 
 
 def made(data: AnnData | SpatialData, arguments: argparse.Namespace) -> AnnData | SpatialData:
@@ -52,6 +58,7 @@ def made(data: AnnData | SpatialData, arguments: argparse.Namespace) -> AnnData 
         data, _weights(arguments.weights, arguments.sha256), layer=arguments.layer, gene_key=arguments.gene_key,
         total_counts=arguments.total_counts, library_key=arguments.library_key, table_key=arguments.table_key,
         image_key=arguments.image_key, mpp=arguments.mpp, device=arguments.device, random_state=arguments.seed,
+        aliases=arguments.aliases,
     )  # fmt: skip
     return data
 
