@@ -76,7 +76,7 @@ def gallery(adata: AnnData, reps: dict[str, str]) -> None:
         titles.append(f"{name}, NMI {agreement(truth[known], found[known])['NMI']:.2f}")
         adata.obs[name] = pd.Categorical(found.astype(str))
     keys = ["label", *reps.values()]
-    keep(stalign.pl.domains(adata, keys, title=titles, image=0.4, return_fig=True), "hibio-zero-shot")
+    keep(stalign.pl.domains(adata, keys, title=titles, image=False, size=1.6, return_fig=True), "hibio-zero-shot")
 
 
 def regions(adata: AnnData, weights: Path, cache: Path) -> None:
@@ -92,7 +92,7 @@ def regions(adata: AnnData, weights: Path, cache: Path) -> None:
             add_towers(adata, one, cache, key="X_one")
             stalign.tl.regions(adata, use_rep=("X_one_image", "X_one_gene"), key_added=key)
     keys = ["before training", "after training"]
-    keep(stalign.pl.regions(adata, keys, image=0.4, return_fig=True), "hibio-regions")
+    keep(stalign.pl.regions(adata, keys, image=False, size=1.6, return_fig=True), "hibio-regions")
 
 
 def markers(joined: AnnData) -> None:
