@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from stalign.tl._gene_choice import Genes
+    from stalign.tl._gene_fit import Predicted
 
 ACROSS = "patients"  # what reliability is told across: patients, or only the parts of one, or nobody knows
 OTHER_PATIENT = 0.5  # of the factor, from one patient to another: the best is .43 from her2st C2 to C6 to A2
@@ -191,12 +192,8 @@ def predict_genes(
     """
     one_of(standardise, STANDARDS, name="standardise")
     one_of(target, TARGETS, name="target")
-    if not 0 < coverage < 1:
-        raise ValueError(message("Expected `coverage` between 0 and 1", found=repr(coverage)))
-    if isinstance(genes, int | np.integer) and genes < 1:
-        raise ValueError(message("Expected at least one gene", found=str(genes)))
-    if reference is not None and split is not None:
-        raise ValueError(message("Expected either `reference` or `split`", found="both"))
+    match = model.match if isinstance(model, Retrieval) else None
+    _check(genes, coverage, match, standardise, both=reference is not None and split is not None)
     plan = Plan(as_fitter(model), standardise, seed_of(random_state), coverage, shrink=shrink)
     features = _features_named(use_rep)
     table = table_of(query, table_key)
@@ -209,10 +206,6 @@ def predict_genes(
             message("Expected `split` to name a column of obs", found=repr(column), available=known, hint=hint)
         )
     how = ReadOptions(features, target, layer, total_counts, library_key or column, table_key)
-    match = model.match if isinstance(model, Retrieval) else None
-    if match is not None and standardise != "none":
-        expected = "Expected `standardise='none'` where images are compared with what `match` names"
-        raise ValueError(message(expected, found=repr(standardise), hint="Pass it"))
     if column is not None and folds.kind == "patient" and patient_key is None:
         patient_key = column
     asked = read_spots(query, how, patient_key if reference is None or patient_key in table.obs else None)
@@ -232,13 +225,7 @@ def predict_genes(
         plan = replace(plan, carry=OTHER_PATIENT)
     names = candidates(source, genes)
     found = predict_parts(plan, source, asked, names, parts)
-    chosen = np.arange(len(names))
-    if isinstance(genes, str) and genes == RELIABLE:
-        chosen = np.argsort(-np.nan_to_num(found.reliability), kind="stable")
-        chosen = chosen[found.reliable[chosen]]
-        if not len(chosen):
-            warn(none_reliable(names, found.reliability))
-            chosen = np.arange(min(N_GENES, len(names)))
+    chosen = _reliable_first(found, names) if isinstance(genes, str) and genes == RELIABLE else np.arange(len(names))
     scope = _scope(patients)
     if reference is not None and scope != ACROSS and not (patients and others == patients):
         logger.warning("%s: %s", _SCOPES[scope], _WITHIN)
@@ -271,6 +258,29 @@ def predict_genes(
     if isinstance(plan.model, str):
         noted["alpha"] = np.array([fit.model.alpha for fit in found.fits])
     return gene_result(table, asked, names, found, chosen, result_record(params, **noted))
+
+
+def _check(genes: Genes, coverage: float, match: str | None, standardise: str, *, both: bool) -> None:
+    """Refuse options that mean nothing, or nothing together."""
+    if not 0 < coverage < 1:
+        raise ValueError(message("Expected `coverage` between 0 and 1", found=repr(coverage)))
+    if isinstance(genes, int | np.integer) and genes < 1:
+        raise ValueError(message("Expected at least one gene", found=str(genes)))
+    if both:
+        raise ValueError(message("Expected either `reference` or `split`", found="both"))
+    if match is not None and standardise != "none":
+        expected = "Expected `standardise='none'` where images are compared with what `match` names"
+        raise ValueError(message(expected, found=repr(standardise), hint="Pass it"))
+
+
+def _reliable_first(found: Predicted, names: np.ndarray) -> np.ndarray:
+    """Choose the reliable genes, the best first, or the most variable ones with a warning where none is."""
+    order = np.argsort(-np.nan_to_num(found.reliability), kind="stable")
+    chosen = order[found.reliable[order]]
+    if len(chosen):
+        return np.asarray(chosen)
+    warn(none_reliable(names, found.reliability))
+    return np.arange(min(N_GENES, len(names)))
 
 
 def _features_named(use_rep: str | Sequence[str] | ImageFeatures | None) -> list[str] | ImageFeatures:
