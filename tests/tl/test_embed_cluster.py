@@ -107,6 +107,8 @@ def test_the_cluster_gives_the_same_embeddings(slide, weights, client, threads, 
     assert here.obs[Keys.VALID].equals(there.obs[Keys.VALID])
     first, second = (dict(result.uns[Keys.UNS]["embed"]) for result in (here, there))
     pd.testing.assert_frame_equal(first.pop("sections"), second.pop("sections"))
+    for genes in ("missing_genes", "unknown_genes"):
+        assert list(first.pop(genes)) == list(second.pop(genes))
     assert first == second
 
 
