@@ -126,9 +126,16 @@ class SGD:
         Returns
         -------
         (m, g) float32.
+
+        Raises
+        ------
+        ValueError
+            If the model was not fitted.
         """
         import torch
 
+        if self._model is None:
+            raise ValueError(message("Expected a fitted model", found=repr(self), hint="Call `fit` first"))
         device = self._model.head.weight.device
         with torch.inference_mode():
             parts = [
