@@ -525,3 +525,18 @@ def test_aliases_as_a_mapping_and_as_a_file(slide, weights, embeddings, tmp_path
         same(embeddings(found), embeddings(fresh))
     with pytest.raises(FileNotFoundError, match="Expected a table of other names of genes"):
         stalign.tl.embed(other, weights, aliases=tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize(("given", "images"), [(True, [True]), (False, [False])])
+def test_encoders_of_images_are_read_once_and_where_there_is_one(given, images, monkeypatch):
+    from stalign.models import weights
+
+    seen, load = [], weights.load
+
+    def noted(path, **options):
+        seen.append(options["images"])
+        return load(path, **options)
+
+    monkeypatch.setattr(weights, "load", noted)
+    stalign.tl.embed(stalign.datasets.toy(n_rows=8, image=given))
+    assert seen == images

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -14,7 +15,6 @@ from stalign._threads import few_threads
 from stalign._validate import message, positive, warn, whole
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from anndata import AnnData
@@ -219,7 +219,7 @@ def embed(
         raise ValueError(message("Expected at least one spot", found="an empty table"))
     check_writable(table, Keys.UNS, Keys.UNS_NICHES)
     read_weights = partial(load_weights, weights, device=pick_device(device))
-    checkpoint = of_kind(read_weights(images=bool(features)), "st-align")
+    checkpoint = of_kind(read_weights(images=bool(features) or (image and _holds_images(data, table))), "st-align")
     spec = _with_sigma(checkpoint.config.input, niche_sigma)
     check_features(checkpoint.config, features or {}, image=image, genes=genes)
     arrays = features_by_branch(table, features or {})
@@ -289,6 +289,14 @@ def embed(
             written.obsm.pop(key, None)
     logger.info("Embedded %d spots (%s): added obsm[%r].", table.n_obs - missing, described(facts), Keys.EMBED)
     return changed
+
+
+def _holds_images(data: AnnData | SpatialData, table: AnnData) -> bool:
+    """Tell at a glance whether there is an image, so that weights are read once; the sections decide."""
+    entries = table.uns.get(Keys.UNS_SPATIAL)
+    entries = entries.values() if isinstance(entries, Mapping) else ()
+    held = (entry.get("images") for entry in entries if isinstance(entry, Mapping))
+    return bool(getattr(data, "images", None)) or any(isinstance(images, Mapping) and len(images) for images in held)
 
 
 def _with_sigma(spec: InputSpec, niche_sigma: float | None) -> InputSpec:
