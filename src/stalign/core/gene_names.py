@@ -59,7 +59,7 @@ def other_names(places: Mapping[str, int], aliases: Mapping[str, str]) -> dict[s
     for symbol, names in same.items():
         there = {places[symbol]} if symbol in places else {places[name] for name in names if name in places}
         if len(there) == 1:
-            found |= dict.fromkeys(names - places.keys(), there.pop())
+            found |= dict.fromkeys((name for name in names if name not in places), there.pop())
     direct = {name: places[symbol] for name, symbol in aliases.items() if symbol in places and name not in places}
     return found | direct
 
