@@ -3,7 +3,7 @@
 python benchmarks/dry_run.py FOLDER            # FOLDER holds the sections that configs/stalign-mini.toml names
 python benchmarks/dry_run.py FOLDER --cpu      # on a machine that others use: CPU seconds of the main process
 
-Memory is watched from outside too, with the share that each process has of what it has in common with others.
+Memory is watched from outside too: what is resident of the main process, and what its workers do not share.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def measured(kind: str, overrides: list[str], clock: str) -> dict[str, object]:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     peak, tree = 0.0, psutil.Process(process.pid)
     while process.poll() is None:
-        peak = max(peak, sum(map(_share, [tree, *_children(tree)])) / 1024**3)
+        peak = max(peak, (_resident(tree) + sum(map(_own, _children(tree)))) / 1024**3)
         time.sleep(0.5)
     text = process.communicate()[0]
     if process.returncode:
@@ -65,11 +65,17 @@ def _children(process: psutil.Process) -> list[psutil.Process]:
         return []
 
 
-def _share(process: psutil.Process) -> int:
-    """Return the memory of a process, with its share of what it has in common with others."""
+def _resident(process: psutil.Process) -> int:
     try:
-        full = process.memory_full_info()
-        return int(getattr(full, "pss", full.uss))
+        return int(process.memory_info().rss)
+    except psutil.Error:
+        return 0
+
+
+def _own(process: psutil.Process) -> int:
+    """Return the memory of a process that no other shares."""
+    try:
+        return int(process.memory_full_info().uss)
     except psutil.Error:
         return 0
 

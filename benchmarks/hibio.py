@@ -1,11 +1,12 @@
 """HiBio-ST at mini size on sections that were not trained on: retrieval, genes, zero-shot layers, and ablations.
 
-python benchmarks/hibio.py [--seeds 3] [--out DIR]
+python benchmarks/hibio.py [--seeds 3] [--weights DIR] [--out DIR]
 
-Each variant is trained anew on the sections of configs/hibio-mini.toml without her2st patients A and B, C5, C6 and
-olfactory bulb rep2. Retrieval: share of spots whose own sentence is among the best 1, 5 and 10 % for their image,
-within the section; chance is these shares. Genes: 50 most variable of the reference, by `tl.predict_genes` from image
-embeddings, Pearson. Zero-shot: HiBio-ST's protocol. C5 chose the default's sentences, pooling and number of epochs.
+DIR holds weights as VARIANT/seed0, …; each that is missing is trained there, on the sections of configs/hibio-mini.toml
+without her2st patients A and B, C5, C6 and olfactory bulb rep2. Retrieval: share of spots whose own sentence is among
+the best 1, 5 and 10 % for their image, within the section; chance is these shares. Genes: 50 most variable of the
+reference, by `tl.predict_genes` from image embeddings, Pearson. Zero-shot: HiBio-ST's protocol. C5 chose the default's
+sentences, pooling and number of epochs.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
+    from stalign.train.config import TrainConfig
+    from stalign.train.store import SectionStore
+
 HELD = ["A", "B", "C5", "C6", "mob-rep2"]
 ASKED = {"her2st C5": "C5", "her2st C6": "C6", "her2st B4": "B4", "her2st A1": "A1", "mob rep2": "rep2"}
 GENES = {
@@ -50,13 +54,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "hibio-mini": {},
     "TF-IDF sentences": {"model": {"sentence": {"mode": "tfidf"}}},
     "HVG sentences": {"model": {"sentence": {"mode": "hvg"}}},
-    **{f"{n} genes": {"model": {"sentence": {"length": n}, "text": {"context": n + 30}}} for n in (32, 100, 250, 500)},
     "no pathway": {"loss": {"pathway": 0.0}},
     "no region": {"loss": {"region": 0.0}},
     "neither": {"loss": {"pathway": 0.0, "region": 0.0}},
     "pathway and region at 0.5": {"loss": {"pathway": 0.5, "region": 0.5}},
     "overlap 0.2": {"model": {"pathways": {"overlap": 0.2}}},
     "causal, read-out at [EOT]": {"model": {"text": {"causal": True, "pool": "eot"}}},
+    **{f"{n} genes": {"model": {"sentence": {"length": n}, "text": {"context": n + 30}}} for n in (32, 100, 250, 500)},
 }
 
 
@@ -64,36 +68,61 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", help="variants whose name holds this text; other rows of the table stay")
+    parser.add_argument("--weights", type=Path, default=Path(tempfile.gettempdir()) / "stalign-hibio-held-out")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "stalign-genes")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     return parser.parse_args()
 
 
-def trained(seeds: Sequence[int], only: str | None, cache: Path) -> Iterator[tuple[str, int, Path, float]]:
-    """Train each variant with each seed: its name, the seed, the folder of its weights and the seconds it took."""
-    root = data_root()
-    recipe = Path(__file__).resolve().parents[1] / "configs" / "hibio-mini.toml"
-    config = load_config(recipe, [f"data.root={root}", "run.tensorboard=false"])
-    config = replace(config, data=replace(config.data, exclude=(*config.data.exclude, *HELD)))
-    shape = model_config(config)
-    store = open_store(slides_of(None, config), config.data, shape.reading)
-    store = replace(store, sections=[_from_disk(one, cache) for one in store.sections])
-    sets = read_gmt(root / "gene-sets" / "ReactomePathways.gmt")
+@dataclass
+class Recipe:
+    """The recipe of `hibio-mini` without the held-out sections, and the sections it reads."""
+
+    config: TrainConfig
+    store: SectionStore
+    sets: dict[str, tuple[str, ...]]
+    cache: Path
+
+    @classmethod
+    def open(cls, cache: Path) -> Recipe:
+        """Read the sections, with the features of their images where an earlier run has kept them."""
+        root = data_root()
+        recipe = Path(__file__).resolve().parents[1] / "configs" / "hibio-mini.toml"
+        config = load_config(recipe, [f"data.root={root}", "run.tensorboard=false"])
+        config = replace(config, data=replace(config.data, exclude=(*config.data.exclude, *HELD)))
+        store = open_store(slides_of(None, config), config.data, model_config(config).reading)
+        store = replace(store, sections=[_from_disk(one, cache) for one in store.sections])
+        return cls(config, store, read_gmt(root / "gene-sets" / "ReactomePathways.gmt"), cache)
+
+    def train(self, changes: dict[str, Any], seed: int, out: Path) -> float:
+        """Train a variant, write its weights, and return the seconds of training."""
+        with tempfile.TemporaryDirectory() as folder:
+            model = {**self.config.model, **changes.get("model", {})}
+            own = replace(self.config, out=folder, seed=seed, model=model, loss=changes.get("loss", {}))
+            start = time.perf_counter()
+            ready = wire(own, model_config(own), self.store, place(own.run), sets=self.sets)
+            run = train(lambda: ready, Path(folder))
+            seconds = time.perf_counter() - start
+        kept = [_kept(one, run.store.sections, self.cache) for one in self.store.sections]
+        self.store = replace(self.store, sections=kept)
+        save(out, run.module.network.eval(), vocabulary=run.store.vocabulary.symbols)
+        return seconds
+
+
+def trained(
+    seeds: Sequence[int], only: str | None, weights: Path, cache: Path
+) -> Iterator[tuple[str, int, Path, float]]:
+    """Find or train each variant with each seed: its name, the seed, its weights, and the seconds if it was trained."""
+    recipe: Recipe | None = None
     for name, changes in VARIANTS.items():
         if only and only not in name:
             continue
         for seed in seeds:
-            with tempfile.TemporaryDirectory() as folder:
-                out = Path(folder)
-                model = {**config.model, **changes.get("model", {})}
-                own = replace(config, out=folder, seed=seed, model=model, loss=changes.get("loss", {}))
-                start = time.perf_counter()
-                ready = wire(own, model_config(own), store, place(own.run), sets=sets)
-                run = train(lambda ready=ready: ready, out)
-                seconds = time.perf_counter() - start
-                store = replace(store, sections=[_kept(one, run.store.sections, cache) for one in store.sections])
-                symbols = run.store.vocabulary.symbols
-                yield name, seed, save(out / "weights", run.module.network.eval(), vocabulary=symbols), seconds
+            out, seconds = weights / name.replace(" ", "-") / f"seed{seed}", np.nan
+            if not out.is_dir():
+                recipe = recipe or Recipe.open(cache)
+                seconds = recipe.train(changes, seed, out)
+            yield name, seed, out, seconds
 
 
 def _kept(stored: Any, encoded: list[Any], cache: Path) -> Any:
@@ -147,7 +176,8 @@ def main() -> None:
     def note(method: str, seed: int, keys: tuple[str, str] | None, rep: str, seconds: float = np.nan) -> None:
         found = scores(sections, keys, rep)
         rows.extend({"method": method, "seed": seed, "task": t, "column": c, "value": v} for t, c, v in found)
-        rows.append({"method": method, "seed": seed, "task": "seconds", "column": "training", "value": seconds})
+        if seconds == seconds:  # trained in this run
+            rows.append({"method": method, "seed": seed, "task": "seconds", "column": "training", "value": seconds})
         print(
             pd.DataFrame(rows).query("method == @method").groupby(["task", "column"])["value"].mean().round(3),
             flush=True,
@@ -159,7 +189,7 @@ def main() -> None:
     if not given.only:
         note("colours", 0, None, COLOUR)
         note("Lite0, 112 µm", 0, None, f"{LITE0}_112um")
-    for method, seed, weights, seconds in trained(range(given.seeds), given.only, given.cache):
+    for method, seed, weights, seconds in trained(range(given.seeds), given.only, given.weights, given.cache):
         for adata in sections.values():
             stalign.tl.encode(adata, "hibio", weights=weights, cache=False)
             stalign.tl.encode(adata, "hibio", weights=weights, modality="gene", cache=False)

@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from hibio_tasks import GENE, HELD, IMAGE, together
+from hibio_tasks import FULL, GENE, HELD, IMAGE, together
 from image_sections import COLOUR, LITE0, add_colours, add_lite0, add_towers, read
 from PIL import Image
 from real import IGNORED
@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     given = parser.parse_args()
     stalign.settings.show_progress, stalign.settings.verbosity = False, "error"
-    sections, weights = read(given.folder, HELD), given.weights / "seed0"
+    sections, weights = read(given.folder, HELD), given.weights / FULL / "seed0"
     for adata in sections.values():
         add_towers(adata, weights, given.cache)
     few_shot(given.results)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import psutil
@@ -11,7 +12,8 @@ if TYPE_CHECKING:
     from typing import Self
 
 _EVERY = 0.02  # seconds between two looks at this process
-_CHILDREN = 10  # looks until the next at its children, which takes longer
+_CHILDREN = 0.2  # seconds at least between two looks at its children
+_SHARE = 0.02  # of the time that may go into looking at children, whose pages are counted one by one
 
 
 class PeakMemory:
@@ -32,11 +34,12 @@ class PeakMemory:
 
     def _watch(self) -> None:
         process = psutil.Process()
-        looks, children = 0, 0
+        children, due = 0, 0.0
         while not self._ended.wait(_EVERY):
-            if looks % _CHILDREN == 0:
+            if time.perf_counter() >= due:
+                start = time.thread_time()
                 children = sum(map(_own, process.children(recursive=True)))
-            looks += 1
+                due = time.perf_counter() + max(_CHILDREN, (time.thread_time() - start) / _SHARE)
             self.peak = max(self.peak, process.memory_info().rss + children)
 
 
