@@ -76,7 +76,8 @@ def gallery(adata: AnnData, reps: dict[str, str]) -> None:
         titles.append(f"{name}, NMI {agreement(truth[known], found[known])['NMI']:.2f}")
         adata.obs[name] = pd.Categorical(found.astype(str))
     keys = ["label", *reps.values()]
-    keep(stalign.pl.domains(adata, keys, title=titles, image=False, size=1.6, return_fig=True), "hibio-zero-shot")
+    how = {"title": titles, "reference": "label", "image": False, "size": 1.6, "ncols": 2}
+    keep(stalign.pl.domains(adata, keys, return_fig=True, **how), "hibio-zero-shot")
 
 
 def regions(adata: AnnData, weights: Path, cache: Path) -> None:

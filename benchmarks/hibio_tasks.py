@@ -10,6 +10,7 @@ scored. Published rows are of other sections and cannot be compared. `--tower` a
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import tempfile
 from pathlib import Path
@@ -48,6 +49,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "stalign-genes")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--tower", action="store_true")
+    parser.add_argument("--resume", action="store_true", help="keep the rows of a run that was stopped, and go on")
     parser.add_argument("--no-ablations", action="store_true", help="leave out the variants, each of which is trained")
     parser.add_argument("--no-dlpfc", action="store_true", help="leave out the layers of DLPFC, which take longest")
     return parser.parse_args()
@@ -89,6 +91,10 @@ def main() -> None:
     layers = {} if given.no_dlpfc else layers
     rows: Rows = []
     curves: list[pd.DataFrame] = []
+    if given.resume:
+        rows = pd.read_csv(given.out / "hibio-tasks.csv").to_dict("records")
+        curves = [pd.read_csv(given.out / "hibio-few-shot.csv")]
+    done = {(row["table"], row["row"], row["seed"]) for row in rows}
 
     def note(table: str, row: str, column: str, metric: str, seed: int, value: float) -> None:
         rows.append({"table": table, "row": row, "column": column, "metric": metric, "seed": seed, "value": value})
@@ -124,13 +130,21 @@ def main() -> None:
         add_lite0(adata, given.cache)
     joined = together(sections)
     for rep, row in BASELINES.items():
+        if ("zero-shot", row, 0) in done:
+            continue
         for column, metric, value in zero_shot(sections, layers, rep, 0):
             note("zero-shot", row, column, metric, 0, value)
         predicted(row, joined, "linear", rep, 0)
         for seed in range(given.seeds):
             predicted(row, joined, "linear", rep, seed, RATIOS)
-    only = FULL if given.no_ablations else None
-    for variant, seed, weights, _ in hibio.trained(range(given.seeds), only, given.weights, given.cache):
+    where = given.weights, given.cache
+    runs = [hibio.trained(range(given.seeds), FULL, *where)]
+    if not given.no_ablations:
+        runs += [hibio.trained([seed], None, *where) for seed in range(given.seeds)]
+    for variant, seed, weights, _ in itertools.chain(*runs):
+        if ("ablations", variant, seed) in done:
+            continue
+        done.add(("ablations", variant, seed))
         for adata in sections.values():
             add_towers(adata, weights, given.cache)
         for adata in layers.values():
