@@ -42,6 +42,7 @@ class Cell:
     weights: str = ""  # sha256 of what was trained elsewhere
     data: str = ""  # sha256 of the section
     seen: str = ""  # what of the section the weights have seen: section, donor, study or unknown
+    columns: tuple[str, ...] = ()  # that it fills, where it fills several
 
 
 @dataclass
@@ -86,7 +87,8 @@ class Results:
             column, metric = name if isinstance(name, tuple) else (cell.column, name)
             other = {} if column == cell.column else {"column": column, "seconds": 0.0}  # are told once
             lines.append({**shared, **other, "metric": metric, "value": value})
-        self.add(pd.DataFrame(lines or [{**shared, "metric": "", "value": float("nan")}]))
+        empty = {**shared, "metric": "", "value": float("nan")}
+        self.add(pd.DataFrame(lines or [{**empty, "column": name} for name in cell.columns or (cell.column,)]))
         return reason
 
     def add(self, rows: pd.DataFrame) -> None:

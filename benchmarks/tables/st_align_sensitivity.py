@@ -23,11 +23,11 @@ BEST = {"MSE, genes": "min", "MSE over that of the mean, genes": "min"}
 ASKED = ("mob rep2", "her2st A1")
 VARIANTS = {
     "K = 3, .4 / .3 / .3": {},
-    "K = 1": {"input": {"n_neighbors": 1}},
-    "K = 6": {"input": {"n_neighbors": 6}},
     ".3 / .3 / .4": {"loss": {"lambda_spot": 0.3, "lambda_niche": 0.3}},
     ".6 / .2 / .2": {"loss": {"lambda_spot": 0.6, "lambda_niche": 0.2}},
     ".1 / .1 / .8": {"loss": {"lambda_spot": 0.1, "lambda_niche": 0.1}},
+    "K = 1": {"input": {"n_neighbors": 1}},  # last, as the sections are read anew for each K
+    "K = 6": {"input": {"n_neighbors": 6}},
 }
 
 

@@ -139,6 +139,25 @@ def test_the_report_marks_best_second_best_seen_and_missing(monkeypatch, config)
     assert "<b>0.600 ± 0.141†</b>" in html and "<code>--weights d=PATH</code>" in html
 
 
+def test_a_missing_cell_is_missing_in_each_of_its_columns(tmp_path):
+    results = Results("made", tmp_path)
+    results.run(_cell("a", "s", value=Missing("no weights"), columns=("s", "t")))
+    assert list(results.rows["column"]) == ["s", "t"] and set(results.rows["reason"]) == {"no weights"}
+    results.run(Cell("a", "s", lambda: {("s", "ARI"): 1.0, ("t", "ARI"): 2.0}, columns=("s", "t")))
+    assert list(results.rows["value"]) == [1.0, 2.0] and not results.rows["reason"].any()
+
+
+def test_tables_with_a_page_are_on_it_alone(monkeypatch, config):
+    _table(monkeypatch, _cell("a", value=3.0))
+    made = benchmarks.report.table("made")
+    made.PAGE, made.BEST = "other", "none"
+    program.run(["made"], config)
+    text = (config.out / "report-other.md").read_text()
+    assert text.startswith("## Made (`made`)") and "| a | 3 |" in text
+    assert "Made (" not in (config.out / "report.md").read_text()
+    assert "Made (" in (config.out / "report.html").read_text()
+
+
 def test_smaller_errors_are_better_and_reasons_are_told_once():
     cells = pd.DataFrame(
         [{"row": r, "column": c, "metric": "MSE", "value": v, "seen": "", "reason": "" if v == v else "none"}
