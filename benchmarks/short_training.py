@@ -40,15 +40,14 @@ def _recipe(config: Config) -> tuple[Any, Any]:
 
 
 @lru_cache(maxsize=1)
-def _store(data: Path, spec: Any) -> tuple[Any, Any]:
-    """Sections with an image, read as the network of `spec` reads them, and what they hold."""
+def _store(data: Path, spec: Any) -> Any:
+    """Sections with an image, read as the network of `spec` reads them."""
     from stalign.train.slides import as_slides
     from stalign.train.store import open_store
 
     recipe, _ = _recipe(Config(data=data))
     slides = as_slides(recipe.data.sections, root=data)
-    store = open_store(slides, recipe.data, spec, seed=recipe.seed)
-    return store, store.fingerprint()
+    return open_store(slides, recipe.data, spec, seed=recipe.seed)
 
 
 def train(changes: Changes, seed: int, config: Config) -> Checkpoint:
@@ -71,11 +70,11 @@ def _trained(changes_json: str, seed: int, data: Path, steps: int) -> Checkpoint
         recipe, base = _recipe(Config(data=data, steps=steps))
         parts = {key: replace(getattr(base, key), **changes[key]) for key in ("loss", "input") if key in changes}
         shape = replace(base, **{**changes, **parts})
-        store, content = _store(data, shape.input)
+        store = _store(data, shape.input)
         torch.manual_seed(seed)
         network = STAlign(shape, len(store.vocabulary.symbols))
-        sections = split(store, (), content)[0]
-        run = wire(replace(recipe, seed=seed), store, network.train(), sections, None, content=content)
+        whole = split(store, (), [])[0]  # what it holds is hashed for runs that are resumed
+        run = wire(replace(recipe, seed=seed), store, network.train(), whole, None, content=[])
         make_trainer(run, callbacks=[], loggers=[], out=Path(folder)).fit(run.module, datamodule=run.data)
         return Checkpoint(network.eval(), store.vocabulary.symbols, store.vocabulary.ensembl)
 

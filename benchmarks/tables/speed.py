@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from benchmarks.cells import Cell, Missing
 from benchmarks.features import weights_sha256
 from benchmarks.sections import find
-from benchmarks.tables.peers import LIMIT_S, measured, python_of, written
+from benchmarks.tables.peers import LIMIT_S, measured, python_of, used, written
 from benchmarks.tables.st_align_table1 import absent
 
 if TYPE_CHECKING:
@@ -77,9 +77,7 @@ def spent(row: str, file: Path, n: int, config: Config, limit: int = LIMIT_S) ->
     peer, steps, told = METHODS[row]
     given = peer, python_of(peer, config), file, n if told else 0
     found = _measured(*given, runs=RUNS, limit=config.limit or limit)[1]  # once for all rows of a method
-    parts = [found["steps"][step] for step in steps]
-    sums = {name: sum(part[key] for part in parts) for name, key in (("seconds", "seconds"), ("CPU seconds", "cpu"))}
-    return {**sums, "GB": max(part["gb"] for part in parts), "runs": found["runs"]}
+    return {**used(found["steps"][step] for step in steps), "runs": found["runs"]}
 
 
 def weights_of(row: str) -> str:

@@ -161,10 +161,10 @@ def test_tables_with_a_page_are_on_it_alone(monkeypatch, config):
 def test_smaller_errors_are_better_and_reasons_are_told_once():
     cells = pd.DataFrame(
         [{"row": r, "column": c, "metric": "MSE", "value": v, "seen": "", "reason": "" if v == v else "none"}
-         for r, c, v in (("a", "s", 2.0), ("b", "s", 1.0), ("c", "s", np.nan), ("d", "s", np.nan))]
+         for r, c, v in (("a", "s", 2.5), ("b", "s", 1.0), ("c", "s", np.nan), ("d", "s", np.nan))]
     )  # fmt: skip
     found = {row["name"]: row["cells"] for row in block(cells, "MSE", "min")["rows"]}
-    assert found == {"a": ["<u>2.000</u>"], "b": ["**1.000**"], "c": ["–"], "d": ["–"]}
+    assert found == {"a": ["<u>2.500</u>"], "b": ["**1.000**"], "c": ["–"], "d": ["–"]}
     assert reasons(cells) == ["c, d: none"]
 
 
