@@ -31,7 +31,7 @@ class Config(BaseModel):
     slices: tuple[str, ...] = Field((), description="sections: NAME, PATH[@LABELS[:N]] or FETCHER:ID[@LABELS[:N]]")
     weights: dict[str, str] = Field({}, description="weights of encoders and of networks, NAME=PATH")
     stalign: tuple[str, ...] = Field(("stalign-mini",), description="weights for tl.embed, names or folders")
-    steps: int = Field(60, ge=1, description="steps of the short trainings")
+    steps: int = Field(40, ge=1, description="steps of the short trainings")
     genes: int = Field(50, ge=1, description="how many genes are predicted, where a table names none")
     bench: Path | None = Field(None, description="folder of HEST-bench")
     peers: tuple[str, ...] = Field((), description="peers to run; all by default")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "stalign-mini.toml"
 HELD_OUT = ("A", "B", "mob-rep2")
 NO_IMAGE = ("Br5292", "Perik-Zavodskii 2025", "D", "E", "F", "C1")  # of 151510 and the embryo, it is too coarse
+BATCH = 128  # spots; half of the recipe's
 GENES = ("mob rep1", "mob rep2")  # genes of the second are predicted from the image by the first
 Changes = dict[str, Any]  # of fields of the network; of `loss` and `input`, of their fields
 
@@ -35,7 +36,8 @@ def _recipe(config: Config) -> tuple[Any, Any]:
 
     recipe = load_config(CONFIG, overrides=[f"data.root={config.data}"])
     data = replace(recipe.data, exclude=(*recipe.data.exclude, *HELD_OUT, *NO_IMAGE), workers=0)
-    recipe = replace(recipe, data=data, run=replace(recipe.run, steps=config.steps, tensorboard=False))
+    run, sampler = replace(recipe.run, steps=config.steps, tensorboard=False), replace(recipe.sampler, batch_size=BATCH)
+    recipe = replace(recipe, data=data, run=run, sampler=sampler)
     return recipe, model_config(recipe)
 
 
@@ -81,7 +83,7 @@ def _trained(changes_json: str, seed: int, data: Path, steps: int) -> Checkpoint
 
 def variants(table: Mapping[str, Changes], asked: tuple[str, ...], seeds: range, config: Config) -> Iterator[Cell]:
     """Domains of sections, and genes of olfactory bulb rep2, by each variant, which is trained once for its cells."""
-    settings = f"{config.steps} steps"
+    settings = f"{config.steps} steps of {BATCH} spots"
     for row, changes in table.items():
         for seed in seeds:
             trained = partial(train, changes, seed, config)

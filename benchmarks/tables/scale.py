@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ROWS"]
 TITLE = "Seconds and memory over bins"
-LIMIT_S = 600
+LIMIT_S = 300
 NOTE = f"""\
 The methods of the table above on simulated bins of 8 µm (`benchmarks/scale.py`: six bands, 200 genes a bin of those
 that `stalign-mini` knows), `--bins` sets the sizes. Medians as above, so of one run at the largest size. A method that
