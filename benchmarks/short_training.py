@@ -36,8 +36,8 @@ def _recipe(config: Config) -> tuple[Any, Any]:
 
     recipe = load_config(CONFIG, overrides=[f"data.root={config.data}"])
     data = replace(recipe.data, exclude=(*recipe.data.exclude, *HELD_OUT, *NO_IMAGE), workers=0)
-    run, sampler = replace(recipe.run, steps=config.steps, tensorboard=False), replace(recipe.sampler, batch_size=BATCH)
-    recipe = replace(recipe, data=data, run=run, sampler=sampler)
+    run = replace(recipe.run, steps=config.steps, precision="32-true", tensorboard=False)  # on any CPU the same
+    recipe = replace(recipe, data=data, run=run, sampler=replace(recipe.sampler, batch_size=BATCH))
     return recipe, model_config(recipe)
 
 

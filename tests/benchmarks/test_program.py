@@ -147,6 +147,15 @@ def test_a_missing_cell_is_missing_in_each_of_its_columns(tmp_path):
     assert list(results.rows["value"]) == [1.0, 2.0] and not results.rows["reason"].any()
 
 
+def test_values_that_were_taken_over_go_when_their_place_is_computed(tmp_path):
+    results = Results("made", tmp_path)
+    for row in ("a", "b"):
+        results.run(_cell(row, seed=2, settings="60 steps"))
+    results.rows["origin"] = "another file"
+    results.run(_cell("a", value=0.5, settings="40 steps"))
+    assert list(zip(results.rows["row"], results.rows["value"], strict=True)) == [("b", 1.0), ("a", 0.5)]
+
+
 def test_tables_with_a_page_are_on_it_alone(monkeypatch, config):
     _table(monkeypatch, _cell("a", value=3.0))
     made = benchmarks.report.table("made")
