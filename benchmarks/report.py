@@ -55,6 +55,10 @@ Missing:
 {{ part.source }}
 
 {% endfor %}
+{% if not parts %}
+No table has been run.
+
+{% endif %}
 {% if commands %}
 ## Tables that need files from elsewhere
 
@@ -89,7 +93,8 @@ def write_report(folder: Path) -> Path:
     """
     parts = [part(name, folder) for name in TABLES if (folder / f"{name}.csv").is_file()]
     commands = [(f"`{name}`", f"`{table(name).COMMAND}`") for name in TABLES if hasattr(table(name), "COMMAND")]
-    pages = {page: [one for one in parts if one["page"] == page] for page in dict.fromkeys(p["page"] for p in parts)}
+    names = dict.fromkeys(getattr(table(name), "PAGE", "") for name in TABLES)
+    pages = {page: [one for one in parts if one["page"] == page] for page in names}
     environment = Environment(trim_blocks=True, autoescape=False)
     environment.filters["inline"] = _inline
     folder.mkdir(parents=True, exist_ok=True)

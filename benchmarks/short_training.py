@@ -65,7 +65,6 @@ def _trained(changes_json: str, seed: int, data: Path, steps: int) -> Checkpoint
     from stalign.models.checkpoint import Checkpoint
     from stalign.train.run import wire
     from stalign.train.trainer import make_trainer, own_randomness
-    from stalign.train.validation import split
 
     with own_randomness(), tempfile.TemporaryDirectory() as folder:
         changes = json.loads(changes_json)
@@ -75,8 +74,8 @@ def _trained(changes_json: str, seed: int, data: Path, steps: int) -> Checkpoint
         store = _store(data, shape.input)
         torch.manual_seed(seed)
         network = STAlign(shape, len(store.vocabulary.symbols))
-        whole = split(store, (), [])[0]  # what it holds is hashed for runs that are resumed
-        run = wire(replace(recipe, seed=seed), store, network.train(), whole, None, content=[])
+        whole = store.sections, [section.rows for section in store.sections]
+        run = wire(replace(recipe, seed=seed), store, network.train(), whole, None, content=[])  # is not resumed
         make_trainer(run, callbacks=[], loggers=[], out=Path(folder)).fit(run.module, datamodule=run.data)
         return Checkpoint(network.eval(), store.vocabulary.symbols, store.vocabulary.ensembl)
 

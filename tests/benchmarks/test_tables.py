@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from functools import lru_cache
+from dataclasses import replace
 from subprocess import CompletedProcess
 
 import h5py
@@ -29,6 +29,8 @@ from benchmarks.tables import (
 
 import stalign
 from benchmarks import short_training
+from stalign.train.slides import as_slides
+from stalign.train.store import open_store
 
 
 @pytest.fixture(scope="module")
@@ -189,16 +191,14 @@ def test_peers_run_in_a_process_of_their_own(tmp_path, files, adapters, monkeypa
 _STEPS = """\
 import time
 from common import main
-kept = []
 
 def embed(adata, n, seed):
-    kept.append(b'1' * ({mb} * 1_000_000))
+    held = b'1' * ({mb} * 1_000_000)
     end = time.process_time() + {seconds}
     while time.process_time() < end:
         pass
 
 def domains(adata, n, seed):
-    kept.clear()
     return [str(i % max(n, 1)) for i in range(adata.n_obs)]
 
 main(embed, domains)
@@ -231,7 +231,7 @@ def test_scale_fits_exponents_and_ends_what_takes_too_long(tmp_path, adapters):
     for name in ("stalign", "niche_mean"):
         (adapters / f"run_{name}.py").write_text(_STEPS.format(mb=1, seconds="adata.n_obs / 5000"))
     (adapters / "run_scanpy.py").write_text(_ONE_STEP.format("time.sleep(100)"))
-    config, results = _config(tmp_path, bins=(500, 2000), limit=20), Results("scale", tmp_path / "out")
+    config, results = _config(tmp_path, bins=(500, 2000)), Results("scale", tmp_path / "out")
     (reason,) = {results.run(cell) for cell in scale.cells(config) if cell.row == "`tl.embed`, from genes"}
     assert reason == ""
     table = results.rows.set_index(["column", "metric"])["value"]
@@ -259,9 +259,15 @@ def test_features_of_one_encoder_are_computed_once_for_all_tables(tmp_path, file
 
 
 def test_variants_of_the_same_changes_are_trained_once_for_all_tables(tmp_path, monkeypatch):
-    calls = []
-    monkeypatch.setattr(short_training, "_trained", lru_cache(lambda *given: calls.append(given) or len(calls)))
-    config = _config(tmp_path)
-    full, same = (short_training.train({"loss": {"lambda_spot": 0.4}}, seed, config) for seed in (0, 0))
-    assert full == same == 1 and short_training.train({}, 0, config) == 2
-    assert calls[0][1:] == (0, config.data, config.steps)
+    config = _config(tmp_path, steps=1)
+    recipe, shape = short_training._recipe(config)
+    data = replace(recipe.data, vocabulary=None, exclude=())
+    store = open_store(as_slides([stalign.datasets.toy(12)]), data, shape.input)
+    monkeypatch.setattr(short_training, "_store", lambda *_: store)
+    with stalign.settings.override(show_progress=False):
+        full, same = (short_training.train({"loss": {"lambda_spot": 0.4}}, seed, config) for seed in (0, 0))
+        other = short_training.train({"loss": {"lambda_spot": 0.4}}, 1, config)
+    assert full is same and full is not other
+    adata = stalign.datasets.toy(12)
+    stalign.tl.embed(adata, full)
+    assert np.isfinite(adata.obsm["X_stalign_fused"]).all()
