@@ -42,6 +42,7 @@ class Cell:
     weights: str = ""  # sha256 of what was trained elsewhere
     data: str = ""  # sha256 of the section
     seen: str = ""  # what of the section the weights have seen: section, donor, study or unknown
+    columns: tuple[str, ...] = ()  # that it fills, where it fills several
 
 
 @dataclass
@@ -86,16 +87,19 @@ class Results:
             column, metric = name if isinstance(name, tuple) else (cell.column, name)
             other = {} if column == cell.column else {"column": column, "seconds": 0.0}  # are told once
             lines.append({**shared, **other, "metric": metric, "value": value})
-        self.add(pd.DataFrame(lines or [{**shared, "metric": "", "value": float("nan")}]))
+        empty = {**shared, "metric": "", "value": float("nan")}
+        self.add(pd.DataFrame(lines or [{**empty, "column": name} for name in cell.columns or (cell.column,)]))
         return reason
 
     def add(self, rows: pd.DataFrame) -> None:
-        """Put rows in the place of those of the same cells, and write the file."""
+        """Put rows in the place of those of the same cells, and of all taken over for their places; write the file."""
         rows = rows.reindex(columns=list(COLUMNS))
         rows[_TEXT] = rows[_TEXT].fillna("").astype(str)
         keys = ["row", "column", "seed", "settings"]
         new = set(rows[keys].itertuples(index=False, name=None))
-        kept = [key not in new for key in self.rows[keys].itertuples(index=False, name=None)]
+        places = {key[:2] for key in new}
+        old = zip(self.rows[keys].itertuples(index=False, name=None), self.rows["origin"], strict=True)
+        kept = [key not in new and not (origin and key[:2] in places) for key, origin in old]
         parts = [part for part in (self.rows[kept], rows) if len(part)]
         self.rows = pd.concat(parts, ignore_index=True)
         self.folder.mkdir(parents=True, exist_ok=True)

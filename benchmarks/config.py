@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 HERE = Path(__file__).resolve().parent
 DATA = Path(os.environ.get("STALIGN_TEST_DATA", HERE.parents[1] / "shared" / "data"))
 
+METAVARS = {"slices": "NAME", "weights": "NAME=PATH", "stalign": "NAME", "peers": "NAME", "bins": "N"}  # of several
+
 
 class Config(BaseModel):
     """Folders, seeds and what else the command line sets; every table reads what it needs."""
@@ -29,10 +31,12 @@ class Config(BaseModel):
     slices: tuple[str, ...] = Field((), description="sections: NAME, PATH[@LABELS[:N]] or FETCHER:ID[@LABELS[:N]]")
     weights: dict[str, str] = Field({}, description="weights of encoders and of networks, NAME=PATH")
     stalign: tuple[str, ...] = Field(("stalign-mini",), description="weights for tl.embed, names or folders")
-    steps: int = Field(60, ge=1, description="steps of the short trainings")
+    steps: int = Field(40, ge=1, description="steps of the short trainings")
     genes: int = Field(50, ge=1, description="how many genes are predicted, where a table names none")
     bench: Path | None = Field(None, description="folder of HEST-bench")
     peers: tuple[str, ...] = Field((), description="peers to run; all by default")
+    limit: int | None = Field(None, ge=1, description="seconds that one method may take; each table has its own")
+    bins: tuple[int, ...] = Field((5_000, 50_000, 500_000), description="sizes of the simulated sections of `scale`")
     only: str = Field("", description="rows whose name holds this text")
     level: str = Field("spot", pattern="^(spot|niche)$", description="patch of the image encoders")
     download: bool = Field(
@@ -50,8 +54,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         option, text = f"--{name}", value.description
         if name == "download":
             parser.add_argument(option, action="store_true", help=text)
-        elif name in ("slices", "weights", "stalign", "peers"):
-            parser.add_argument(option, nargs="+", metavar="NAME=PATH" if name == "weights" else "NAME", help=text)
+        elif name in METAVARS:
+            parser.add_argument(option, nargs="+", metavar=METAVARS[name], help=text)
         else:
             parser.add_argument(option, help=f"{text} (default: {value.get_default()})")
 

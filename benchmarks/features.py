@@ -75,6 +75,8 @@ def encoder(row: str, name: str, config: Config) -> Features:
 
     def write(section: Section) -> str:
         level = config.level if card.modality == "image" else "spot"
+        if (key := f"X_{name}_{level}") in section.read().obsm:  # of another table
+            return key
         genes = {} if card.modality == "image" else section.counts
         if card.needs_weights and weights is None and card.access == "folder":
             raise Missing(no_weights(name))
@@ -82,7 +84,7 @@ def encoder(row: str, name: str, config: Config) -> Features:
             stalign.tl.encode(section.read(), name, level=level, weights=weights, **genes)
         except (FileNotFoundError, PermissionError, ConnectionError) as error:
             raise Missing(no_weights(name)) from error
-        return f"X_{name}_{level}"
+        return key
 
     return Features(row, write, foreign=card.needs_weights and card.access != "package", path=weights or "")
 
@@ -130,9 +132,10 @@ def niche_mean() -> Features:
     """The baseline without a network: 15 components of the mean over a spot and its three neighbours."""
 
     def write(section: Section) -> str:
-        adata = section.read()
-        adata.obsm["X_niche_mean"] = baselines.niche_mean(adata, total_counts=section.real.total_counts)
-        return "X_niche_mean"
+        adata, key = section.read(), "X_niche_mean"
+        if key not in adata.obsm:
+            adata.obsm[key] = baselines.niche_mean(adata, total_counts=section.real.total_counts)
+        return key
 
     return Features("niche mean, no network", write)
 

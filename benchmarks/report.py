@@ -55,6 +55,10 @@ Missing:
 {{ part.source }}
 
 {% endfor %}
+{% if not parts %}
+No table has been run.
+
+{% endif %}
 {% if commands %}
 ## Tables that need files from elsewhere
 
@@ -83,15 +87,23 @@ td,th{padding:.2em .6em;border-bottom:1px solid #ccc;text-align:left}img{max-wid
 
 
 def write_report(folder: Path) -> Path:
-    """Write report.md and report.html of the cells in a folder; return the path of the first."""
+    """Write report.md and report.html of the cells in a folder, and a report-PAGE.md each of tables that have a page.
+
+    Returns the path of the first.
+    """
     parts = [part(name, folder) for name in TABLES if (folder / f"{name}.csv").is_file()]
     commands = [(f"`{name}`", f"`{table(name).COMMAND}`") for name in TABLES if hasattr(table(name), "COMMAND")]
+    names = dict.fromkeys(getattr(table(name), "PAGE", "") for name in TABLES)
+    pages = {page: [one for one in parts if one["page"] == page] for page in names}
     environment = Environment(trim_blocks=True, autoescape=False)
     environment.filters["inline"] = _inline
     folder.mkdir(parents=True, exist_ok=True)
-    for suffix, template in (("md", _MARKDOWN), ("html", _HTML)):
-        text = environment.from_string(template).render(legend=LEGEND, parts=parts, commands=commands)
-        (folder / f"report.{suffix}").write_text(text.strip() + "\n", encoding="utf-8")
+    files = [("report.html", _HTML, parts), ("report.md", _MARKDOWN, pages.pop("", []))]
+    files += [(f"report-{page}.md", _MARKDOWN, of) for page, of in pages.items()]
+    for name, template, shown in files:
+        more = {} if name.startswith("report-") else {"legend": LEGEND, "commands": commands}
+        text = environment.from_string(template).render(parts=shown, **more)
+        (folder / name).write_text(text.strip() + "\n", encoding="utf-8")
     return folder / "report.md"
 
 
@@ -101,7 +113,8 @@ def part(name: str, folder: Path) -> dict[str, Any]:
     there = cells[cells["value"].notna()]
     best = getattr(module, "BEST", {})
     order = getattr(module, "ROWS", ()), getattr(module, "COLUMNS", ())
-    blocks = [block(cells, metric, best.get(metric, "max"), *order) for metric in dict.fromkeys(there["metric"])]
+    ends = {name: best if isinstance(best, str) else best.get(name, "max") for name in dict.fromkeys(there["metric"])}
+    blocks = [block(cells, metric, end, *order) for metric, end in ends.items()]
     origins = [text for text in dict.fromkeys(there["origin"]) if text]
     source = f"{there['seconds'].groupby(_keys(there)).first().sum():.0f} CPU seconds in all."
     made = sorted({text.split(",")[0] for text in there.loc[there["origin"] == "", "versions"]})
@@ -112,7 +125,7 @@ def part(name: str, folder: Path) -> dict[str, Any]:
     figures = sorted(file.name for file in folder.glob(f"{name}*.png"))
     return {
         "title": f"{module.TITLE} (`{name}`)", "note": module.NOTE.strip(), "blocks": blocks, "figures": figures,
-        "missing": reasons(cells), "source": source,
+        "missing": reasons(cells), "source": source, "page": getattr(module, "PAGE", ""),
     }  # fmt: skip
 
 
@@ -150,7 +163,8 @@ def _ordered(names: pd.Series, first: Sequence[str]) -> list[str]:
 def _text(mean: float, sd: float, seen: object) -> str:
     if np.isnan(mean):
         return "–"
-    digits = 3 if abs(mean) < 100 else 0
+    whole = np.isnan(sd) and abs(mean) > 1 and mean == round(mean)  # a count
+    digits = 0 if abs(mean) >= 100 or whole else 3
     spread = "" if np.isnan(sd) else f" ± {sd:.{digits}f}"
     return f"{mean:.{digits}f}{spread}{MARKS.get(str(seen), '')}"
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _GENES_PER_BIN = 200
 _BIN_UM = 8.0
-_DOMAINS = 6
+N_DOMAINS = 6
 
 
 def bins(n: int, genes: list[str], mpp: float = 0.5) -> AnnData:
@@ -43,9 +43,9 @@ def bins(n: int, genes: list[str], mpp: float = 0.5) -> AnnData:
     rng = np.random.default_rng(0)
     width = int(np.ceil(np.sqrt(n)))
     row, column = np.divmod(np.arange(n), width)
-    domain = (_DOMAINS * row) // (row.max() + 1)
+    domain = (N_DOMAINS * row) // (row.max() + 1)
     # every bin reads 200 different genes, spread over all of them, from a place that its band shares
-    start = domain * (len(genes) // _DOMAINS) + rng.integers(0, len(genes) // 4, n)
+    start = domain * (len(genes) // N_DOMAINS) + rng.integers(0, len(genes) // 4, n)
     steps = np.sort(rng.choice(len(genes) // 2, _GENES_PER_BIN, replace=False)).astype(np.int32)
     indices = ((start[:, None].astype(np.int32) + steps) % len(genes)).ravel()
     counts = rng.integers(1, 4, n * _GENES_PER_BIN, dtype=np.int8).astype(np.float32)
@@ -118,7 +118,7 @@ def measure(n: int, weights: str, threads: int, mpp: float, *, image: bool) -> d
         with meter.step("`tl.embed`, image and genes"):
             stalign.tl.embed(adata, checkpoint)
     with meter.step("`tl.domains`"):
-        stalign.tl.domains(adata, _DOMAINS, refine=True)
+        stalign.tl.domains(adata, N_DOMAINS, refine=True)
     with meter.step("`tl.score`"):
         stalign.tl.score(adata, "domain")
     with meter.step("`pl.domains`"):

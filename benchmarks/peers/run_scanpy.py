@@ -1,4 +1,7 @@
-"""scanpy: variable genes, scaled, principal components, neighbours, Leiden at a resolution that gives n clusters."""
+"""scanpy: variable genes, scaled, principal components, neighbours, Leiden at a resolution that gives n clusters.
+
+For 0 clusters, Leiden at a resolution of 1.
+"""
 
 import scanpy as sc
 from common import at_resolution, main, normalised
@@ -17,7 +20,7 @@ def domains(adata, n, seed):
         sc.tl.leiden(adata, resolution, random_state=seed, flavor="igraph", n_iterations=2, directed=False)
         return adata.obs["leiden"].astype(str)
 
-    return at_resolution(cluster, n)
+    return at_resolution(cluster, n) if n else cluster(1.0)
 
 
 main(domains)

@@ -12,6 +12,7 @@ def domains(adata, n, seed):
     import SpaGCN
 
     adata = normalised(adata, sc)
+    adata.X = adata.X.toarray()  # SpaGCN asks SciPy for what it no longer has
     x, y = (adata.obsm["spatial"][:, i].tolist() for i in range(2))
     distances = SpaGCN.calculate_adj_matrix(x=x, y=y, histology=False)
     scale = SpaGCN.search_l(0.5, distances, start=0.01, end=1000, tol=0.01, max_run=100)

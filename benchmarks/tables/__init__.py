@@ -18,6 +18,8 @@ TABLES = {
     "stimage-tsne": "stimage_tsne",
     "hest-bench": "hest_bench",
     "peers": "peers",
+    "speed": "speed",
+    "scale": "scale",
 }
 
 

@@ -30,7 +30,7 @@ COMMAND = (
     "python -m benchmarks run st-align-table1 --slices dlpfc:151507 dlpfc:151508 dlpfc:151509 dlpfc:151669 "
     "dlpfc:151670 dlpfc:151673 --download --weights scgpt=FOLDER scfoundation=FOLDER ctranspath=FILE"
 )
-SEEDS = 5
+SEEDS = 3
 PAPER = ("151507", "151508", "151509", "151669", "151670", "151673")
 ENCODERS = {
     "CTransPath": "ctranspath", "UNI": "uni", "Prov-GigaPath": "gigapath", "Hibou": "hibou-b", "CONCH": "conch",

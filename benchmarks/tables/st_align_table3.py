@@ -85,7 +85,7 @@ def _cell(row: str, features: Features, section: Section, there: list[Section], 
 
     return Cell(
         row, "all", compute, settings=f"{section.name}, by {split}", weights=features.sha256, data=section.sha256,
-        seen="" if row == LEVEL else features.seen(section),
+        seen="" if row == LEVEL else features.seen(section), columns=COLUMNS,
     )  # fmt: skip
 
 

@@ -139,13 +139,41 @@ def test_the_report_marks_best_second_best_seen_and_missing(monkeypatch, config)
     assert "<b>0.600 ± 0.141†</b>" in html and "<code>--weights d=PATH</code>" in html
 
 
+def test_a_missing_cell_is_missing_in_each_of_its_columns(tmp_path):
+    results = Results("made", tmp_path)
+    results.run(_cell("a", "s", value=Missing("no weights"), columns=("s", "t")))
+    assert list(results.rows["column"]) == ["s", "t"] and set(results.rows["reason"]) == {"no weights"}
+    results.run(Cell("a", "s", lambda: {("s", "ARI"): 1.0, ("t", "ARI"): 2.0}, columns=("s", "t")))
+    assert list(results.rows["value"]) == [1.0, 2.0] and not results.rows["reason"].any()
+
+
+def test_values_that_were_taken_over_go_when_their_place_is_computed(tmp_path):
+    results = Results("made", tmp_path)
+    for row in ("a", "b"):
+        results.run(_cell(row, seed=2, settings="60 steps"))
+    results.rows["origin"] = "another file"
+    results.run(_cell("a", value=0.5, settings="40 steps"))
+    assert list(zip(results.rows["row"], results.rows["value"], strict=True)) == [("b", 1.0), ("a", 0.5)]
+
+
+def test_tables_with_a_page_are_on_it_alone(monkeypatch, config):
+    _table(monkeypatch, _cell("a", value=3.0))
+    made = benchmarks.report.table("made")
+    made.PAGE, made.BEST = "other", "none"
+    program.run(["made"], config)
+    text = (config.out / "report-other.md").read_text()
+    assert text.startswith("## Made (`made`)") and "| a | 3 |" in text
+    assert "Made (" not in (config.out / "report.md").read_text()
+    assert "Made (" in (config.out / "report.html").read_text()
+
+
 def test_smaller_errors_are_better_and_reasons_are_told_once():
     cells = pd.DataFrame(
         [{"row": r, "column": c, "metric": "MSE", "value": v, "seen": "", "reason": "" if v == v else "none"}
-         for r, c, v in (("a", "s", 2.0), ("b", "s", 1.0), ("c", "s", np.nan), ("d", "s", np.nan))]
+         for r, c, v in (("a", "s", 2.5), ("b", "s", 1.0), ("c", "s", np.nan), ("d", "s", np.nan))]
     )  # fmt: skip
     found = {row["name"]: row["cells"] for row in block(cells, "MSE", "min")["rows"]}
-    assert found == {"a": ["<u>2.000</u>"], "b": ["**1.000**"], "c": ["–"], "d": ["–"]}
+    assert found == {"a": ["<u>2.500</u>"], "b": ["**1.000**"], "c": ["–"], "d": ["–"]}
     assert reasons(cells) == ["c, d: none"]
 
 
