@@ -110,9 +110,7 @@ class STAlign(nn.Module):
         ValueError
             If a level has neither images nor genes, or a tensor has the wrong shape.
         """
-        projected = self._projected(
-            batch.basis
-        )  # (S, r, s * l), gene bases in the space of the gene table
+        projected = self._projected(batch.basis)  # (S, r, s * l), gene bases in the space of the gene table
         spot = self._level(batch, "spot", projected)  # (B, D) each
         niche = self._level(batch, "niche", projected)  # (B, D) each
         return Outputs(
