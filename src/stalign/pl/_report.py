@@ -189,7 +189,7 @@ def report(
             )  # fmt: skip
             job.add("scores", "Scores", lambda: part("table", numbers, "Agreement of domains and labels", digits=3))
         if (basis or (umap and Keys.EMBED in table.obsm)) and (has_domains or truth is not None):
-            where = {"basis": basis, "table_key": table_key, "library_key": library_key}
+            where: dict[str, Any] = {"basis": basis, "table_key": table_key, "library_key": library_key}
             umap_says = "UMAP of the embedding; distances between far groups mean nothing."
             what = umap_says if basis is None else f"The two dimensions in obsm[{basis!r}]."
             job.draw(
