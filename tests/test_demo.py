@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import base64
+import subprocess
+import sys
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -15,10 +19,9 @@ ALWAYS = FIGURES | {"section.h5ad", "report.html"}
 
 @pytest.fixture(autouse=True)
 def _small_weights(small_weights, monkeypatch):
-    """Small untrained weights in the place of those that ship, and no UMAP, which takes a while."""
+    """Small untrained weights in the place of those that ship, and small figures."""
     monkeypatch.setattr("stalign.models.weights._packaged", lambda entry, device, images: small_weights())
-    report = stalign.pl.report
-    monkeypatch.setattr(stalign.pl, "report", lambda *args, **options: report(*args, umap=False, dpi=40, **options))
+    monkeypatch.setattr("stalign.cli._demo._DPI", 40)
 
 
 @pytest.fixture
@@ -28,7 +31,7 @@ def slide():
 
 @pytest.fixture
 def no_figures(monkeypatch):
-    monkeypatch.setattr("stalign.cli._demo._draw", lambda *args: None)
+    monkeypatch.setattr("stalign.cli._demo._report", lambda *args, **options: None)
 
 
 @pytest.fixture
@@ -62,18 +65,34 @@ def test_a_section_of_the_users_own(slide, run):
     assert len(genes) == 3
     assert {"gene", "pearson", "mse"} <= set(genes)
     assert genes["reliability"].is_monotonic_decreasing
-    for name in FIGURES:
-        assert (out / name).read_bytes()[:4] == b"\x89PNG"
+    page = (out / "report.html").read_text(encoding="utf-8")
+    for name in names(out):
+        if name.endswith(".png"):
+            png = (out / name).read_bytes()
+            assert png[:4] == b"\x89PNG"
+            assert base64.b64encode(png).decode() in page, name
     for text in (f"Embed {slide.n_obs} spots", "Cut 4 domains", f"{scores['ARI'][0]:.3f}", "section.h5ad"):
         assert text in shown.out.replace("\n", " "), text
-    assert "domain" in (out / "report.html").read_text(encoding="utf-8")
+    axes = done.obsm["X_stalign_pca"]
+    assert axes.shape == (slide.n_obs, 2)
+    spread = np.linalg.svd(done.obsm[Keys.EMBED] - done.obsm[Keys.EMBED].mean(axis=0), compute_uv=False)[:2]
+    np.testing.assert_allclose(np.linalg.norm(axes, axis=0), spread, rtol=1e-3)
+
+
+def test_nothing_is_compiled_for_it(slide, tmp_path):
+    slide.write_h5ad(tmp_path / "slide.h5ad")
+    script = "import sys; from stalign.cli import main; assert not main(sys.argv[1:]); print(*sys.modules)"
+    demo = ["demo", "--section", tmp_path / "slide.h5ad", "--genes", "2", "--out", tmp_path / "out"]
+    done = subprocess.run([sys.executable, "-c", script, *demo], check=True, capture_output=True, text=True)
+    assert (tmp_path / "out" / "embedding.png").is_file()
+    assert not {"numba", "umap", "scanpy"} & set(done.stdout.split())
 
 
 @pytest.mark.usefixtures("no_figures")
 def test_without_truth_nothing_is_scored(slide, run):
     status, out, _ = run(slide, "--genes", "2", "--domains", "3")
     assert status == 0
-    assert names(out) == {"section.h5ad", "genes.csv", "report.html"}
+    assert names(out) == {"section.h5ad", "genes.csv"}
 
 
 @pytest.mark.usefixtures("no_figures")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import numpy as np
 import pytest
 import sklearn  # noqa: F401 (its OpenMP is limited as well)
@@ -9,7 +12,7 @@ import torch
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
 import stalign
-from stalign._threads import few_threads, in_parallel, threads_for
+from stalign._threads import few_threads, in_order, in_parallel, threads_for
 from stalign.core.clustering import GMM
 
 
@@ -101,3 +104,44 @@ def test_starts_in_parallel_find_what_starts_one_by_one_find():
     assert {number for one in seen for number in one} == {1} and numbers() == before
     np.testing.assert_array_equal(again, labels)
     np.testing.assert_allclose(same.means, mixture.means)
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_results_keep_the_order_and_items_are_taken_when_needed(jobs):
+    taken = []
+
+    def items():
+        for item in range(20):
+            taken.append(item)
+            yield item
+
+    def slow_first(item):
+        time.sleep(0.05 if item == 0 else 0)
+        return 2 * item
+
+    for done, result in enumerate(in_order(slow_first, items(), jobs)):
+        assert result == 2 * done
+        assert len(taken) <= done + 1 + jobs
+
+
+def test_an_error_ends_what_is_done_in_order():
+    with pytest.raises(ZeroDivisionError):
+        list(in_order(lambda item: 1 / item, [2, 1, 0, 3], 2))
+
+
+def test_batches_are_embedded_side_by_side_on_one_thread_each(toy, monkeypatch):
+    from stalign.data.spots import SpotReader
+
+    seen, read = set(), SpotReader.batch
+
+    def batch(self, rows, **options):
+        seen.add((threading.current_thread().name, torch.get_num_threads(), len(rows)))
+        return read(self, rows, **options)
+
+    monkeypatch.setattr(SpotReader, "batch", batch)
+    before = numbers()
+    with stalign.settings.override(n_jobs=2):
+        stalign.tl.embed(toy, batch_size=20)
+    assert len({name for name, _, _ in seen}) == 2
+    assert {number for _, number, _ in seen} == {1} and max(size for _, _, size in seen) == 10
+    assert numbers() == before

@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import os
 import sys
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from stalign._settings import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -67,6 +69,21 @@ def in_parallel(function: Callable[[T], R], items: Sequence[T], n_spots: int) ->
     with threadpool_limits(1):
         found: list[R] = Parallel(n_jobs=min(jobs, len(items)), prefer="threads")(map(delayed(alone), items))
     return found
+
+
+def in_order(function: Callable[[T], R], items: Iterable[T], jobs: int) -> Iterator[R]:
+    """Call a function for each item on some threads, shortly before its result is taken; results keep the order."""
+    if jobs == 1:
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(jobs) as pool:
+        waiting: deque[Future[R]] = deque()
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > jobs:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def few_threads(function: Callable[P, R], *, sklearn: bool = True) -> Callable[P, R]:

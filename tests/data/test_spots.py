@@ -48,6 +48,14 @@ def test_a_batch_holds_the_patches_of_the_windows(slide):
         np.testing.assert_array_equal(patches.numpy(), expected.transpose(0, 3, 1, 2))
 
 
+def test_a_reader_without_counts_gives_the_same_batches_and_leaves_the_other_as_it_is(slide):
+    reader, rows = open_section(slide), np.array([7, 2, 50])
+    light = reader.without_counts()
+    for name in ("niche_image", "spot_gene", "niche_gene", "basis"):
+        np.testing.assert_array_equal(getattr(light.batch(rows), name), getattr(reader.batch(rows), name))
+    assert light.expression.counts is None and reader.expression.counts is not None
+
+
 def test_windows_of_fixed_sides_are_those_of_spots_of_any_size(slide):
     reader = open_section(slide, replace(SPEC, fixed_windows=True, spot_um=112.0, niche_um=224.0))
     side = np.diff(reader.windows[0][:, [0, 2]]) * reader.image.mpp

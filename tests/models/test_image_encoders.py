@@ -58,6 +58,19 @@ def test_an_embedding_does_not_depend_on_its_batch(mini, stirred):
     torch.testing.assert_close(together[[3, 0]], encoder(image[[3, 0]]))
 
 
+def test_patches_go_through_in_parts_that_a_cache_holds_and_batch_norms_still_see_them_all(mini, monkeypatch):
+    encoder, image = image_encoder(mini.niche_image, mini).eval(), torch.rand(7, 3, 16, 16)
+    sizes = []
+    encoder.backbone.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
+    with torch.inference_mode():
+        expected = encoder(image)
+        monkeypatch.setattr("stalign.models.image_encoders.PIXELS", 3 * 16 * 16)
+        torch.testing.assert_close(encoder(image), expected)
+        encoder.train()(image)
+    encoder.eval()(image)  # as autograd would hold all parts anyway
+    assert sizes == [7, 3, 3, 1, 7, 7]
+
+
 def test_paper_encoder_has_the_authors_layers():
     from stalign.models import ST_ALIGN
 

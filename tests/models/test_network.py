@@ -51,6 +51,15 @@ def test_embed_is_one_level_of_forward(mini, make_batch, stirred, level):
         network.embed(batch, level="slide")
 
 
+@pytest.mark.parametrize("level", ["spot", "niche"])
+def test_bases_are_made_once_for_batches_of_the_same_sections(mini, make_batch, stirred, level):
+    network, batch = stirred(replace(mini, input=replace(mini.input, rank=3))), make_batch()
+    bases = network.bases(batch.basis, level=level)
+    found = network.embed(replace(batch, basis=torch.full_like(batch.basis, torch.nan)), level=level, bases=bases)
+    for kind, expected in network.embed(batch, level=level)._asdict().items():
+        torch.testing.assert_close(getattr(found, kind), expected)
+
+
 def test_embed_needs_one_level_only(mini, make_batch, stirred):
     batch = make_batch()
     alone = replace(batch, spot_image=None, spot_gene=None)

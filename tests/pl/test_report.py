@@ -318,6 +318,19 @@ def test_many_sections_and_spatialdata(page):
     assert len(page(data=sdata, truth="domain").all("img")) == 2
 
 
+def test_figures_are_written_beside_the_page_as_they_are_in_it(section, tmp_path):
+    section = section.copy()
+    section.obsm["X_two"] = section.obsm["spatial"][:, ::-1].copy()
+    folder = tmp_path / "new" / "figures"
+    path = report(section, tmp_path / "report.html", truth="domain", basis="X_two", figures=folder)
+    page = path.read_text(encoding="utf-8")
+    names = ("domains", "embedding", "niches", "patches", "scores")
+    assert {one.name for one in folder.iterdir()} == {f"{name}.png" for name in names}
+    for one in folder.iterdir():
+        assert base64.b64encode(one.read_bytes()).decode() in page, one.name
+    assert "X_two" in Page(page).text and "UMAP" not in Page(page).text
+
+
 def test_an_old_report_survives_an_error(section, tmp_path):
     path = tmp_path / "report.html"
     path.write_text("old")

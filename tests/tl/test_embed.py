@@ -135,6 +135,24 @@ def test_the_batch_size_does_not_matter(slide, weights, embeddings, batch_size):
     same(embeddings(few), embeddings(expected))
 
 
+def test_what_batches_share_is_made_once_and_counts_are_let_go(slide, weights, embeddings, monkeypatch):
+    from stalign.models.network import STAlign
+    from stalign.tl import _embedding
+
+    expected = stalign.tl.embed(slide, weights, copy=True)
+    made, held, bases, embed = [], [], STAlign.bases, _embedding.embed_batch
+
+    def look(network, reader, rows, **options):
+        held.append(reader.expression.counts)
+        return embed(network, reader, rows, **options)
+
+    monkeypatch.setattr(STAlign, "bases", lambda *args, **options: made.append(0) or bases(*args, **options))
+    monkeypatch.setattr(_embedding, "embed_batch", look)
+    stalign.tl.embed(slide, weights, batch_size=7)
+    same(embeddings(slide), embeddings(expected))
+    assert len(made) == 1 and len(held) > 5 and not any(counts is not None for counts in held)
+
+
 def test_the_number_of_threads_does_not_matter(slide, weights, embeddings):
     threads, found = torch.get_num_threads(), []
     try:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from stalign._constants import Keys
 from stalign.core.files import whole_file
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 HELP = "embed a section, cut it into domains, score them, predict genes and draw it all"
 DESCRIPTION = "Without --section and --slide the demo runs on a simulated section. It needs no network."
+_AXES = f"{Keys.EMBED}_pca"  # obsm key of what the embedding is drawn by
+_DPI = 110
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -109,11 +113,8 @@ def run(arguments: argparse.Namespace) -> int:
                 adata, genes=n_genes, split="spot", use_rep=image, random_state=seed, **counts, **where
             )
             _save_genes(predicted, out)
-    here = {**where, "mpp": arguments.mpp}
-    with _step(console, "Draw the figures"):
-        _draw(adata, predicted, scores, truth, out, here)
-    with _step(console, "Write the report"):
-        stalign.pl.report(adata, out / "report.html", truth=truth, predicted=predicted, scores=scores, **here)
+    with _step(console, "Draw the figures and write the report"):
+        _report(adata, out, truth=truth, predicted=predicted, scores=scores, mpp=arguments.mpp, **where)
     with _step(console, "Write section.h5ad"):
         _save(adata.write_h5ad, out / "section.h5ad")
 
@@ -152,11 +153,10 @@ def _slide(arguments: argparse.Namespace, console: Any) -> int:
             total_counts=arguments.total_counts, random_state=arguments.seed, **where,
         )  # fmt: skip
         _save_genes(predicted, out)
-    with _step(console, "Draw the figures"):
-        _draw(slide, predicted, None, None, out, {})
-        _save_figure("slide", stalign.pl.slide(slide, show=False), out)
-    with _step(console, "Write the report"):
-        stalign.pl.report(slide, out / "report.html", predicted=predicted)
+    with _step(console, "Draw the figures and write the report"):
+        figure = stalign.pl.slide(slide, show=False, return_fig=True)
+        _save(lambda path: figure.savefig(path, dpi=_DPI, bbox_inches="tight", format="png"), out / "slide.png")
+        _report(slide, out, predicted=predicted)
     with _step(console, "Write slide.h5ad and predicted.h5ad"):
         _save(slide.write_h5ad, out / "slide.h5ad")
         _save(predicted.write_h5ad, out / "predicted.h5ad")
@@ -185,33 +185,20 @@ def _n_labels(adata: AnnData, truth: str | None) -> int | None:
     return len({label for label in as_labels(adata.obs[truth]) if label is not None})
 
 
-def _draw(
-    adata: AnnData, predicted: AnnData | None, scores: Any, truth: str | None, out: Path, where: dict[str, Any]
-) -> None:
+def _report(adata: AnnData, out: Path, **options: Any) -> None:
+    """Write the report and its figures; principal components stand in for a UMAP, which would take longest of all."""
     from stalign import pl
 
-    def save(name: str, drawn: Any) -> None:
-        _save_figure(name, drawn, out)
-
-    save("domains", pl.domains(adata, truth=truth, show=False, **where))
-    save("embedding", pl.embedding(adata, show=False))
-    if Keys.NICHE_GRAPH in adata.obsp:
-        save("niches", pl.niches(adata, show=False, **where))
-    done = adata.uns[Keys.UNS]
-    if "patches" in done and len(done["patches"]["sections"]) == len(done["embed"]["sections"]):  # all have an image
-        save("patches", pl.patches(adata, show=False, **where))
-    if predicted is not None:
-        save("genes", pl.genes(predicted, n=2, show=False, **where))
-    if scores is not None:
-        save("scores", pl.scores(scores, show=False))
+    adata.obsm[_AXES] = _principal(adata.obsm[Keys.EMBED])
+    pl.report(adata, out / "report.html", basis=_AXES, figures=out, dpi=_DPI, **options)
 
 
-def _save_figure(name: str, drawn: Any, out: Path) -> None:
-    import matplotlib.pyplot as plt
-
-    figure = (drawn[0] if isinstance(drawn, list) else drawn).figure
-    _save(lambda path: figure.savefig(path, dpi=150, bbox_inches="tight", format="png"), out / f"{name}.png")
-    plt.close(figure)
+def _principal(values: np.ndarray) -> np.ndarray:
+    """First two principal components of (n, d) values, (n, 2); rows with NaN stay NaN."""
+    usable = np.isfinite(values).all(axis=1)
+    centred = values - values[usable].mean(axis=0)
+    scatter = centred[usable].T @ centred[usable]
+    return np.asarray(centred @ np.linalg.eigh(scatter)[1][:, :-3:-1])
 
 
 def _save_genes(predicted: AnnData, out: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import copy
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -107,6 +108,11 @@ class SpotReader:
         """Whether expression goes to the network gene by gene rather than as scores."""
         return self.spec.rank == 0
 
+    @property
+    def basis(self) -> NDArray[np.float32] | None:
+        """The gene basis of the scores, (rank, n_genes); None where there are none."""
+        return None if self.expression is None or self.dense else self.expression.low_rank.basis
+
     def patches(self, rows: NDArray[np.intp], *, level: int, size: int) -> NDArray[np.uint8]:
         """Cut patches.
 
@@ -179,14 +185,12 @@ class SpotReader:
                 elif name in levels and branch not in self.features:
                     patches = self.patches(rows, level=_LEVELS.index(name), size=size)
                     parts[branch] = torch.from_numpy(patches).permute(0, 3, 1, 2)  # channels last, which is faster
-        basis = gene_valid = None
+        gene_valid = None
         if self.expression is not None:
             has_genes = self.expression.has_niche[rows]
             gene_valid = None if has_genes.all() else torch.from_numpy(has_genes)
             pair = self._dense(rows) if self.dense else self._scores(rows, keep, rng)
             parts |= {f"{name}_gene": torch.from_numpy(pair[_LEVELS.index(name)]) for name in levels}
-            if not self.dense:
-                basis = torch.from_numpy(self.expression.low_rank.basis)[None]
         parts |= {
             branch: torch.from_numpy(values[rows])
             for branch, values in self.features.items()
@@ -194,12 +198,24 @@ class SpotReader:
         }
         return Batch(
             **parts,
-            basis=basis,
+            basis=None if self.basis is None else torch.from_numpy(self.basis)[None],
             image_mean=torch.from_numpy(self.image_mean)[None],
             image_std=torch.from_numpy(self.image_std)[None],
             section=torch.zeros(len(rows), dtype=torch.long),
             gene_valid=gene_valid,
         )
+
+    def without_counts(self) -> SpotReader:
+        """Let go of the counts and their niches, as scores are all that batches need unless counts are thinned.
+
+        Returns
+        -------
+        A reader that gives the same batches for embedding.
+        """
+        light = copy.copy(self)
+        if self.expression is not None and not self.dense:
+            light.expression = replace(self.expression, counts=None, graph=None)
+        return light
 
     def image_batch(self, windows: NDArray[np.float64], *, level: str) -> Batch:
         """Read a batch of images from anywhere in the section.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from stalign._validate import message
 from stalign.models.branches import ConvEncoder, Features, TimmEncoder
-from stalign.models.stages import Stages
+from stalign.models.stages import PIXELS, Stages
 from stalign.models.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ class BackboneEncoder(nn.Module):
         self.n_features = n_features
         # Of fewer than 8 channels that come last in memory, oneDNN's AVX2 kernels spoil the heap (torch 2.14).
         convolutions = [] if backbone is None else [m for m in backbone.modules() if isinstance(m, nn.Conv2d)]
+        self.convolutional = len(convolutions) > 1  # a ViT has the one that cuts its patch
         self.narrow = min((m.out_channels for m in convolutions), default=8) < 8
 
     def forward(self, image: Tensor) -> Tensor:
@@ -107,7 +108,11 @@ class BackboneEncoder(nn.Module):
             expected = f"Expected {patches}features (B, {self.n_features}) for this image encoder"
             raise ValueError(message(expected, found=f"shape {tuple(image.shape)}"))
         image = image.contiguous() if self.narrow else image
-        return self.tokens(self.backbone(image))  # (B, 3, h, w) -> (B, d) -> (B, s, l)
+        together = len(image)
+        if self.convolutional and image.device.type == "cpu" and not self.training and not torch.is_grad_enabled():
+            together = PIXELS // (image.shape[2] * image.shape[3])
+        features = torch.cat([self.backbone(part) for part in image.split(max(1, together))])
+        return self.tokens(features)  # (B, 3, h, w) -> (B, d) -> (B, s, l)
 
 
 def standardise(image: Tensor, mean: Tensor, std: Tensor) -> Tensor:

@@ -39,6 +39,16 @@ class Level(NamedTuple):
     expression: Tensor | None = None
 
 
+class Bases(NamedTuple):
+    """The gene bases of S sections in the space of the gene table, (S, r, w) each; None where a batch has none.
+
+    `projected` is as learned, `turned` has orthonormal rows, so that distances stay.
+    """
+
+    projected: Tensor | None
+    turned: Tensor | None
+
+
 class STAlign(nn.Module):
     """The network: B spots of S sections, V genes, s tokens of width l, embeddings of width D. In the papers::
 
@@ -100,7 +110,7 @@ class STAlign(nn.Module):
         ValueError
             If a level has neither images nor genes, or a tensor has the wrong shape.
         """
-        projected = self._projected(batch)  # (S, r, s * l), each section's gene basis in the space of the gene table
+        projected = self._projected(batch.basis)  # (S, r, s * l), gene bases in the space of the gene table
         spot = self._level(batch, "spot", projected)  # (B, D) each
         niche = self._level(batch, "niche", projected)  # (B, D) each
         return Outputs(
@@ -157,22 +167,27 @@ class STAlign(nn.Module):
             genes = from_basis(genes, batch.basis, batch.section)  # (B, r) -> (B, V)
         return self.gene_encoders[level](genes)  # (B, s, l)
 
-    def _projected(self, batch: Batch) -> Tensor | None:
-        basis = batch.basis  # (S, r, V), or None where expression comes as it is
+    def _projected(self, basis: Tensor | None) -> Tensor | None:
         if basis is not None and (basis.ndim != 3 or basis.shape[2] != self.n_genes):
             raise ValueError(message(f"Expected a `basis` (S, r, {self.n_genes})", found=f"shape {tuple(basis.shape)}"))
         return None if self.gene_table is None else self.gene_table.project(basis)  # (S, r, V) -> (S, r, s * l)
 
-    def _turned(self, batch: Batch, level: str, projected: Tensor | None) -> Tensor | None:
-        scores: Tensor | None = getattr(batch, f"{level}_gene")  # (B, r)
-        spec = self._gene_spec(level)
-        if scores is None or projected is None or not isinstance(spec, GeneTable):
-            return None
-        if self.config.input.rank > spec.width:  # a narrower space cannot hold all distances
-            return None
-        return from_basis(scores, orthonormal(projected), batch.section)  # (B, r) -> (B, s * l)
+    def bases(self, basis: Tensor | None, *, level: str = "niche") -> Bases:
+        """Return what `embed` makes of the gene bases of sections, which batches of the same sections share.
 
-    def embed(self, batch: Batch, *, level: str = "niche") -> Level:
+        Parameters
+        ----------
+        basis
+            (S, r, V) float, as in a batch; or None.
+        level
+            `niche` or `spot`.
+        """
+        projected, spec = self._projected(basis), self._gene_spec(level)
+        # a narrower space cannot hold all distances
+        wide = projected is not None and isinstance(spec, GeneTable) and self.config.input.rank <= spec.width
+        return Bases(projected, orthonormal(projected) if projected is not None and wide else None)
+
+    def embed(self, batch: Batch, *, level: str = "niche", bases: Bases | None = None) -> Level:
         """Return the embeddings of one level, without the cost of the other.
 
         Parameters
@@ -181,6 +196,8 @@ class STAlign(nn.Module):
             Spots or niches, with images, genes or both.
         level
             `niche` or `spot`.
+        bases
+            What `bases` returned for the same sections and level; None to compute it.
 
         Raises
         ------
@@ -188,8 +205,10 @@ class STAlign(nn.Module):
             If the level is unknown or has neither images nor genes.
         """
         one_of(level, LEVELS, name="level")
-        projected = self._projected(batch)
-        return self._level(batch, level, projected)._replace(expression=self._turned(batch, level, projected))
+        projected, turned = self.bases(batch.basis, level=level) if bases is None else bases
+        scores: Tensor | None = getattr(batch, f"{level}_gene")  # (B, r)
+        rotated = None if scores is None or turned is None else from_basis(scores, turned, batch.section)  # (B, s * l)
+        return self._level(batch, level, projected)._replace(expression=rotated)
 
     def image_tokens(self, batch: Batch, *, level: str = "niche") -> Tensor:
         """Return what the image encoder of a level makes of its patches, which a batch takes in their place.

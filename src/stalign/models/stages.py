@@ -12,7 +12,7 @@ from stalign._validate import message
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_PIXELS = 4 * 224 * 224  # of patches that a CPU takes together, whose cache holds no more
+PIXELS = 4 * 224 * 224  # of patches that a CPU convolves together, whose cache holds no more
 
 
 class Stages(nn.Module):
@@ -50,7 +50,7 @@ class Stages(nn.Module):
         """
         together = len(x)
         if x.device.type == "cpu" and not torch.is_grad_enabled():
-            together = max(1, _PIXELS // (x.shape[2] * x.shape[3]))
+            together = max(1, PIXELS // (x.shape[2] * x.shape[3]))
         return torch.cat([self._means(part) for part in x.split(max(1, together))])
 
     def _means(self, x: Tensor) -> Tensor:

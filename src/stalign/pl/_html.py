@@ -52,11 +52,15 @@ def part(name: str, *values: Any, **options: Any) -> Markup:
     return Markup(getattr(_template("parts.html").module, name)(*values, **options))
 
 
-def picture(figure: Figure, alt: str, caption: str, *, dpi: float) -> Markup:
-    """Draw a figure into the page; `alt` says what it shows to readers who do not see it."""
+def png_of(figure: Figure, *, dpi: float) -> bytes:
+    """Draw a figure."""
     stream = BytesIO()
     figure.savefig(stream, format="png", dpi=dpi, bbox_inches="tight")
-    png = stream.getvalue()
+    return stream.getvalue()
+
+
+def picture(png: bytes, alt: str, caption: str) -> Markup:
+    """Put a picture into the page; `alt` says what it shows to readers who do not see it."""
     width, height = (int.from_bytes(png[at : at + 4], "big") for at in (16, 20))  # of the PNG's header
     return part("figure", base64.b64encode(png).decode(), width, height, alt, caption)
 

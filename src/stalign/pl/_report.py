@@ -17,7 +17,7 @@ from stalign.pl._annotate import annotate
 from stalign.pl._domains import domains
 from stalign.pl._embedding import embedding
 from stalign.pl._genes import genes
-from stalign.pl._html import page, part, picture
+from stalign.pl._html import page, part, picture, png_of
 from stalign.pl._labels import read_labels, resolve
 from stalign.pl._niches import niches
 from stalign.pl._patches import patches
@@ -55,6 +55,8 @@ def report(
     notes: Sequence[str] = (),
     title: str = "ST-Align report",
     umap: bool = True,
+    basis: str | None = None,
+    figures: str | Path | None = None,
     library_key: str | None = None,
     table_key: str | None = None,
     image_key: str | Mapping[str, str] | None = None,
@@ -89,6 +91,11 @@ def report(
         Title of the page.
     umap
         Whether to compute a UMAP of the embedding, which takes a while.
+    basis
+        obsm key of two dimensions to draw instead of a UMAP, as in `pl.embedding`.
+    figures
+        Folder to write the figures to as well, as PNG: those of `domains`, `annotation`, `scores`, `embedding`,
+        `niches`, `patches`, `genes` and training `curves` that are in the report.
     library_key
         Column of obs that names the section of each spot; None for one section.
     table_key, image_key
@@ -145,7 +152,7 @@ def report(
     }
     views = open_sections(data, **common)
     has_domains = Keys.DOMAIN in table.obs
-    job = _Report(warnings=list(notes), dpi=dpi)
+    job = _Report(list(notes), dpi, None if figures is None else Path(figures))
     rows = {view.name: view.rows for view in views}
     known = job.made("Sections in the training were left out", lambda: seen_in_training(table, rows, card=stored)) or []
     job.warnings += job.made("Warnings were left out", lambda: content.findings(table, views, truth)) or []
@@ -181,12 +188,15 @@ def report(
                 f"{_SCORES} {seen if from_weights(table) else ''}",
             )  # fmt: skip
             job.add("scores", "Scores", lambda: part("table", numbers, "Agreement of domains and labels", digits=3))
-        if umap and Keys.EMBED in table.obsm and (has_domains or truth is not None):
+        if (basis or (umap and Keys.EMBED in table.obsm)) and (has_domains or truth is not None):
+            where: dict[str, Any] = {"basis": basis, "table_key": table_key, "library_key": library_key}
+            umap_says = "UMAP of the embedding; distances between far groups mean nothing."
+            what = umap_says if basis is None else f"The two dimensions in obsm[{basis!r}]."
             job.draw(
                 "the embedding",
-                lambda: embedding(data, truth=truth, table_key=table_key, library_key=library_key, return_fig=True),
+                lambda: embedding(data, truth=truth, return_fig=True, **where),
                 "Two-dimensional map of the embedding, a dot per spot, coloured by label and domain.",
-                f"UMAP of the embedding; distances between far groups mean nothing. {seen}",
+                f"{what} {seen}",
             )
             job.add("embedding", "Embedding")
         if Keys.NICHE_GRAPH in table.obsp:
@@ -253,6 +263,7 @@ class _Report:
 
     warnings: list[str]
     dpi: float
+    folder: Path | None
     sections: list[tuple[str, str, list[Markup]]] = field(default_factory=list)
     waiting: list[Markup] = field(default_factory=list)
 
@@ -276,12 +287,17 @@ class _Report:
                 plt.close(number)
 
     def draw(self, what: str, figure: Callable[[], Any], alt: str | Callable[[], str], caption: str) -> None:
-        """Draw a figure."""
-        made = self.made(
+        """Draw a figure, and write it to the folder of figures under the last word of what it shows."""
+        drawn = self.made(
             f"A figure was left out ({what})",
-            lambda: picture(figure(), alt if isinstance(alt, str) else alt(), caption.strip(), dpi=self.dpi),
+            lambda: (png_of(figure(), dpi=self.dpi), alt if isinstance(alt, str) else alt()),
         )
-        self.waiting += [made] if made else []
+        if drawn is None:
+            return
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_whole(self.folder / f"{what.split()[-1]}.png", drawn[0])
+        self.waiting.append(picture(*drawn, caption.strip()))
 
     def add(self, key: str, heading: str, make: Callable[[], Markup] | None = None) -> None:
         """Close a section, if there is anything in it."""

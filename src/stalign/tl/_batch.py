@@ -13,12 +13,31 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from stalign.data.spots import SpotReader
-    from stalign.models.network import Level, STAlign
+    from stalign.models.network import Bases, Level, STAlign
 
 LEVEL: Final = "niche"  # what is embedded
 
 
-def embed_batch(network: STAlign, reader: SpotReader, rows: NDArray[np.intp]) -> dict[str, NDArray[np.float32]]:
+def section_bases(network: STAlign, reader: SpotReader) -> Bases:
+    """What all batches of a section share: its gene basis in the space of the network.
+
+    Parameters
+    ----------
+    network
+        The network, in evaluation mode.
+    reader
+        The section.
+    """
+    import torch
+
+    device, basis = next(network.parameters()).device, reader.basis
+    with torch.inference_mode():
+        return network.bases(None if basis is None else torch.from_numpy(basis)[None].to(device), level=LEVEL)
+
+
+def embed_batch(
+    network: STAlign, reader: SpotReader, rows: NDArray[np.intp], bases: Bases
+) -> dict[str, NDArray[np.float32]]:
     """Embed some spots of a section.
 
     Parameters
@@ -29,6 +48,8 @@ def embed_batch(network: STAlign, reader: SpotReader, rows: NDArray[np.intp]) ->
         The section.
     rows
         Positions of the spots in the section, (b,).
+    bases
+        What `section_bases` returned for the section.
 
     Returns
     -------
@@ -39,7 +60,7 @@ def embed_batch(network: STAlign, reader: SpotReader, rows: NDArray[np.intp]) ->
     device = next(network.parameters()).device
     with torch.inference_mode():
         batch = reader.batch(rows, levels=(LEVEL,)).to(device)
-        level = network.embed(batch, level=LEVEL)
+        level = network.embed(batch, level=LEVEL, bases=bases)
         found = {Keys.EMBED: _embedding(level, batch.gene_valid)}
         if level.image is not None:
             found[Keys.EMBED_IMAGE] = level.image

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from stalign._settings import logger, progress
 from stalign.data.pixels import full_scale
-from stalign.tl._batch import embed_batch
+from stalign.tl._batch import embed_batch, section_bases
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,11 +95,9 @@ def portable(reader: SpotReader) -> SpotReader:
     -------
     One that gives the same batches for embedding. A lazy image is read where the reader is; one in memory goes along.
     """
-    light = copy.copy(reader)
+    light = reader.without_counts()
     if reader.image is not None:
         light.image = _portable_image(reader.image)
-    if reader.expression is not None and not reader.dense:
-        light.expression = replace(reader.expression, counts=None, graph=None)
     return light
 
 
@@ -128,4 +126,5 @@ def _embed(
     network: STAlign, reader: SpotReader, batches: list[NDArray[np.intp]], device: str
 ) -> list[dict[str, NDArray[np.float32]]]:
     network.to(device)
-    return [embed_batch(network, reader, rows) for rows in batches]
+    bases = section_bases(network, reader)
+    return [embed_batch(network, reader, rows, bases) for rows in batches]

@@ -259,8 +259,10 @@ def embed(
             features=own,
             image_step=image_step,
             random_state=seed,
-        )
-        embedding.add(reader, section.rows)
+        ).without_counts()
+        rows = section.rows
+        del section  # and its counts
+        embedding.add(reader, rows)
         facts.append(facts_of(reader))
         lists = lists or gene_lists(reader)
     params = {

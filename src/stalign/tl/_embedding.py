@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from stalign._settings import progress
-from stalign._threads import threads_for
+from stalign._threads import in_order, threads_for
 from stalign._validate import message
-from stalign.tl._batch import embed_batch, encode_places
+from stalign.tl._batch import embed_batch, encode_places, section_bases
 from stalign.tl._cluster import cluster, on_workers
 
 if TYPE_CHECKING:
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from stalign.data.spots import SpotReader
     from stalign.models.checkpoint import Checkpoint
 
-    Embedded = tuple[NDArray[np.intp], dict[str, NDArray[np.float32]]]
+
+T = TypeVar("T")
+_FEWEST = 16  # spots of a batch that a thread is started for
 
 
 class Embedding:
@@ -34,7 +37,7 @@ class Embedding:
     n_obs
         Spots of the table.
     batch_size
-        Spots in the network at once.
+        Spots in the network at once, those of all threads together.
     with_images
         Returns the same weights with encoders of images; called at the first section with an image, if at all.
     """
@@ -67,10 +70,13 @@ class Embedding:
         if reader.coarse is not None:
             reader.coarse = reader.coarse.encoded(self._tokens(reader, reader.coarse))
         order = reader.order()
-        batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
         client = cluster()
-        done = self._here(reader, batches) if client is None else on_workers(client, self.network, reader, batches)
         with threads_for(len(order), images=reader.windows is not None, sklearn=False):
+            if client is None:
+                embed = partial(embed_batch, self.network, reader, bases=section_bases(self.network, reader))
+                done = self._done(embed, order, f"Embedding {reader.name}")
+            else:
+                done = on_workers(client, self.network, reader, _batches(order, self.batch_size))
             for some, found in done:
                 where = rows[some]
                 self.valid[where] = True
@@ -81,18 +87,33 @@ class Embedding:
 
     def _tokens(self, reader: SpotReader, coarse: CoarseImage) -> NDArray[np.float32]:
         """Image tokens of the places of a section, (m, s, l)."""
-        order = coarse.order()
-        batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
-        tokens: NDArray[np.float32] | None = None
-        for some in progress(batches, desc=f"Encoding the image of {reader.name}"):
-            found = encode_places(self.network, reader, coarse.windows[some])
-            tokens = np.empty((len(order), *found.shape[1:]), dtype=np.float32) if tokens is None else tokens
+        order, tokens = coarse.order(), np.zeros((0, 1, 1), dtype=np.float32)
+        encode = partial(encode_places, self.network, reader)
+        for some, found in self._done(
+            lambda some: encode(coarse.windows[some]), order, f"Encoding the image of {reader.name}"
+        ):
+            if not len(tokens):
+                tokens = np.empty((len(order), *found.shape[1:]), dtype=np.float32)
             tokens[some] = found
-        return np.zeros((0, 1, 1), dtype=np.float32) if tokens is None else tokens
+        return tokens
 
-    def _here(self, reader: SpotReader, batches: list[NDArray[np.intp]]) -> Iterator[Embedded]:
-        for some in progress(batches, desc=f"Embedding {reader.name}"):
-            yield some, embed_batch(self.network, reader, some)
+    def _done(
+        self, function: Callable[[NDArray[np.intp]], T], order: NDArray[np.intp], desc: str
+    ) -> Iterator[tuple[NDArray[np.intp], T]]:
+        """Call a function for batches, in order: as many at once as torch has threads, with one of them each."""
+        import torch
+
+        threads = torch.get_num_threads()
+        jobs = 2  # one reads, one computes
+        if next(self.network.parameters()).device.type == "cpu":
+            jobs = min(threads, max(1, self.batch_size // _FEWEST))
+        batches = _batches(order, max(1, self.batch_size // jobs))
+        torch.set_num_threads(1)
+        try:
+            done = progress(in_order(function, batches, jobs), desc=desc, total=len(batches))
+            yield from zip(batches, done, strict=True)
+        finally:
+            torch.set_num_threads(threads)
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
         """Get the embeddings by obsm key.
@@ -112,3 +133,7 @@ class Embedding:
                 message("Expected a spot that can be embedded", found=f"none of {len(self.valid)}", hint=hint)
             )
         return self._arrays
+
+
+def _batches(order: NDArray[np.intp], size: int) -> list[NDArray[np.intp]]:
+    return [order[start : start + size] for start in range(0, len(order), size)]
