@@ -44,6 +44,30 @@ def test_images_keep_the_threads_of_torch_earlier_than_linear_algebra():
         assert {one.num_threads for one in ours} == {1}
 
 
+def test_images_within_a_call_that_limits_torch_have_its_threads():
+    """scikit-learn may compute with the OpenMP of torch, so calls limit torch, and give its threads back to images."""
+    with threads_for(3000):
+        assert torch.get_num_threads() == 1
+        with threads_for(3000, images=True):
+            assert torch.get_num_threads() == 2
+        with threads_for(300, images=True):
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 2
+
+
+def test_domains_of_few_spots_use_one_thread_of_every_openmp(toy, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        GMM,
+        "_start",
+        lambda self, *args, start=GMM._start, **more: seen.append(numbers()) or start(self, *args, **more),
+    )
+    toy.obsm["X_some"] = np.random.default_rng(0).normal(size=(toy.n_obs, 4))
+    stalign.tl.domains(toy, 3, use_rep="X_some")
+    assert seen and all(torch_threads == 1 and set(others) == {1} for torch_threads, others in seen)
+
+
 def test_many_spots_keep_all_threads():
     before = numbers()
     with threads_for(500_000):
@@ -141,7 +165,7 @@ def test_batches_are_embedded_side_by_side_on_one_thread_each(toy, monkeypatch):
     monkeypatch.setattr(SpotReader, "batch", batch)
     before = numbers()
     with stalign.settings.override(n_jobs=2):
-        stalign.tl.embed(toy, batch_size=20)
+        stalign.tl.embed(toy, batch_size=40)
     assert len({name for name, _, _ in seen}) == 2
-    assert {number for _, number, _ in seen} == {1} and max(size for _, _, size in seen) == 10
+    assert {number for _, number, _ in seen} == {1} and max(size for _, _, size in seen) == 20
     assert numbers() == before

@@ -8,6 +8,7 @@ import sys
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from stalign._settings import settings
@@ -20,18 +21,24 @@ R = TypeVar("R")
 T = TypeVar("T")
 _FEW_SPOTS = 20_000  # their matrices are so small that a second thread waits longer than it computes
 _FEW_IMAGES = 500  # likewise for networks that read the image of each spot
+_torch_before: ContextVar[int | None] = ContextVar(
+    "threads of torch before the outermost call limited them", default=None
+)
 
 
 @contextmanager
 def threads_for(n_spots: int, *, images: bool = False, sklearn: bool = True) -> Iterator[None]:
     """Compute on as many threads as pay: `settings.n_jobs`, or one where spots are few.
 
+    scikit-learn computes with the OpenMP of torch where that was loaded before its own, so torch is limited, too.
+
     Parameters
     ----------
     n_spots
         Spots that are computed with.
     images
-        Whether torch reads their images; then fewer spots pay a second thread of torch.
+        Whether torch reads their images; then fewer spots pay a second thread of torch, also within a call that has
+        limited it.
     sklearn
         Whether scikit-learn is used, which brings an OpenMP of its own that has to be there to be limited.
     """
@@ -47,9 +54,12 @@ def threads_for(n_spots: int, *, images: bool = False, sklearn: bool = True) -> 
                 if "torch" not in library.filepath:
                     stack.callback(library.set_num_threads, library.num_threads)
                     library.set_num_threads(number)
-        if torch is not None and (settings.n_jobs or n_spots < (_FEW_IMAGES if images else _FEW_SPOTS)):
-            stack.callback(torch.set_num_threads, torch.get_num_threads())
-            torch.set_num_threads(number)
+        if torch is not None:
+            threads, few = torch.get_num_threads(), n_spots < (_FEW_IMAGES if images else _FEW_SPOTS)
+            before = _torch_before.get() or threads
+            stack.callback(_torch_before.reset, _torch_before.set(before))
+            stack.callback(torch.set_num_threads, threads)
+            torch.set_num_threads(settings.n_jobs or (1 if few else before))
         yield
 
 
@@ -92,7 +102,7 @@ def few_threads(function: Callable[P, R], *, sklearn: bool = True) -> Callable[P
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         given = args[0] if args else kwargs.get("data")
-        with threads_for(_n_spots(given), images=True, sklearn=sklearn):
+        with threads_for(_n_spots(given), sklearn=sklearn):
             return function(*args, **kwargs)
 
     return run

@@ -68,7 +68,8 @@ class Embedding:
         if reader.windows is not None and not self.network.image_encoders:
             self.network = folded(self._with_images().network)
         if reader.coarse is not None:
-            reader.coarse = reader.coarse.encoded(self._tokens(reader, reader.coarse))
+            with threads_for(len(reader.coarse.order()), images=True, sklearn=False):
+                reader.coarse = reader.coarse.encoded(self._tokens(reader, reader.coarse))
         order = reader.order()
         client = cluster()
         with threads_for(len(order), images=reader.windows is not None, sklearn=False):

@@ -8,6 +8,7 @@ import numpy as np
 
 from stalign._constants import Keys
 from stalign._settings import logger, progress
+from stalign._threads import threads_for
 from stalign._validate import message
 from stalign.core.genes import match
 from stalign.core.niches import niche_mean
@@ -86,7 +87,8 @@ def _encode(
         shape = (len(labels), encoding.card.dim)
         found = encoding.cache.get(key, shape)
         if found is None:
-            found = encoding.encoder.encode(part, labels, **extra)
+            with threads_for(len(names), images=True, sklearn=False):  # a network reads each spot, as it does an image
+                found = encoding.encoder.encode(part, labels, **extra)
             if found.shape != shape:
                 raise ValueError(message(f"Expected {encoding.card.name!r} to return {shape}", found=found.shape))
             found = np.asarray(found, dtype=np.float32)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stalign._settings import progress
+from stalign._threads import threads_for
 from stalign._validate import message
 from stalign.data import niche_of, section_table
 
@@ -61,8 +62,9 @@ def encode_images(
             parts = np.split(own, range(_CHUNK, len(own), _CHUNK))
             chunks += [(section.image, section.rows[part], windows[part], size) for part in parts]
         facts.append(_facts(section, windows))
-    for image, rows, windows, size in progress(chunks, desc=f"Encoding with {card.name}", unit="chunk"):
-        features[rows] = _encode_chunk(encoding, image, windows, size)
+    with threads_for(table.n_obs, images=True, sklearn=False):
+        for image, rows, windows, size in progress(chunks, desc=f"Encoding with {card.name}", unit="chunk"):
+            features[rows] = _encode_chunk(encoding, image, windows, size)
     return features, {"sections": section_table(facts)}
 
 

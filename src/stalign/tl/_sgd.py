@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from stalign._threads import threads_for
 from stalign._validate import message, positive, whole
 
 if TYPE_CHECKING:
@@ -112,7 +113,8 @@ class SGD:
         values = torch.from_numpy(np.asarray(targets, dtype=np.float32))
         how = Schedule(self.epochs, self.lr, self.batch_size, self.momentum, self.weight_decay, self.seed)
         model = LinearHead(tower, width, values.mean(dim=0))
-        self._model = train_head(model, lambda rows: _read(features, rows.numpy()), values, how, device)
+        with threads_for(self.epochs * len(features), images=tower is not None, sklearn=False):
+            self._model = train_head(model, lambda rows: _read(features, rows.numpy()), values, how, device)
         return self
 
     def predict(self, features: Rows) -> np.ndarray:
