@@ -204,12 +204,13 @@ def write(table: pd.DataFrame, out: Path) -> None:
     lines: list[str] = []
     for task, part in table[table["task"] != "seconds"].groupby("task", sort=False):
         grouped = part.groupby(["method", "column"], sort=False)["value"]
-        mean, spread = grouped.mean().unstack(), grouped.std(ddof=0).unstack()
+        mean, spread = grouped.mean().unstack(), grouped.std(ddof=0).where(grouped.count() > 1).unstack()
         columns = list(dict.fromkeys(part["column"]))
         lines += ["", f"| {task} | " + " | ".join(columns) + " |", "|" + "---|" * (len(columns) + 1)]
         for method in dict.fromkeys(part["method"]):
             cells = [f"{mean.loc[method, c]:.2f} ± {spread.loc[method, c]:.2f}" for c in columns]
-            lines.append(f"| {method} | " + " | ".join(cell.replace("nan ± nan", "–") for cell in cells) + " |")
+            cells = [cell.replace("nan ± nan", "–").replace(" ± nan", "") for cell in cells]
+            lines.append(f"| {method} | " + " | ".join(cells) + " |")
     (out / "hibio.md").write_text("\n".join(lines).strip() + "\n", encoding="utf-8")
 
 
