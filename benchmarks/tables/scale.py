@@ -32,6 +32,7 @@ the slope of the logarithm of the value over that of the bins, over the sizes th
 proportion."""
 COMMAND = "python -m benchmarks run scale --peers banksy cellcharter --limit 3600"
 PAGE = "speed"
+ALONE = True
 BEST = "none"
 EXPONENT = "exponent"
 METRICS = ("seconds", "CPU seconds", "GB")

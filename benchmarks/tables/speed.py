@@ -30,6 +30,7 @@ before: with other work beside it, compare CPU seconds. scanpy's Leiden is run o
 search for a number of domains."""
 COMMAND = "python -m benchmarks run speed --peers banksy cellcharter"
 PAGE = "speed"
+ALONE = True
 RATIOS = {"seconds": "times the baseline", "CPU seconds": "CPU, times the baseline"}
 COLUMNS = ("seconds", "CPU seconds", "GB", *RATIOS.values(), "runs", "cores", "threads", "load")
 BEST = "none"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 TITLE = "ST-Align: sensitivity to K and to the lambdas"
 NOTE = """\
-Trained from scratch at the size of `stalign-mini` for 40 steps (`--steps`) of 128 spots in single precision, as in
+Trained from scratch at the size of `stalign-mini` for 30 steps (`--steps`) of 128 spots in single precision, as in
 table 2, whose full network is the first row, with another number of neighbours K or other weights of the losses (spot
 / niche / spot-niche: the workshop paper's .4 / .3 / .3 is the default, the authors' code has .3 / .3 / .4). Scored as
 in table 2, on sections of which nothing was trained on; the cortex of donor Br8100 is left out, so that nothing is

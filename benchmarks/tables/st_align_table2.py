@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 TITLE = "ST-Align, table 2: ablation"
 NOTE = """\
-Rows of the paper. The three below "concatenation" are trained from scratch at the size of `stalign-mini` for 40 steps
+Rows of the paper. The three below "concatenation" are trained from scratch at the size of `stalign-mini` for 30 steps
 (`--steps`) of 128 spots in single precision, so that the table takes minutes, on the sections of its recipe that have
 an image, without her2st patients A and B, olfactory bulb rep2 and all of the cortex: they compare with each other and
 not with the paper's network or the packaged weights, which were trained for longer. Two seeds, which are those of

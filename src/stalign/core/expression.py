@@ -170,24 +170,37 @@ def fit_low_rank(
         rows = rows[np.sort(rng.choice(rows.shape[0], max_rows, replace=False))]
     rows = rows.astype(np.float32, copy=False)
     n, g = rows.shape[0], values.shape[1]
-    mean = np.asarray(rows.sum(axis=0, dtype=np.float64)).ravel() / n
-    matrix = aslinearoperator(rows)
+    table = rows if weights is None else sparse.csr_matrix(values, dtype=np.float32)
     if weights is not None:
-        values = sparse.csr_matrix(values, dtype=np.float32)
-        mean, matrix = values.T @ mean, matrix @ aslinearoperator(values)
-    mean = mean.astype(np.float32)
+        reached = _filled(rows)
+        rows, table = rows[:, reached], table[reached]
+    mean = np.asarray(rows.sum(axis=0, dtype=np.float64)).ravel() / n
+    mean = (mean if weights is None else table.T @ mean).astype(np.float32)
     rank = min(rank, n - 1, g)
     if rank == 0:
         return LowRank(mean, np.zeros((0, g), dtype=np.float32), 1.0)
-    basis, variances = _principal(matrix, mean, rank, rng)
+    held = _filled(table, least=rank)
+    matrix = aslinearoperator(table[:, held])
+    matrix = matrix if weights is None else aslinearoperator(rows) @ matrix
+    basis, variances = _principal(matrix, mean, held, rank, rng)
     scale = float(np.sqrt(variances.sum() / n))
     return LowRank(mean, basis, scale if scale > 1e-6 * max(1.0, float(np.linalg.norm(mean))) else 1.0)
 
 
+def _filled(table: NDArray[Any] | sparse.csr_matrix, *, least: int = 0) -> NDArray[np.intp] | slice:
+    """Columns of a sparse matrix that hold a value, where there are more than `least`; else all."""
+    columns = None if isinstance(table, np.ndarray) else np.flatnonzero(table.getnnz(axis=0))
+    return slice(None) if columns is None or not least < len(columns) < table.shape[1] else columns
+
+
 def _principal(
-    matrix: LinearOperator, mean: NDArray[np.float32], rank: int, rng: np.random.Generator
+    matrix: LinearOperator,
+    mean: NDArray[np.float32],
+    held: NDArray[np.intp] | slice,
+    rank: int,
+    rng: np.random.Generator,
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Principal axes (rank, g) and their sums of squares (rank,).
+    """Principal axes (rank, g) and their sums of squares (rank,); `matrix` has the columns `held` of g.
 
     Own code, as ARPACK (`scipy.sparse.linalg.svds`, scikit-learn's `PCA`) can give other axes at every call where
     nothing varies, and never all min(n, g) of them. `benchmarks/pca.py` compares the time.
@@ -196,7 +209,8 @@ def _principal(
     total = min(n, g, int(2.5 * rank) + _EXTRA)
     space = np.zeros((n, total), dtype=np.float32)  # K, orthonormal columns
     image = np.zeros((g, total), dtype=np.float32)  # centred matrix, transposed, times K
-    block = rng.standard_normal((g, min(max(_BLOCK, rank // 5), total)), dtype=np.float32)
+    block = rng.standard_normal((len(mean), min(max(_BLOCK, rank // 5), total)), dtype=np.float32)[held]
+    axes, mean = np.zeros((rank, len(mean)), dtype=np.float32), mean[held]
     filled = 0
     while filled < total and block.shape[1]:
         block = block[:, : total - filled]
@@ -217,7 +231,7 @@ def _principal(
     top = np.argsort(-variances, kind="stable")[:rank]
     spare = rng.standard_normal((g, rank - len(top)), dtype=np.float32)  # axes along which nothing varies
     found = np.concatenate([image @ vectors[:, top].astype(np.float32), spare], axis=1)
-    axes = qr(found, mode="economic", check_finite=False)[0].T
+    axes[:, held] = qr(found, mode="economic", check_finite=False)[0].T
     largest = np.take_along_axis(axes, np.abs(axes).argmax(axis=1)[:, None], axis=1)
     axes *= np.where(largest < 0, -1, 1).astype(np.float32)
-    return np.ascontiguousarray(axes), np.maximum(variances[top], 0)
+    return axes, np.maximum(variances[top], 0)
