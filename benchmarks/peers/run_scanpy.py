@@ -14,7 +14,8 @@ def domains(adata, n, seed):
         adata = adata[:, adata.var["highly_variable"]].copy()
     sc.pp.scale(adata, max_value=10)
     sc.pp.pca(adata, random_state=seed)
-    sc.pp.neighbors(adata, random_state=seed)
+    # exact, as scanpy 1.11 cannot read what pynndescent 0.7 gives
+    sc.pp.neighbors(adata, random_state=seed, transformer="sklearn")
 
     def cluster(resolution):
         sc.tl.leiden(adata, resolution, random_state=seed, flavor="igraph", n_iterations=2, directed=False)

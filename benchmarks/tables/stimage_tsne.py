@@ -65,6 +65,8 @@ def draw(section: Section, config: Config) -> dict[str, float]:
         sc.tl.tsne(part, use_rep=key, random_state=0)
         stalign.pl.embedding(part, section.truth, basis="tsne", ax=axis, show=False)
         axis.set_title(row, fontsize=8)
+        if axis is not axes.flat[-1]:
+            axis.get_legend().remove()
     config.out.mkdir(parents=True, exist_ok=True)
     figure.savefig(config.out / f"stimage-tsne-{section.name.replace(' ', '-')}.png", dpi=90, bbox_inches="tight")
     plt.close(figure)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import benchmarks.__main__ as program
 import benchmarks.report
+import benchmarks.run
 import numpy as np
 import pandas as pd
 import pytest
@@ -46,8 +47,8 @@ def _table(monkeypatch, *cells):
     made = SimpleNamespace(
         TITLE="Made", NOTE="For a test.", COMMAND="python -m benchmarks run made", cells=lambda _: cells
     )
-    for module in (program, benchmarks.report):
-        monkeypatch.setattr(module, "TABLES", {"made": "made"})
+    monkeypatch.setattr(benchmarks.report, "TABLES", {"made": "made"})
+    for module in (benchmarks.run, benchmarks.report):
         monkeypatch.setattr(module, "table", lambda _: made)
 
 
@@ -60,6 +61,18 @@ def test_cells_are_written_as_they_come_in_one_schema(tmp_path):
     row = table.iloc[0]
     assert (row["metric"], row["value"], row["weights_sha256"], row["seen"]) == ("ARI", 1.0, "sha256:w", "study")
     assert row["versions"].startswith(f"stalign {stalign.__version__}") and row["seconds"] >= 0
+
+
+def test_tables_at_the_same_time_are_those_of_one_after_the_other(config, section):
+    """Processes of their own write the same cells."""
+    names, found = ["st-align-figure3", "hest-bench"], {}
+    for jobs in (1, 2):
+        own = config.model_copy(update={"jobs": jobs, "out": config.out / str(jobs), "slices": (section,)})
+        benchmarks.run.run(names, own)
+        found[jobs] = [read(own.out / f"{name}.csv").drop(columns=["seconds"]) for name in names]
+    for one, two in zip(found[1], found[2], strict=True):
+        assert len(one) and set(one["reason"]) == set(two["reason"])
+        pd.testing.assert_frame_equal(one, two)
 
 
 def test_hashes_that_look_like_numbers_are_read_by_plain_pandas(tmp_path):
@@ -97,16 +110,16 @@ def test_a_second_run_computes_what_is_missing_alone(monkeypatch, config, capsys
     cells = [_cell("a", calls=calls), _cell("b", value=Missing("no weights"), calls=calls)]
     cells += [_cell("b", value=Missing("no weights"), seed=1, calls=calls)]
     _table(monkeypatch, *cells)
-    program.run(["made"], config)
+    benchmarks.run.run(["made"], config)
     assert calls == [("a", "s", 0), ("b", "s", 0)]  # the other seed of b is missing for the same reason
-    program.run(["made"], config)
+    benchmarks.run.run(["made"], config)
     assert calls[2:] == [("b", "s", 0)]
     assert "1 kept, 1 missing" in capsys.readouterr().out
     table = read(config.out / "made.csv")
     assert len(table) == 2 and np.isnan(table.set_index("row").at["b", "value"])
     assert table.set_index("row").at["b", "reason"] == "no weights"
     _table(monkeypatch, _cell("b", value=0.5))
-    program.run(["made"], config)  # the weights have come: the reason goes
+    benchmarks.run.run(["made"], config)  # the weights have come: the reason goes
     assert not read(config.out / "made.csv")["reason"].any()
 
 
@@ -126,7 +139,7 @@ def test_the_report_marks_best_second_best_seen_and_missing(monkeypatch, config)
     cells += [_cell("x, random weights", value=0.9), _cell("d", value=Missing("no weights; `--weights d=PATH`"))]
     cells += [_cell("a", "t", value=0.1)]
     _table(monkeypatch, *cells)
-    program.run(["made"], config)
+    benchmarks.run.run(["made"], config)
     text = (config.out / "report.md").read_text()
     assert "For a test.\n\n| ARI | s | t |\n|---|---|---|\n| a |" in text and "|\n\nMissing:\n\n- d" in text
     assert "| a | **0.600 ± 0.141†** | **0.100** |" in text
@@ -160,7 +173,7 @@ def test_tables_with_a_page_are_on_it_alone(monkeypatch, config):
     _table(monkeypatch, _cell("a", value=3.0))
     made = benchmarks.report.table("made")
     made.PAGE, made.BEST = "other", "none"
-    program.run(["made"], config)
+    benchmarks.run.run(["made"], config)
     text = (config.out / "report-other.md").read_text()
     assert text.startswith("## Made (`made`)") and "| a | 3 |" in text
     assert "Made (" not in (config.out / "report.md").read_text()

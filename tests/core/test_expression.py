@@ -97,6 +97,25 @@ def test_low_rank_is_deterministic_and_its_sign_is_fixed():
     np.testing.assert_allclose(other.basis[:5], first.basis[:5], atol=1e-3)
 
 
+def test_genes_without_values_and_spots_in_no_niche_change_nothing():
+    matrix, rng = expression(250, 300), np.random.default_rng(0)
+    kept = np.sort(rng.choice(700, 300, replace=False))
+    wide = sparse.csr_matrix((matrix.data, kept[matrix.indices], matrix.indptr), shape=(250, 700))
+    weights = sparse.random(120, 250, density=0.05, format="csr", random_state=0, dtype=np.float32)
+    more = sparse.csr_matrix((120, 90), dtype=np.float32)
+    for given, others in (
+        ({}, {}),
+        ({"weights": weights}, {"weights": sparse.hstack([weights, more], format="csr")}),
+    ):
+        values = sparse.vstack([wide, expression(90, 700, seed=1)], format="csr") if others else wide
+        narrow, found = fit_low_rank(matrix, 8, **given), fit_low_rank(values, 8, **others)
+        absent = np.delete(np.arange(700), kept)
+        assert not found.basis[:, absent].any()
+        np.testing.assert_allclose(found.basis[:, kept], narrow.basis, atol=1e-4)
+        np.testing.assert_allclose(found.mean[kept], narrow.mean, atol=1e-6)
+        np.testing.assert_array_equal(found.mean[absent], 0)
+
+
 def test_low_rank_does_not_depend_on_threads():
     threadpoolctl = pytest.importorskip("threadpoolctl")
     matrix = expression(150, 200)
