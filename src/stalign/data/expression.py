@@ -332,7 +332,8 @@ def _means_to_fit(
         weights = niches.rows(rows)
         members = np.unique(weights.indices)
         weights.data *= np.repeat(factor[rows], np.diff(weights.indptr)).astype(np.float32)
-        means.append((weights[:, members] @ normal(matrix[members], totals[members])).toarray())
+        values = normal(matrix[members], totals[members])
+        means.append((values.T @ weights[:, members].toarray().T).T)  # less work than a sparse product
     return np.concatenate(means)
 
 
