@@ -101,7 +101,7 @@ def main() -> None:
 
     def predicted(row: str, joined: AnnData, model: Any, rep: str, seed: int, ratios: Any = 1.0) -> None:
         found = prediction(joined, model, rep, ratios, seed)
-        curves.append(found.assign(row=np.where(found["model"] == "training mean", "training mean", row)))
+        curves.append(found.assign(use_rep=rep, row=np.where(found["model"] == "training mean", "training mean", row)))
         if ratios == 1.0:
             for name, part in curves[-1].groupby("row"):
                 for metric, key in zip(STEPS, ("mse", "mae", "pearson"), strict=True):
