@@ -1,6 +1,6 @@
 """Elapsed seconds of `stalign embed` on a folder of sections: one after the other, and on workers of dask, as Markdown.
 
-    python benchmarks/cohort.py --section "mob rep1" --sections 12 --out benchmarks/results/cohort.md
+    python benchmarks/cohort.py --section "mob rep1" --sections 12
 
 The folder holds as many copies of one section as asked for, the start of all processes is included.
 """
@@ -39,7 +39,6 @@ def main() -> None:
     parser.add_argument("--sections", type=int, default=12, help="copies of it")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     real = next(section for section in SECTIONS if section.name == given.section)
     options = [f"--total-counts={real.total_counts}"] if real.total_counts else []
@@ -64,10 +63,7 @@ def main() -> None:
     for name, runs in found.items():
         seconds, spent = (statistics.median(values) for values in zip(*runs, strict=True))
         lines.append(f"| {name} | {seconds:.1f} | {spent:.1f} | {first / seconds:.2f} |")
-    text = "\n".join(lines)
-    print(text)
-    if given.out:
-        given.out.write_text(text + "\n", encoding="utf-8")
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

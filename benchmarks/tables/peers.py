@@ -31,8 +31,8 @@ Each peer is installed into an environment of its own from `benchmarks/peers/NAM
 takes one. Seconds are elapsed ones of the method without reading files, GB is the largest resident memory while it
 ran. `niche_mean` is the baseline without a network, cut by one tied mixture; `stalign` is `tl.embed` and `tl.domains`
 with the packaged weights from genes alone, in a process of its own as well. Three seeds, one of graphst. A peer that
-cannot be installed is listed with the last line of pip. `spagcn` ran beside a run of the tests: compare its CPU
-seconds. There, `stagate` and `graphst` did not end within 250 s on mob rep2."""
+cannot be installed is listed with the last line of pip. `spagcn`, `stagate` and `graphst` ran beside a run of the
+tests: compare CPU seconds."""
 COMMAND = "python -m benchmarks run peers --peers banksy spagcn cellcharter graphst stagate novae"
 ALONE = True  # as seconds are measured
 SEEDS = 3
