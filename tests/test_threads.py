@@ -12,7 +12,7 @@ import torch
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
 import stalign
-from stalign._threads import few_threads, in_order, in_parallel, threads_for
+from stalign._threads import few_threads, in_order, in_parallel, side_by_side, threads_for
 from stalign.core.clustering import GMM
 
 
@@ -128,6 +128,16 @@ def test_starts_in_parallel_find_what_starts_one_by_one_find():
     assert {number for one in seen for number in one} == {1} and numbers() == before
     np.testing.assert_array_equal(again, labels)
     np.testing.assert_allclose(same.means, mixture.means)
+
+
+def test_regressions_of_few_spots_run_side_by_side_and_of_many_one_by_one(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    barrier = threading.Barrier(2)
+    assert side_by_side(lambda item: (barrier.wait(5), item)[1], [4, 5, 6, 7], 10) == [4, 5, 6, 7]
+    names = side_by_side(lambda item: threading.current_thread().name, [4, 5], 20_000)
+    assert names == [threading.current_thread().name] * 2
+    with stalign.settings.override(n_jobs=1):
+        assert side_by_side(lambda item: threading.current_thread().name, [4], 10) == names[:1]
 
 
 @pytest.mark.parametrize("jobs", [1, 3])

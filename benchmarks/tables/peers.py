@@ -30,9 +30,8 @@ Each peer is installed into an environment of its own from `benchmarks/peers/NAM
 `benchmarks/peers/run_NAME.py` as its documentation says, with the number of labels as the number of domains where it
 takes one. Seconds are elapsed ones of the method without reading files, GB is the largest resident memory while it
 ran. `niche_mean` is the baseline without a network, cut by one tied mixture; `stalign` is `tl.embed` and `tl.domains`
-with the packaged weights from genes alone, in a process of its own as well. Three seeds, one of graphst. A peer that
-cannot be installed is listed with the last line of pip. `spagcn`, `stagate` and `graphst` ran beside a run of the
-tests: compare CPU seconds."""
+with the packaged weights from genes alone, in a process of its own as well. Three seeds; one of graphst, and of stagate
+on 151510, which take minutes each. A peer that cannot be installed is listed with the last line of pip."""
 COMMAND = "python -m benchmarks run peers --peers banksy spagcn cellcharter graphst stagate novae"
 ALONE = True  # as seconds are measured
 SEEDS = 3

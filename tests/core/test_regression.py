@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stalign.core.folds import shrinkage
-from stalign.core.regression import ALPHAS, Regression, _ridge, centred, fit_mean, fit_model, fit_ridge
+from stalign.core.regression import ALPHAS, Regression, _ridge, _ridge_at, centred, fit_mean, fit_model, fit_ridge
 from stalign.core.standardise import spatial_blocks, standardise
 
 
@@ -71,6 +71,7 @@ def test_ridge_is_the_textbook_solution(n):
     for alpha in (0.01, 1.0):
         expected = Ridge(alpha=alpha * n, fit_intercept=False, solver="cholesky").fit(x, y).coef_.T
         np.testing.assert_allclose(_ridge(x, y)(alpha), expected, atol=1e-8)
+        np.testing.assert_allclose(_ridge_at(alpha, x, y), expected, atol=1e-8)
 
 
 def test_shrinkage_by_hand():

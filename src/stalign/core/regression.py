@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.linalg import solve
 
+from stalign._threads import side_by_side
 from stalign._validate import message
 from stalign.core.folds import agreement, shrinkage, splits
 from stalign.core.reliability import levels
@@ -148,12 +150,12 @@ def fit_ridge(
     features, targets = _check(features, targets, groups, folds)
     deviations = centred(targets, groups)
     parts = list(splits(groups, folds))
-    solves = [_ridge(features[train], deviations[train]) for train, _, _ in parts]
+    ridges = side_by_side(lambda part: _ridge(features[part[0]], deviations[part[0]]), parts, len(features))
 
     def pattern_of(alpha: float) -> np.ndarray:
         found = np.zeros(targets.shape, dtype=np.float32)
-        for (_, test, whole), solve in zip(parts, solves, strict=True):
-            predicted = features[test] @ solve(alpha)
+        for (_, test, whole), ridge in zip(parts, ridges, strict=True):
+            predicted = features[test] @ ridge(alpha)
             found[test] = centred(predicted, groups[test]) if whole else predicted
         return found
 
@@ -164,7 +166,7 @@ def fit_ridge(
         shrink = shrinkage(hits, sizes)
         gains.append(((2 * shrink * hits.sum(axis=0) - shrink**2 * sizes.sum(axis=0)) / variance).mean())
     best = int(np.argmax(gains))
-    coefficients = _ridge(features, deviations)(alphas[best])
+    coefficients = _ridge_at(alphas[best], features, deviations)
     pattern = pattern_of(alphas[best])
     return _regression(targets, deviations, folds, pattern, parts, lambda x: x @ coefficients, (alphas[best],))
 
@@ -281,6 +283,15 @@ def _ridge(features: np.ndarray, targets: np.ndarray) -> Callable[[float], np.nd
     rotated = vectors.T @ (features.T @ targets if f <= n else targets)
     back = vectors if f <= n else features.T @ vectors
     return lambda alpha: back @ (rotated / (values + alpha * n))
+
+
+def _ridge_at(alpha: float, features: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Fit ridge regression for one penalty, (f, g)."""
+    n, f = features.shape
+    gram = features.T @ features if f <= n else features @ features.T
+    np.fill_diagonal(gram, gram.diagonal() + alpha * n)
+    found = solve(gram, features.T @ targets if f <= n else targets, assume_a="pos", overwrite_a=True)
+    return np.asarray(found if f <= n else features.T @ found)
 
 
 def _regression(
