@@ -19,14 +19,17 @@ from pathlib import Path
 from real import SECTIONS, data_root
 
 
-def embedded(folder: Path, options: list[str]) -> tuple[float, float]:
-    """Embed a folder of sections; return elapsed and CPU seconds."""
+def embedded(folder: Path, options: list[str], processes: int = 1) -> tuple[float, float]:
+    """Embed a folder of sections by one process or its parts by some; return elapsed and CPU seconds."""
+    sections = sorted(folder.iterdir())
     with tempfile.TemporaryDirectory() as out:
-        command = [sys.executable, "-m", "stalign", "embed", str(folder), "--out", out, *options]
+        command = [sys.executable, "-m", "stalign", "embed", "--out", out, *options]
         start, before = time.perf_counter(), os.times()
-        subprocess.run(command, check=True, capture_output=True)
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        running = [subprocess.Popen([*command, *sections[i::processes]], **quiet) for i in range(processes)]
+        failed = sum(abs(one.wait()) for one in running)
         seconds, after = time.perf_counter() - start, os.times()
-        if len(list(Path(out).iterdir())) < len(list(folder.iterdir())):
+        if failed or len(list(Path(out).iterdir())) < len(sections):
             raise SystemExit(f"{' '.join(command)} left sections out.")
     spent = after.children_user + after.children_system - before.children_user - before.children_system
     return seconds, spent
@@ -43,7 +46,9 @@ def main() -> None:
     real = next(section for section in SECTIONS if section.name == given.section)
     options = [f"--total-counts={real.total_counts}"] if real.total_counts else []
     options += [f"--gene-key={real.gene_key}"] if real.gene_key else []
-    ways = {"one after the other": options} | {f"`--dask {n}`": [*options, f"--dask={n}"] for n in given.workers}
+    ways: dict[str, tuple[list[str], int]] = {"one after the other": (options, 1)}
+    ways |= {f"{n} processes, a part each": (options, n) for n in given.workers if n > 1}
+    ways |= {f"`--dask {n}`": ([*options, f"--dask={n}"], 1) for n in given.workers}
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     with tempfile.TemporaryDirectory() as folder:
         section = real.read(data_root())
@@ -51,7 +56,7 @@ def main() -> None:
             section.write_h5ad(Path(folder) / f"section-{number}.h5ad")
         for _ in range(given.repeats):
             for name, way in ways.items():
-                found[name].append(embedded(Path(folder), way))
+                found[name].append(embedded(Path(folder), *way))
     first = statistics.median(seconds for seconds, _ in found["one after the other"])
     lines = [
         f"{given.sections} copies of `{given.section}` ({section.n_obs} spots), {os.cpu_count()} cores, load "

@@ -115,6 +115,8 @@ def measure(n: int, weights: str, threads: int, mpp: float, *, image: bool) -> d
     with meter.step("`tl.embed`, genes"):
         stalign.tl.embed(adata, checkpoint, image=False)
     if image:
+        with meter.step("`tl.embed`, image every 25 µm, and genes"):
+            stalign.tl.embed(adata, checkpoint, image_step=25.0)
         with meter.step("`tl.embed`, image and genes"):
             stalign.tl.embed(adata, checkpoint)
     with meter.step("`tl.domains`"):

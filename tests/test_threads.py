@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -28,6 +31,34 @@ def two_threads():
     with threadpool_limits(2):
         yield
     torch.set_num_threads(before)
+
+
+# in a process of its own, as threadpoolctl lets no other thread set what the fixture has set
+ELSEWHERE = """
+from concurrent.futures import ThreadPoolExecutor
+import scipy.linalg
+from threadpoolctl import ThreadpoolController
+from stalign._threads import threads_for
+
+def numbers():
+    return [one.num_threads for one in ThreadpoolController().lib_controllers]
+
+def within():
+    with threads_for(10, sklearn=False):
+        return numbers()
+
+before, here = numbers(), within()
+with ThreadPoolExecutor(1) as pool:
+    elsewhere = pool.submit(within).result()
+assert set(before) == {2} and numbers() == before, (before, numbers())
+assert set(here) == set(elsewhere) == {1}, (here, elsewhere)
+"""
+
+
+def test_calls_on_another_thread_than_the_first_are_limited_as_well():
+    two = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "2")
+    done = subprocess.run([sys.executable, "-c", ELSEWHERE], env=os.environ | two, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_few_spots_are_computed_with_on_one_thread():

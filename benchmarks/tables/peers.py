@@ -15,8 +15,10 @@ import pandas as pd
 
 import stalign
 from benchmarks.cells import Cell, Missing
+from benchmarks.features import weights_sha256
 from benchmarks.real import IGNORED
 from benchmarks.sections import find
+from benchmarks.seen import seen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -44,6 +46,7 @@ NO_DOMAINS = {"lazyslide": "embeds tiles of whole-slide images; has no domains o
 PEERS = (*OWN, *INSTALLED, *NO_DOMAINS)
 ASKED = ("151510", "mob rep2")
 LIMIT_S = 3600
+WEIGHTS = "stalign-mini"  # of `run_stalign.py`
 
 
 def cells(config: Config) -> Iterator[Cell]:
@@ -63,11 +66,17 @@ def _cell(peer: str, name: str, seed: int, config: Config) -> Cell:
             raise Missing(NO_DOMAINS[peer])
         return run(peer, section, seed, config)
 
+    shared = {}
     try:
-        sha256 = find(name, config).sha256
+        section = find(name, config)
     except Missing:
-        sha256 = ""
-    return Cell(peer, name.partition("@")[0], compute, seed, data=sha256)
+        pass
+    else:
+        shared = {"data": section.sha256}
+        if peer == "stalign":
+            known = seen(WEIGHTS, section.own_name, section.donor, section.study)
+            shared |= {"weights": weights_sha256(WEIGHTS), "seen": known}
+    return Cell(peer, name.partition("@")[0], compute, seed, **shared)
 
 
 def run(peer: str, section: Section, seed: int, config: Config) -> dict[str, float]:

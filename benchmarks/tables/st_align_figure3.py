@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import stalign
 from benchmarks.cells import Cell, Missing
 from benchmarks.real import IGNORED
+from benchmarks.report import MARKS
 from benchmarks.sections import find
 from benchmarks.tables.st_align_table1 import PAPER, methods
 from stalign.core.clustering import GMM
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 TITLE = "ST-Align, figure 3: domains beside the annotation"
 NOTE = """\
 One figure for each section: the annotated layers, and domains of each method of table 1 that is there, seed 0,
-coloured by the label that they agree with most. The table says how many methods are drawn."""
+coloured by the label that they agree with most; marks as in the tables. The table says how many methods are drawn."""
 COMMAND = "python -m benchmarks run st-align-figure3 --slices dlpfc:151507 dlpfc:151669 dlpfc:151673 --download"
 BEST = {"methods": "none"}
 
@@ -57,7 +58,7 @@ def draw(section: Section, config: Config) -> dict[str, float]:
             continue
         stalign.tl.domains(adata, GMM(section.n_domains), use_rep=key, random_state=0)
         score = stalign.tl.score(adata, section.truth, ignore=IGNORED).iloc[-1]["ARI"]
-        title = f"{features.name}, ARI {score:.2f}"
+        title = f"{features.name}{MARKS.get(features.seen(section), '')}, ARI {score:.2f}"
         adata.obs[title] = adata.obs["stalign_domain"]
         panels[title] = title
     n_columns = 4

@@ -8,6 +8,7 @@ import numpy as np
 
 import stalign
 from benchmarks.cells import Cell, Missing
+from benchmarks.report import MARKS
 from benchmarks.sections import find
 from benchmarks.tables.stimage_probe import methods
 
@@ -55,7 +56,7 @@ def draw(section: Section, config: Config) -> dict[str, float]:
             continue
         adata = section.read()
         if np.isfinite(adata.obsm[key]).all(axis=1).sum() > 100:
-            drawn[features.name] = key
+            drawn[features.name + MARKS.get(features.seen(section), "")] = key
     if not drawn:
         raise Missing("no embedding of the image can be had: it is absent or too coarse")
     figure, axes = plt.subplots(1, len(drawn), figsize=(3.4 * len(drawn), 3.2), squeeze=False)

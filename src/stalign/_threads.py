@@ -50,10 +50,9 @@ def threads_for(n_spots: int, *, images: bool = False, sklearn: bool = True) -> 
     torch: Any = sys.modules.get("torch")
     with ExitStack() as stack:
         if settings.n_jobs or n_spots < _FEW_SPOTS:
-            for library in ThreadpoolController().lib_controllers:
-                if "torch" not in library.filepath:
-                    stack.callback(library.set_num_threads, library.num_threads)
-                    library.set_num_threads(number)
+            libraries = ThreadpoolController()
+            own = [one.filepath for one in libraries.lib_controllers if "torch" not in one.filepath]
+            stack.enter_context(libraries.select(filepath=own).limit(limits=number))
         if torch is not None:
             threads, few = torch.get_num_threads(), n_spots < (_FEW_IMAGES if images else _FEW_SPOTS)
             before = _torch_before.get() or threads

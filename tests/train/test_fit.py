@@ -352,6 +352,26 @@ def test_nan_loss_stops_before_it_reaches_the_weights(slides, tiny, monkeypatch,
     assert not (tmp_path / "run" / "weights").exists()
 
 
+@pytest.mark.parametrize("step", [2, 3, 5])
+def test_nan_loss_of_a_device_that_runs_behind_is_found_a_step_later(slides, tiny, monkeypatch, tmp_path, step):
+    terms, began = AlignModule.terms, []
+
+    def broken(self, batch):
+        began.append(self.global_step)
+        out = terms(self, batch)
+        return {k: v * float("nan") for k, v in out.items()} if self.global_step == step else out
+
+    monkeypatch.setattr(AlignModule, "terms", broken)
+    monkeypatch.setattr(AlignModule, "runs_behind", True)
+    expected = {2: "finite loss at step 2, .*toy_.*total nan", 3: "finite weights after step 4", 5: "after step 6"}
+    with pytest.raises(FloatingPointError, match=expected[step]):
+        fit(slides, tiny(run={"steps": 6}))
+    assert began[-1] == (3 if step == 2 else step)
+    content = latest(tmp_path / "run" / "checkpoints")[1]
+    assert all(torch.isfinite(v).all() for v in content["state_dict"].values())
+    assert content["global_step"] <= step and not (tmp_path / "run" / "weights").exists()
+
+
 def test_weights_that_are_not_finite_are_never_a_checkpoint(slides, tiny, monkeypatch, tmp_path):
     """A finite loss with a gradient that is not: the next loss would be NaN, and the checkpoint useless."""
     step = AlignModule.training_step

@@ -105,11 +105,10 @@ class HiBioModule(TrainingModule):
             keys, offset = outputs.apply(_joined), dist.get_rank() * len(step)
         return self.loss(self.network, batch, outputs, keys=keys, offset=offset)
 
-    def values(self) -> dict[str, float]:
+    def values(self) -> dict[str, Tensor | float]:
         """Return the temperature, and what the pathway term does."""
-        figures = {name: float(value) for name, value in self.loss.figures.items()}
-        regions = float(self.regions.max() + 1) if self.renewals else 0.0
-        return {"temperature": float(1 / self.network.scale().detach()), **figures, "regions": regions}
+        regions = (self.regions.max() + 1).float() if self.renewals else 0.0
+        return {"temperature": 1 / self.network.scale().detach(), **self.loss.figures, "regions": regions}
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Set what follows from the step, and make regions anew where it is time."""
@@ -119,6 +118,7 @@ class HiBioModule(TrainingModule):
 
     def on_train_end(self) -> None:
         """Tell of a pathway term that hardly any spot takes part in."""
+        super().on_train_end()
         share = self.loss.figures.get("positive_share")
         if share is not None and float(share) < _FEW:
             hint = 'Lower `model.pathways.overlap`, set `positives = "top"`, or name other sets in `data.pathways`'

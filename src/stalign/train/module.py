@@ -73,9 +73,9 @@ class AlignModule(TrainingModule):
         exclude = None if members is None or batch.members is None else shared_niches(batch.members, members)
         return self.loss(outputs, keys=keys, offset=offset, negatives=negatives, exclude=exclude)
 
-    def values(self) -> dict[str, float]:
+    def values(self) -> dict[str, Tensor | float]:
         """Return the temperature of the losses."""
-        return {"temperature": float(torch.as_tensor(self.loss.temperature).detach())}
+        return {"temperature": torch.as_tensor(self.loss.temperature).detach().clone()}
 
     def groups(self) -> list[dict[str, Any]]:
         """Group the parameters by weight decay and share of the learning rate."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+import math
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import lightning.pytorch as pl
 import torch
@@ -32,6 +33,15 @@ class StepInput(Protocol):
 
     def to(self, device: torch.device, *, non_blocking: bool = False) -> StepInput:
         """Return a copy on a device."""
+
+
+class Losses(NamedTuple):
+    """The terms of one step, and what an error says about it."""
+
+    step: int
+    sections: tuple[str, ...]
+    names: tuple[str, ...]
+    values: Tensor
 
 
 class TrainingModule(pl.LightningModule):
@@ -84,6 +94,12 @@ class TrainingModule(pl.LightningModule):
         self.phases = [phase(0, steps, batch_size)]
         self.rate = Schedule(optim.lr * batch_size / optim.lr_batch, optim.min_lr, steps=steps, warmup=warmup)
         self.decay = Schedule(optim.weight_decay, optim.weight_decay_end, steps=steps)
+        self._unseen: Losses | None = None
+
+    @property
+    def runs_behind(self) -> bool:
+        """Whether the device is behind this process, which would wait for it to look at the loss of this step."""
+        return self.device.type != "cpu"
 
     def terms(self, batch: Any) -> dict[str, Tensor]:
         """Return the terms of the loss by name, () float each.
@@ -100,8 +116,8 @@ class TrainingModule(pl.LightningModule):
         """
         raise NotImplementedError
 
-    def values(self) -> dict[str, float]:
-        """Return what is logged beside the terms."""
+    def values(self) -> dict[str, Tensor | float]:
+        """Return what is logged beside the terms; a tensor is read when the log is written, and not at each step."""
         return {}
 
     def groups(self) -> list[dict[str, Any]]:
@@ -131,16 +147,13 @@ class TrainingModule(pl.LightningModule):
         Raises
         ------
         FloatingPointError
-            If a term is not finite, before it reaches the weights.
+            If a term is not finite: before it reaches the weights, or a step later where the device runs behind.
         """
         terms = self.terms(batch)
-        if not torch.stack(list(terms.values())).isfinite().all():
-            broken = [name for name, value in terms.items() if not torch.isfinite(value)]
-            values = ", ".join(f"{name} {float(terms[name].detach())}" for name in broken)
-            where = f"at step {self.global_step}, learning rate {self.rate(self.global_step):.3g}"
-            expected = f"Expected a finite loss {where}, sections {', '.join(batch.sections)}"
-            raise FloatingPointError(message(expected, found=values, hint=self.advice))
         means = torch.stack([value.detach().float() for value in terms.values()])
+        losses = Losses(self.global_step, batch.sections, tuple(terms), means.clone() if several() else means)
+        seen, self._unseen = (self._unseen, losses) if self.runs_behind else (losses, None)
+        self._check(seen)
         if several():  # one reduction for all terms
             dist.all_reduce(means)
             means /= dist.get_world_size()
@@ -149,6 +162,19 @@ class TrainingModule(pl.LightningModule):
         schedule = {"lr": self.rate(self.global_step), "weight_decay": self.decay(self.global_step)}
         self.log_dict({**schedule, **self.values()}, batch_size=len(batch))
         return terms["total"]
+
+    def on_train_end(self) -> None:
+        """Look at the loss of the last step."""
+        self._check(self._unseen)
+
+    def _check(self, losses: Losses | None) -> None:
+        if losses is None or losses.values.isfinite().all():
+            return
+        told = zip(losses.names, losses.values.tolist(), strict=True)
+        values = ", ".join(f"{name} {value}" for name, value in told if not math.isfinite(value))
+        where = f"at step {losses.step}, learning rate {self.rate(losses.step):.3g}"
+        expected = f"Expected a finite loss {where}, sections {', '.join(losses.sections)}"
+        raise FloatingPointError(message(expected, found=values, hint=self.advice))
 
     def validation_step(self, batch: StepInput, batch_idx: int) -> None:
         """Log the loss of a batch that is not trained on."""
@@ -160,7 +186,8 @@ class TrainingModule(pl.LightningModule):
         checkpoint["stalign"] = {**self.fingerprint, "threads": torch.get_num_threads(), "phases": self.phases}
         if self.weights is not None:
             done = {"step": checkpoint["global_step"], "steps": self.rate.steps, "phases": self.phases}
-            meta = {**self.weights["meta"], **self.values(), **done}
+            values = {name: float(value) for name, value in self.values().items()}
+            meta = {**self.weights["meta"], **values, **done}
             checkpoint[RECORD] = {**self.weights, "meta": meta}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
