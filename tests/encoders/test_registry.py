@@ -209,8 +209,8 @@ def test_import_leaves_torch_alone():
 
 @pytest.mark.parametrize("name", ["uni", "midnight"])
 def test_bf16_is_close_to_fp32(name):
-    from stalign.encoders.runtime import halve
     from stalign.encoders.vision import ImageEncoder, build
+    from stalign.models.fold import halve
 
     torch.manual_seed(0)
     network = build(get(name), embed_dim=48, depth=3, num_heads=4)

@@ -60,3 +60,22 @@ def test_other_encoders_stay_as_they_are(paper, make_paper_batch):
     batch.spot_image = batch.niche_image
     with torch.inference_mode():
         torch.testing.assert_close(folded(network)(batch).niche_fused, network(batch).niche_fused)
+
+
+@pytest.mark.parametrize("timm", [False, True])
+def test_image_backbones_in_bfloat16_are_close_and_the_network_stays_as_it_was(mini, make_batch, timm):
+    torch.manual_seed(0)
+    spec = TimmEncoder("vit_tiny_patch16_224", features=192, tokens="linear", init_values=1.0)
+    network = STAlign(replace(mini, niche_image=spec) if timm else mini, 30).eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    batch = make_batch()
+    if timm:
+        batch.niche_image = batch.niche_image.repeat(1, 1, 2, 2)[:, :, :32, :32]
+    with torch.inference_mode():
+        expected, found = (folded(network, precision)(batch) for precision in ("fp32", "bf16"))
+    assert found.niche_image.dtype == torch.float32
+    assert torch.cosine_similarity(found.niche_image.flatten(1), expected.niche_image.flatten(1)).min() > 0.999
+    assert not torch.equal(found.niche_image, expected.niche_image)
+    torch.testing.assert_close(found.niche_gene, expected.niche_gene, atol=0, rtol=0)
+    after = network.state_dict()
+    assert all(torch.equal(after[name], value) and after[name].dtype == value.dtype for name, value in before.items())

@@ -455,6 +455,23 @@ def test_large_images_are_read_tile_by_tile(slide, weights, embeddings, monkeypa
     same(embeddings(found), embeddings(slide))
 
 
+def test_images_in_bfloat16_are_close_and_genes_are_the_same(slide, weights, embeddings, snapshot):
+    exact = slide.copy()
+    stalign.tl.embed(exact, weights)
+    stalign.tl.embed(slide, weights, precision="bf16")
+    found, expected = embeddings(slide), embeddings(exact)
+    for key in (Keys.EMBED, Keys.EMBED_GENE):
+        np.testing.assert_array_equal(found[key], expected[key])
+    image, wanted = found[Keys.EMBED_IMAGE], expected[Keys.EMBED_IMAGE]
+    cosine = (image * wanted).sum(1) / np.linalg.norm(image, axis=1) / np.linalg.norm(wanted, axis=1)
+    assert cosine.min() > 0.999 and not np.array_equal(image, wanted)
+    assert [one.uns["stalign"]["embed"]["params"]["precision"] for one in (exact, slide)] == ["fp32", "bf16"]
+    before = snapshot(slide)
+    with pytest.raises(ValueError, match="Expected `precision` .* Found: 'fp16'. Available: 'fp32', 'bf16'"):
+        stalign.tl.embed(slide, weights, precision="fp16")
+    assert snapshot(slide) == before
+
+
 def test_the_weights_stay_in_evaluation_mode_and_unchanged(slide, small_weights):
     weights = small_weights()
     before = {name: value.clone() for name, value in weights.network.state_dict().items()}

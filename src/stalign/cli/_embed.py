@@ -32,6 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", default="stalign-mini", help="name, or a checkpoint's folder (default: %(default)s)"
     )
+    parser.add_argument(
+        "--precision", default="fp32", choices=["fp32", "bf16"], help="of the encoders of images (default: %(default)s)"
+    )
     parser.add_argument("--aliases", type=Path, help="table of further names of genes, as `stalign.tl.embed` takes it")
 
 
@@ -58,7 +61,7 @@ def made(data: AnnData | SpatialData, arguments: argparse.Namespace) -> AnnData 
         data, _weights(arguments.weights, arguments.sha256), layer=arguments.layer, gene_key=arguments.gene_key,
         total_counts=arguments.total_counts, library_key=arguments.library_key, table_key=arguments.table_key,
         image_key=arguments.image_key, mpp=arguments.mpp, device=arguments.device, random_state=arguments.seed,
-        aliases=arguments.aliases,
+        aliases=arguments.aliases, precision=arguments.precision,
     )  # fmt: skip
     return data
 

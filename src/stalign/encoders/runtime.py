@@ -12,7 +12,6 @@ from stalign._validate import message, one_of
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -70,20 +69,24 @@ def fast_bf16(kind: str) -> bool:
     return "amx_bf16" in flags or "avx512_bf16" in flags
 
 
-def halve(network: nn.Module) -> None:
-    """Keep the weights of matrix products in bfloat16, in place: half the memory, and nothing for `autocast` to cast.
+def check_precision(precision: str, kind: str) -> None:
+    """See that a precision is known, and warn where the device only emulates it.
 
     Parameters
     ----------
-    network
-        The network; its norms and positions stay float32, and so does what `autocast` makes of it, number for number.
-    """
-    import torch
-    from torch import nn
+    precision
+        `fp32` or `bf16`.
+    kind
+        Type of the torch device.
 
-    for part in network.modules():
-        if isinstance(part, nn.Linear | nn.Conv2d):
-            part.to(torch.bfloat16)
+    Raises
+    ------
+    ValueError
+        If the precision is another one.
+    """
+    one_of(precision, PRECISIONS, name="precision")
+    if precision == "bf16" and not fast_bf16(kind):
+        logger.warning("bf16 is emulated on this %s and slower than fp32.", kind)
 
 
 def autocast(device: torch.device, precision: str) -> Any:
@@ -108,9 +111,5 @@ def autocast(device: torch.device, precision: str) -> Any:
     """
     import torch
 
-    one_of(precision, PRECISIONS, name="precision")
-    if precision == "fp32":
-        return nullcontext()
-    if not fast_bf16(device.type):
-        logger.warning("bf16 is emulated on this %s and slower than fp32.", device.type)
-    return torch.autocast(device.type, dtype=torch.bfloat16)
+    check_precision(precision, device.type)
+    return nullcontext() if precision == "fp32" else torch.autocast(device.type, dtype=torch.bfloat16)

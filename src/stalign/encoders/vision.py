@@ -13,10 +13,10 @@ from torch import nn
 from stalign._optional import require
 from stalign._validate import message, one_of
 from stalign.encoders.rename import IGNORED, LAYOUTS
-from stalign.encoders.runtime import PRECISIONS, autocast, halve, pick_device
+from stalign.encoders.runtime import PRECISIONS, autocast, pick_device
 from stalign.encoders.state import assign, read_state
 from stalign.encoders.timm_cards import PREFIX
-from stalign.models.fold import fold_batch_norms
+from stalign.models.fold import fold_batch_norms, halve
 from stalign.models.pretrained import LITE0, LITE0_NETWORK, LITE0_STAGES
 from stalign.models.stages import Stages
 

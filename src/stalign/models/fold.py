@@ -1,4 +1,4 @@
-"""Batch norms folded into the convolutions before them, for inference."""
+"""Networks made ready for inference: batch norms folded into convolutions, image backbones in bfloat16."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import copy
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -16,18 +17,20 @@ if TYPE_CHECKING:
     from stalign.models.network import STAlign
 
 
-def folded(network: STAlign) -> STAlign:
+def folded(network: STAlign, precision: str = "fp32") -> STAlign:
     """Return a network that computes the same with less work in its convolutional backbones.
 
     Parameters
     ----------
     network
         The network; it is not changed.
+    precision
+        `fp32`, or `bf16` for convolutions and matrix products of the image backbones in bfloat16.
 
     Returns
     -------
     A network in evaluation mode, for inference only; what is not folded shares its weights with `network`. Embeddings
-    agree to rounding in single precision.
+    agree to rounding in single precision, unless another one was asked for.
 
     Examples
     --------
@@ -55,7 +58,50 @@ def folded(network: STAlign) -> STAlign:
                     _fold(module, f"conv{number}", f"bn{number}")
             elif isinstance(module, nn.Sequential):
                 _fold(module, "0", "1")
+    for encoder in network.image_encoders.values():
+        if precision == "bf16" and isinstance(encoder, BackboneEncoder) and encoder.backbone is not None:
+            encoder.backbone = InBfloat16(encoder.backbone)
     return network
+
+
+class InBfloat16(nn.Module):
+    """A copy of a backbone whose convolutions and matrix products are done in bfloat16; its features are float32.
+
+    Parameters
+    ----------
+    backbone
+        The backbone; it is not changed.
+    """
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = copy.deepcopy(backbone)
+        halve(self.backbone)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the features of patches.
+
+        Parameters
+        ----------
+        image
+            (B, 3, h, w) float, standardised.
+        """
+        with torch.autocast(image.device.type, dtype=torch.bfloat16):
+            features: torch.Tensor = self.backbone(image)
+        return features.float()
+
+
+def halve(network: nn.Module) -> None:
+    """Keep the weights of matrix products in bfloat16, in place: half the memory, and nothing for `autocast` to cast.
+
+    Parameters
+    ----------
+    network
+        The network; its norms and positions stay float32, and so does what `autocast` makes of it, number for number.
+    """
+    for part in network.modules():
+        if isinstance(part, nn.Linear | nn.Conv2d):
+            part.to(torch.bfloat16)
 
 
 def fold_batch_norms(network: nn.Module) -> None:

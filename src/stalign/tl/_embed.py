@@ -49,6 +49,7 @@ def embed(
     image_key: str | Mapping[str, str] | None = None,
     batch_size: int = 256,
     device: str | None = None,
+    precision: str = "fp32",
     random_state: int | None = None,
     copy: bool = False,
 ) -> AnnData | SpatialData | None:
@@ -105,6 +106,10 @@ def embed(
         Spots in memory at once. It does not change the result.
     device
         Torch device; None for `settings.device`, or CUDA where there is one and the CPU elsewhere.
+    precision
+        `fp32`, or `bf16` for encoders of images in bfloat16: twice as fast on GPUs and CPUs that have it (AMX,
+        AVX512-BF16), slower on others. What is embedded from counts alone does not change, image embeddings agree to a
+        cosine of about 0.999.
     random_state
         Seed of the first vectors of the gene basis, and of the subsample that it is fitted to in a section of more than
         20,000 spots; None for `settings.seed`.
@@ -146,7 +151,8 @@ def embed(
         If a layer, column, table, image or the features do not exist.
     ValueError
         If counts are negative, no gene is known, coordinates lie outside the image, the weights are unknown, damaged or
-        need features that are not given, the device is not there, or a section has neither an image nor counts.
+        need features that are not given, the device is not there, the precision is unknown, or a section has neither an
+        image nor counts.
     FileNotFoundError
         If the weights' folder, or the file of `aliases`, does not exist.
     TypeError
@@ -205,7 +211,7 @@ def embed(
         write,
     )  # fmt: skip
     from stalign.data.spots import niche_for, read_section
-    from stalign.encoders.runtime import pick_device
+    from stalign.encoders.runtime import check_precision, pick_device
     from stalign.models.weights import load_weights, of_kind
     from stalign.tl._embedding import Embedding
     from stalign.tl._modality import check_features, described, facts_of, features_by_branch, gene_lists
@@ -213,12 +219,14 @@ def embed(
     if not image and not genes:
         raise ValueError(message("Expected at least one of `image` and `genes` to be True", found="both False"))
     whole(batch_size, name="batch_size")
+    on = pick_device(device)
+    check_precision(precision, on.type)
     seed = seed_of(random_state)
     table = table_of(data, table_key)
     if table.n_obs == 0:
         raise ValueError(message("Expected at least one spot", found="an empty table"))
     check_writable(table, Keys.UNS, Keys.UNS_NICHES)
-    read_weights = partial(load_weights, weights, device=pick_device(device))
+    read_weights = partial(load_weights, weights, device=on)
     checkpoint = of_kind(read_weights(images=bool(features) or (image and _holds_images(data, table))), "st-align")
     spec = _with_sigma(checkpoint.config.input, niche_sigma)
     check_features(checkpoint.config, features or {}, image=image, genes=genes)
@@ -243,7 +251,7 @@ def embed(
     if any(section.image is not None for section in sections):
         slots = merged(slots, window_slots(sections, niche, spot_um=spec.spot_um, niche_um=spec.niche_um))
     log_changes(table, slots)
-    embedding = Embedding(checkpoint, table.n_obs, batch_size, read_weights)
+    embedding = Embedding(checkpoint, table.n_obs, batch_size, read_weights, precision)
     facts = []
     lists: dict[str, Any] = {}
     while sections:  # one by one, so that one image is in memory at a time
@@ -269,6 +277,7 @@ def embed(
         "weights": checkpoint.config.name,
         "sha256": checkpoint.sha256,
         "version": version("stalign"),
+        "precision": precision,
         "random_state": seed,
         "image_step": None if image_step is None else float(image_step),
         "niche_sigma": None if niche_sigma is None else float(niche_sigma),

@@ -40,15 +40,23 @@ class Embedding:
         Spots in the network at once, those of all threads together.
     with_images
         Returns the same weights with encoders of images; called at the first section with an image, if at all.
+    precision
+        `fp32`, or `bf16` for encoders of images.
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, n_obs: int, batch_size: int, with_images: Callable[[], Checkpoint]
+        self,
+        checkpoint: Checkpoint,
+        n_obs: int,
+        batch_size: int,
+        with_images: Callable[[], Checkpoint],
+        precision: str = "fp32",
     ) -> None:
         from stalign.models.fold import folded
 
-        self.network = folded(checkpoint.network)
+        self.network = folded(checkpoint.network, precision)
         self.batch_size = batch_size
+        self.precision = precision
         self._with_images = with_images
         self.valid = np.zeros(n_obs, dtype=bool)
         self._arrays: dict[str, NDArray[np.float32]] = {}
@@ -66,7 +74,7 @@ class Embedding:
         from stalign.models.fold import folded
 
         if reader.windows is not None and not self.network.image_encoders:
-            self.network = folded(self._with_images().network)
+            self.network = folded(self._with_images().network, self.precision)
         if reader.coarse is not None:
             with threads_for(len(reader.coarse.order()), images=True, sklearn=False):
                 reader.coarse = reader.coarse.encoded(self._tokens(reader, reader.coarse))
