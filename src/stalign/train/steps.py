@@ -165,7 +165,8 @@ class TrainingModule(pl.LightningModule):
 
     def on_train_end(self) -> None:
         """Look at the loss of the last step."""
-        self._check(self._unseen)
+        last, self._unseen = self._unseen, None
+        self._check(last)
 
     def _check(self, losses: Losses | None) -> None:
         if losses is None or losses.values.isfinite().all():
