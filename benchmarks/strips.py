@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from hd import difference
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 import stalign
-from benchmarks.hd import difference
 from stalign.models.batch import Batch
 from stalign.models.fold import folded
 

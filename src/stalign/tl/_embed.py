@@ -107,9 +107,9 @@ def embed(
     device
         Torch device; None for `settings.device`, or CUDA where there is one and the CPU elsewhere.
     precision
-        `fp32`, or `bf16` for encoders of images in bfloat16: twice as fast on GPUs and CPUs that have it (AMX,
-        AVX512-BF16), slower on others. What is embedded from counts alone does not change, image embeddings agree to a
-        cosine of about 0.999.
+        `fp32`, or `bf16` for encoders of images in bfloat16: twice as fast on a CPU with AVX512-BF16, slower where it
+        is emulated, of which the log warns. What is embedded from counts alone does not change, image embeddings agree
+        to a cosine of about 0.999.
     random_state
         Seed of the first vectors of the gene basis, and of the subsample that it is fitted to in a section of more than
         20,000 spots; None for `settings.seed`.
