@@ -94,8 +94,10 @@ def resident() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e9
 
 
-def measure(n: int, weights: str, threads: int, mpp: float, *, image: bool) -> dict[str, tuple[float, float, float]]:
-    """Take n bins through every step."""
+def measure(
+    n: int, weights: str, threads: int, mpp: float, *, image: bool, alone: str | None
+) -> dict[str, tuple[float, float, float]]:
+    """Take n bins through every step, or through the embedding of images alone at a precision."""
     import torch
     from matplotlib import pyplot as plt
 
@@ -108,6 +110,10 @@ def measure(n: int, weights: str, threads: int, mpp: float, *, image: bool) -> d
     checkpoint = stalign.models.load_weights(weights)
     with meter.step("make the data"):
         adata = bins(n, list(checkpoint.vocabulary), mpp)
+    if alone:
+        with meter.step(f"`tl.embed`, image and genes, {alone}, nothing before"):
+            stalign.tl.embed(adata, checkpoint, precision=alone)
+        return meter.steps
     with meter.step("`pp.niches`"):
         stalign.pp.niches(adata)
     with meter.step("`pp.patches`"):
@@ -152,11 +158,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--mpp", type=float, default=0.5, help="µm per px of the image")
     parser.add_argument("--no-image", action="store_true", help="leave out the embedding of images")
+    parser.add_argument("--alone", choices=["fp32", "bf16"], help="only `tl.embed` with image, at this precision")
     parser.add_argument("--out", type=Path, help="Markdown file to write to as well")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        steps = measure(options.one, options.weights, options.threads, options.mpp, image=not options.no_image)
+        steps = measure(
+            options.one, options.weights, options.threads, options.mpp, image=not options.no_image, alone=options.alone
+        )
         sys.stdout.write(json.dumps(steps))
         return
     environment = {**os.environ, "MPLBACKEND": "Agg"}
@@ -168,6 +177,7 @@ def main() -> None:
         command = [sys.executable, __file__, "--one", str(n), "--weights", options.weights]
         command += ["--threads", str(options.threads), "--mpp", str(options.mpp)]
         command += ["--no-image"] if options.no_image else []
+        command += ["--alone", options.alone] if options.alone else []
         run = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
         found[n] = {name: tuple(values) for name, values in json.loads(run.stdout).items()}
     text = (
